@@ -1,0 +1,43 @@
+"""Run notebooks in a real kernel and save their outputs: what `nbdev_test` does not do.
+
+    python scripts/run_notebooks.py nbs/00_cmx.ipynb [more] [--flags slow cuda]
+
+Cells that `nbdev_test` skips (`#| eval: false`, and flags of `tst_flags`) are skipped here as well and keep the
+outputs they were saved with, unless their flag is named by --flags. Run `nbdev_clean` afterwards.
+"""
+import argparse, configparser, os, re, sys, time
+from pathlib import Path
+import nbformat
+from nbclient import NotebookClient
+
+root = Path(__file__).resolve().parent.parent
+cfg = configparser.ConfigParser(delimiters=['='], interpolation=None)
+cfg.read(root/'settings.ini')
+TST_FLAGS = cfg['DEFAULT']['tst_flags'].split()
+
+def directives(source): return [m[1].strip() for m in re.finditer(r'^#\s*\|\s*(.+)$', source, re.M)]
+
+class Runner(NotebookClient):
+    skip = ()
+    async def async_execute_cell(self, cell, *args, **kwargs):
+        found = directives(cell.source)
+        if any(d in self.skip or d.replace(' ', '') == 'eval:false' for d in found): return cell
+        return await super().async_execute_cell(cell, *args, **kwargs)
+
+def run(path, flags=()):
+    nb = nbformat.read(path, as_version=4)
+    runner = Runner(nb, timeout=None, kernel_name='python3', resources=dict(metadata=dict(path=str(path.parent))))
+    runner.skip = set(TST_FLAGS) - set(flags)
+    runner.execute()
+    nbformat.write(nb, path)
+
+if __name__ == '__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('notebooks', nargs='*', type=Path, help='default: every notebook of nbs/')
+    ap.add_argument('--flags', nargs='*', default=[], choices=TST_FLAGS, help='flagged cells to run too')
+    args = ap.parse_args()
+    os.environ['PYTHONPATH'] = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
+    for path in args.notebooks or sorted((root/'nbs').glob('*.ipynb')):
+        start = time.perf_counter()
+        run(path.resolve(), args.flags)
+        print(f'{path}: {time.perf_counter()-start:.1f} s, {path.stat().st_size/2**20:.2f} MiB', file=sys.stderr)
