@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# Make this clone ready to run:  bash scripts/setup.sh [dev|nb|fad]
+# demo.sh and test.sh source it, and then have `python` and `mars` on PATH. A second run takes a second.
+#
+# It installs into the active virtual environment if there is one, else into .venv in the clone, which it makes.
+
+[[ ${BASH_SOURCE[0]} == "$0" ]] && set -euo pipefail
+mars_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+mars_say() { echo "setup: $*" >&2; }
+mars_fail() { mars_say "$*"; exit 1; }
+mars_python_fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+
+mars_apt() {  # install Debian packages as root, or return 1
+  command -v apt-get >/dev/null || return 1
+  local become=()
+  if [ "$(id -u)" != 0 ]; then
+    sudo -n true 2>/dev/null || return 1
+    become=(sudo)
+  fi
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
+  {
+    ${become[@]+"${become[@]}"} "${apt[@]}" update
+    ${become[@]+"${become[@]}"} "${apt[@]}" install -y --no-install-recommends "$@"
+  } >/dev/null 2>&1 </dev/null
+}
+
+mars_environment() {  # set mars_env to a virtual environment of a Python that fits
+  if [ -n "${VIRTUAL_ENV-}" ]; then
+    mars_env=$VIRTUAL_ENV
+    mars_python_fits "$mars_env/bin/python" ||
+      mars_fail "the active environment $mars_env has no Python 3.10, 3.11 or 3.12: deactivate it, or make one with such a Python."
+    return
+  fi
+  mars_env=$mars_root/.venv
+  if mars_python_fits "$mars_env/bin/python" && "$mars_env/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
+  local candidate python=''
+  for candidate in python3 python3.12 python3.11 python3.10; do
+    if mars_python_fits "$candidate"; then python=$candidate; break; fi
+  done
+  [ -n "$python" ] || mars_fail "Python 3.10, 3.11 or 3.12 is needed, and none is on PATH: install one and run this again."
+  mars_say "making the virtual environment $mars_env with $("$python" --version)"
+  if ! "$python" -m venv --clear "$mars_env" >/dev/null 2>&1; then
+    # Debian keeps the module in a package of its own
+    local version
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    { mars_apt "python$version-venv" || mars_apt python3-venv; } && "$python" -m venv --clear "$mars_env" >/dev/null 2>&1 ||
+      mars_fail "$python cannot make virtual environments here: install python$version-venv (or run inside an environment of your own)."
+  fi
+}
+
+mars_packages() {  # install mars, editable, with the extra named by $1
+  local extra=$1 what=. stamp sum
+  [ -z "$extra" ] || what=.[$extra]
+  stamp=$mars_env/.mars-setup
+  sum=$(cd "$mars_root" && { pwd; cat settings.ini setup.py constraints.txt; } | cksum)
+  # The extra `dev` holds all others
+  if [ -x "$mars_env/bin/mars" ] && grep -qsx -e "$extra: $sum" -e "dev: $sum" "$stamp"; then return; fi
+  local args=(install -qq --disable-pip-version-check --no-input --no-compile -e "$what")
+  [ "$extra" != dev ] || args+=(-c constraints.txt)
+  mars_say "installing mars and what it needs (the first time: about 2.5 GB to download, mostly torch, and a few minutes)"
+  (cd "$mars_root" && "$mars_env/bin/python" -m pip "${args[@]}") </dev/null ||
+    mars_fail "pip could not install the packages; its message stands above. Check the network and about 7 GB of free disk, then run this again."
+  echo "$extra: $sum" >>"$stamp"
+}
+
+mars_sounds() {  # FluidR3 and its renderer; optional
+  local package missing=()
+  if command -v dpkg-query >/dev/null; then
+    for package in fluid-soundfont-gm libfluidsynth3; do
+      dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    mars_say "installing the instruments: ${missing[*]} (about 130 MB to download)"
+    if mars_apt "${missing[@]}"; then return 0; fi
+    mars_say "could not; for real instruments run: sudo apt-get install ${missing[*]}. Going on with the small additive synthesiser."
+  elif ! command -v fluidsynth >/dev/null; then
+    mars_say "for real instruments install FluidSynth and a General MIDI SoundFont; going on with the small additive synthesiser."
+  fi
+}
+
+mars_environment
+mars_packages "${1-}"
+mars_sounds
+export VIRTUAL_ENV=$mars_env PATH="$mars_env/bin:$PATH"

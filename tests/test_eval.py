@@ -1,0 +1,288 @@
+"The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on bad input."
+import ast, json, math
+from pathlib import Path
+import numpy as np, pytest, torch
+from mars.eval import (F0, cents_error, density_coverage, f0, frechet_distance, frechet_floor, inception_score, kad, kid, log_mel,
+                       log_mel_error, mel_features, ndb, proportion_z)
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTES = ROOT/'../shared/data/notes'
+torch.set_num_threads(1)
+
+def normal(n, d, seed, mean=0., std=1.):
+    return mean + std*torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+def tone(pitch, partials=12, seconds=4., decay=1., seed=0):
+    t, f = np.arange(int(seconds*16000))/16000, 440*2**((pitch-69)/12)
+    phase = np.random.default_rng(seed).uniform(0, 2*np.pi, partials)
+    x = sum(np.sin(2*np.pi*h*f*t+phase[h-1])/h for h in range(1, partials+1) if h*f < 7600)
+    x = x*np.minimum(1, t/.01)*np.exp(-decay*t)
+    return (.89*x/np.abs(x).max()).astype(np.float32)
+
+# Fréchet distance
+
+@pytest.mark.parametrize('n,m,d', [(300, 200, 8), (64, 64, 128), (40, 90, 64), (3, 2, 5)])
+def test_frechet_agrees_with_sqrtm(n, m, d):
+    from scipy.linalg import sqrtm
+    x, y = normal(n, d, 0).numpy(), normal(m, d, 1, .3, 1.4).numpy()
+    S, T = np.cov(x.T), np.cov(y.T)
+    want = ((x.mean(0)-y.mean(0))**2).sum() + np.trace(S) + np.trace(T) - 2*np.trace(np.real(sqrtm(S @ T)))
+    got = frechet_distance(x, y)
+    assert isinstance(got, float) and got == pytest.approx(want, rel=1e-5, abs=1e-5)
+    assert got == pytest.approx(frechet_distance(y, x), rel=1e-9)
+
+def test_frechet_identity_rotation_scale_and_types():
+    x, y = normal(100, 12, 0), normal(80, 12, 1, .5)
+    q = torch.linalg.qr(normal(12, 12, 2)).Q
+    assert frechet_distance(x, x) < 1e-9 and frechet_distance(normal(20, 100, 3), normal(20, 100, 3)) < 1e-9
+    assert frechet_distance(x@q, y@q) == pytest.approx(frechet_distance(x, y), rel=1e-9)
+    assert frechet_distance(5*x, 5*y) == pytest.approx(25*frechet_distance(x, y), rel=1e-9)
+    assert frechet_distance(x, x[torch.randperm(100)]) < 1e-9
+    assert frechet_distance(x.numpy(), y.float()) == pytest.approx(frechet_distance(x, y), rel=1e-5)
+    assert frechet_distance(x.float().requires_grad_(), y) == pytest.approx(frechet_distance(x, y), rel=1e-5)
+
+def test_frechet_two_by_two():
+    def exact(S, seed):
+        S = torch.tensor(S, dtype=torch.float64); x = normal(30, 2, seed); x -= x.mean(0)
+        return x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T @ torch.linalg.cholesky(S).T
+    assert frechet_distance(exact([[2., 1.], [1., 2.]], 0), exact([[1., 0.], [0., 3.]], 1)) == pytest.approx(.5166852265, abs=1e-9)
+
+@pytest.mark.parametrize('d,n', [(16, 2000), (128, 1000)])
+def test_frechet_floor(d, n):
+    got = np.mean([frechet_distance(normal(n, d, 2*s), normal(n, d, 2*s+1)) for s in range(4)])
+    want = frechet_floor(torch.ones(d), n)
+    assert want == pytest.approx(2*d/n + d*(d+1)/(2*(n-1)))
+    assert got == pytest.approx(want, rel=.1)
+
+class Identity(torch.nn.Module):
+    "A feature module for torchmetrics: one row of features per note."
+    def __init__(self, d): super().__init__(); self.num_features = d
+    def forward(self, x): return x.flatten(1)
+
+def test_frechet_agrees_with_torchmetrics():
+    metric = pytest.importorskip('torchmetrics.image.fid').FrechetInceptionDistance
+    x, y = normal(300, 24, 0).float(), normal(250, 24, 1, .2, 1.3).float()
+    m = metric(feature=Identity(24), normalize=False, input_img_size=(1, 4, 6)).set_dtype(torch.float64)
+    m.update(x.view(-1, 1, 4, 6), real=True); m.update(y.view(-1, 1, 4, 6), real=False)
+    assert frechet_distance(x, y) == pytest.approx(float(m.compute()), abs=1e-4)
+
+# KID and KAD
+
+def test_kid_agrees_with_torchmetrics():
+    metric = pytest.importorskip('torchmetrics.image.kid').KernelInceptionDistance
+    x, y = normal(200, 24, 0).float(), normal(200, 24, 1, .2, 1.1).float()
+    m = metric(feature=Identity(24), subsets=3, subset_size=200)
+    m.update(x.view(-1, 1, 4, 6), real=True); m.update(y.view(-1, 1, 4, 6), real=False)
+    mean, std = kid(x, y, subsets=3, subset_size=200)
+    assert mean == pytest.approx(float(m.compute()[0]), abs=1e-4) and std < 1e-9
+
+def test_kid_exact_and_closed_form():
+    x = torch.tensor([[0.], [1.]])
+    assert kid(x, x, subsets=2, subset_size=2) == (-3.5, 0.)
+    mean, std = kid(normal(3000, 8, 0), normal(3000, 8, 1, .5), subsets=10)
+    assert mean == pytest.approx(1.1171875, rel=.06)
+    assert abs(kid(normal(3000, 64, 0), normal(3000, 64, 1), subsets=10)[0]) < .003
+
+def test_kid_draws_by_seed_and_without_replacement():
+    x, y = normal(60, 4, 0), normal(70, 4, 1)
+    assert kid(x, y, 5, 40) == kid(x, y, 5, 40) != kid(x, y, 5, 40, seed=1)
+    assert kid(x, y[:60], 4, 60)[1] < 1e-9   # a full subset is the whole set, whatever the draw
+
+@pytest.mark.parametrize('d,mean,v,s,want', [(8, .5, 1, 4, 6.74745), (8, 0, 2, 4, 2.81324), (128, .1, 1, 16, .301126)])
+def test_kad_closed_form(d, mean, v, s, want):
+    draws = [kad(normal(800, d, 2*i), normal(800, d, 2*i+1, mean, v**.5), s) for i in range(8)]
+    assert abs(np.mean(draws)-want) < 4*np.std(draws)/np.sqrt(7)
+
+def test_kad_width_null_and_slices():
+    x, y = normal(1500, 6, 0), normal(1300, 6, 1)
+    sigma = float(np.median(torch.pdist(x).numpy()))
+    assert kad(x, y) == pytest.approx(kad(x, y, sigma), rel=1e-9)
+    k = lambda a, b: torch.exp(-torch.cdist(a, b)**2/(2*sigma**2))
+    off = lambda a: (k(a, a).sum()-len(a))/(len(a)*(len(a)-1))
+    assert kad(x, y) == pytest.approx(100*float(off(x)+off(y)-2*k(x, y).mean()), abs=1e-9)
+    assert abs(np.mean([kad(normal(500, 6, 2*s), normal(500, 6, 2*s+1)) for s in range(10)])) < .02
+    assert kad(x+1, y) > .5
+
+# NDB
+
+@pytest.mark.parametrize('p,n1,q,n2,z,value', [(.1, 1000, .2, 500, -5.370862, 7.836e-8), (.02, 10000, .024, 4096, -1.498149, .134094),
+                                               (.02, 10000, .0255, 4096, -2.039518, .041388), (.02, 10000, 0, 4096, 9.115868, 7.8e-20)])
+def test_proportion_z(p, n1, q, n2, z, value):
+    got = proportion_z(p, n1, q, n2)
+    assert float(got[0]) == pytest.approx(z, abs=1e-6) and float(got[1]) == pytest.approx(value, rel=2e-3)
+
+def test_proportion_z_of_nothing():
+    z, value = proportion_z([0., 1., .5], 100, [0., 1., .5], 100)
+    assert z.tolist() == [0, 0, 0] and value.tolist() == [1, 1, 1]
+
+def test_ndb_null_identity_and_lost_mode():
+    centres = 2*normal(10, 8, 99)
+    def blobs(n, seed, modes=10): return centres[torch.arange(n) % modes] + normal(n, 8, seed)
+    ref = blobs(4000, 0)
+    null = np.mean([ndb(blobs(4000, 10+s), blobs(2000, 20+s), 50, seed=s).ndb_over_k for s in range(3)])
+    lost, same = ndb(ref, blobs(1800, 2, modes=9), 50), ndb(ref, ref, 50)
+    assert null < .1 and lost.ndb_over_k > .12 and same.ndb == 0 and same.js < .01
+    assert lost.ndb == lost.different.sum() == round(50*lost.ndb_over_k) and lost.js > .02
+    assert lost.p.sum() == pytest.approx(1) and lost.q.sum() == pytest.approx(1) and lost.p.shape == (50,)
+    again = ndb(ref, blobs(1800, 2, modes=9), 50)
+    assert (again.p == lost.p).all() and again.js == lost.js
+
+def test_ndb_disjoint_sets():
+    one = torch.cat([normal(200, 4, 0), normal(200, 4, 1)+50])
+    r = ndb(one, normal(300, 4, 2)+50, k=2)
+    assert r.ndb == 2 and sorted(r.q.tolist()) == [0, 1] and 0 < r.js < math.log(2)
+
+# Inception score
+
+def test_inception_score_oracles():
+    assert inception_score(torch.zeros(40, 6)) == pytest.approx(1)
+    assert inception_score(torch.eye(11).repeat(5, 1).log()) == pytest.approx(11)
+    assert inception_score(np.log([[.9, .1], [.1, .9]])) == pytest.approx(1.444935, abs=1e-6)
+    counts = torch.tensor([843, 269, 180, 652, 766, 202, 502, 235, 306, 0, 141])
+    assert inception_score(1000*torch.eye(11).repeat_interleave(counts, 0)) == pytest.approx(8.39, abs=.005)
+
+def test_inception_score_bounds_and_splits():
+    logits = 3*normal(200, 7, 0)
+    assert 1 < inception_score(logits) < 7
+    mean, std = inception_score(logits, splits=10)
+    assert 1 < mean < inception_score(logits) and std > 0
+    assert inception_score(logits+100) == pytest.approx(inception_score(logits))
+
+def test_inception_score_agrees_with_torchmetrics():
+    metric = pytest.importorskip('torchmetrics.image.inception').InceptionScore
+    logits = 2*normal(300, 24, 0).float()
+    m = metric(feature=Identity(24), splits=1); m.update(logits.view(-1, 1, 4, 6))
+    assert inception_score(logits) == pytest.approx(float(m.compute()[0]), abs=1e-4)
+
+# Density and coverage
+
+def naive_density_coverage(x, y, k=5):
+    d, e = np.linalg.norm(x[:, None]-x, axis=-1), np.linalg.norm(x[:, None]-y, axis=-1)
+    r = np.sort(d, 1)[:, k][:, None]
+    return (e < r).sum()/(k*len(y)), (e < r).any(1).mean()
+
+def test_density_coverage_agrees_with_the_definition_across_slices():
+    x, y = normal(700, 5, 0), normal(600, 5, 1, .2)
+    r = density_coverage(x, y)
+    assert (r.density, r.coverage) == pytest.approx(naive_density_coverage(x.numpy(), y.numpy()))
+    same, far = density_coverage(x, x), density_coverage(x, x+99)
+    assert (same.density, same.coverage) == (1, 1) and (far.density, far.coverage) == (0, 0)
+
+def test_density_coverage_null():
+    N = 1000
+    r = [density_coverage(normal(N, 16, s), normal(N, 16, 50+s)) for s in range(3)]
+    assert np.mean([v.density for v in r]) == pytest.approx(1, abs=.06)
+    assert np.mean([v.coverage for v in r]) == pytest.approx(1 - math.prod((N-j)/(2*N-j) for j in range(1, 6)), abs=.012)
+
+def test_copies_raise_coverage_and_a_lost_mode_lowers_it():
+    centres = 3*normal(5, 8, 9)
+    blobs = lambda n, seed, modes=5: centres[torch.arange(n) % modes] + normal(n, 8, seed)
+    x = blobs(1000, 0)
+    fresh, lost, copied = (density_coverage(x, v).coverage for v in (blobs(1000, 1), blobs(1000, 2, 4), x))
+    assert lost < .85 < fresh < copied == 1
+
+# Bad input, for all of them
+
+PAIRS = dict(frechet_distance=frechet_distance, kid=lambda x, y: kid(x, y, 2, 5), kad=kad, ndb=lambda x, y: ndb(x, y, 3), density_coverage=density_coverage)
+
+@pytest.mark.parametrize('name', PAIRS)
+def test_bad_features(name):
+    good, fn = normal(20, 4, 0), PAIRS[name]
+    hole, infinite = good.clone(), good.clone(); hole[3, 1] = math.nan; infinite[0, 0] = math.inf
+    for x, y, say in [(hole, good, 'NaN or infinite values in 1 of 20'), (good, hole, 'NaN'), (good, infinite, 'infinite'),
+                      (good[0], good, r'has shape \(4,\)'), (good, good[None], 'has shape'), (good, good[:, :3], 'same embedder'),
+                      (good[:0], good, 'has 0 rows'), (good, good[:0], 'has 0 rows')]:
+        with pytest.raises(ValueError, match=say): fn(x, y)
+
+def test_too_few_rows_and_bad_settings():
+    x = normal(20, 4, 0)
+    for call, say in [(lambda: frechet_distance(x[:1], x), 'x has 1 rows'), (lambda: kid(x, x), 'smaller subset_size'), (lambda: kid(x, x, 3, 1), 'subset_size 1'),
+                      (lambda: kad(x, x[:1]), 'y has 1 rows'), (lambda: kad(x, x, 0), 'must be positive'), (lambda: kad(0*x, x), 'rows repeat'),
+                      (lambda: ndb(x, x), 'needs at least 200'), (lambda: ndb(x, x, 1), 'at least 2 bins'), (lambda: density_coverage(x[:5], x), 'needs at least 6'),
+                      (lambda: density_coverage(x, x, 0), 'at least 1'), (lambda: inception_score(x, 0), 'splits is 0'), (lambda: inception_score(x, 21), 'needs at least 21'),
+                      (lambda: inception_score(x[0]), 'has shape'), (lambda: inception_score(x*math.nan), 'NaN'), (lambda: inception_score(x[:, :1]*math.inf), 'infinite')]:
+        with pytest.raises(ValueError, match=say): call()
+
+# Log-mel
+
+def test_log_mel_agrees_with_librosa():
+    librosa = pytest.importorskip('librosa')
+    x = tone(50, 28, 1.)
+    power = librosa.feature.melspectrogram(y=x, sr=16000, n_fft=1024, hop_length=256, n_mels=128, fmax=8000)
+    want = (librosa.power_to_db(power, ref=np.max, amin=1e-30, top_db=80)+80)/80
+    got = log_mel(x).numpy()
+    assert got.shape == want.shape == (128, 63) and np.abs(got-want).max() < 1e-3
+    assert got.max() == 1 and got.min() >= 0
+
+def test_log_mel_error_known_answers():
+    x = .1*torch.randn(3, 16000, generator=torch.Generator().manual_seed(1))
+    step = 20*math.log10(2)/80
+    for other in (x/2, x*2):   # louder than the reference counts as well
+        e = log_mel_error(x, other)
+        assert e.mae == pytest.approx(step, abs=1e-5) and e.mse == pytest.approx(step**2, abs=1e-5) and e.mae_db == pytest.approx(6.0206, abs=1e-3)
+    clean = log_mel_error(x, x)
+    assert clean.mse == clean.mae == clean.active_mse == clean.active_mae == clean.active_share == 0
+    one = [log_mel_error(x[i], x[i]+.01*x[0].flip(0)) for i in range(3)]
+    assert log_mel_error(x, x+.01*x[0].flip(0)).mse == pytest.approx(np.mean([e.mse for e in one]), rel=1e-5)
+
+def test_log_mel_error_on_active_frames():
+    x = torch.from_numpy(tone(60)); x[16000:] = 0
+    e = log_mel_error(x, x/2)
+    assert 3*e.mae < e.active_mae <= 20*math.log10(2)/80+1e-6   # three quarters of the clip agree for free
+    assert 0 < e.active_share < 1
+
+def test_mel_features():
+    w = torch.stack([torch.from_numpy(tone(p, seconds=1.)) for p in range(40, 110)])
+    f = mel_features(w)
+    assert f.shape == (70, 128) and torch.isfinite(f).all() and 0 <= f.min() and f.max() < 1.1
+    assert torch.allclose(f[66:], mel_features(w[66:])) and mel_features(w, bands=8, frames=3).shape == (70, 24)
+    assert mel_features(torch.zeros(2, 16000)).abs().sum() == 0 and (mel_features(w/2) <= f).all()
+
+def test_bad_waves():
+    x = torch.from_numpy(tone(60, seconds=1.))
+    for call, say in [(lambda: log_mel(x[:1000]), 'needs at least 1024'), (lambda: log_mel(x*math.nan), 'NaN or infinite samples'), (lambda: log_mel(0*x), 'silent'),
+                      (lambda: log_mel(x[None, None]), 'has shape'), (lambda: log_mel_error(x, x[:-1]), 'one length'), (lambda: log_mel_error(0*x, x), 'silent'),
+                      (lambda: mel_features(x), 'pass a batch'), (lambda: f0(x[None]), 'one mono clip'), (lambda: f0(x[:3000]), 'needs at least 4096'),
+                      (lambda: f0(x*math.inf), 'infinite'), (lambda: f0(x, fmin=100, fmax=50), 'fmin is 100')]:
+        with pytest.raises(ValueError, match=say): call()
+
+# f0
+
+@pytest.mark.parametrize('partials,pitches', [(1, [21, 36, 60, 84, 108]), (12, [21, 27, 38, 49, 60, 71, 72, 83, 94, 104, 108])])
+def test_f0_over_the_range(partials, pitches):
+    found = [f0(tone(p, partials, decay=.5)) for p in pitches]
+    assert np.abs(cents_error([r.midi for r in found], pitches)).max() < 20
+    assert min(r.voiced for r in found) > .9
+
+def test_f0_other_rates_types_and_short_notes():
+    x = tone(57)
+    assert abs(cents_error(f0(torch.from_numpy(x)).midi, 57)) < 20
+    assert cents_error(f0(x[::2], sample_rate=8000).midi, 57) == pytest.approx(0, abs=20)
+    assert f0(x).hz == pytest.approx(220, rel=.01)
+    assert abs(cents_error(f0(tone(85, decay=15.)).midi, 85)) < 20   # a xylophone's length
+
+def test_f0_of_nothing():
+    noise = .1*torch.randn(64000, generator=torch.Generator().manual_seed(0))
+    for wave in (noise, torch.zeros(64000)):
+        r = f0(wave)
+        assert isinstance(r, F0) and math.isnan(r.midi) and math.isnan(r.hz) and r.voiced == 0
+
+def test_cents_error():
+    assert cents_error(60.25, 60) == 25 and isinstance(cents_error(60, 60), float)
+    assert cents_error(72.1, 60, fold=True) == pytest.approx(10) and cents_error(47.9, 60, fold=True) == pytest.approx(-10)
+    assert np.isnan(cents_error([math.nan, 60], [60, 60])).tolist() == [True, False]
+
+@pytest.mark.skipif(not NOTES.exists(), reason='the recorded notes are not here')
+def test_f0_on_recorded_notes():
+    import soundfile as sf
+    meta = json.loads((NOTES/'examples.json').read_text()); keys = sorted(meta)[::100]
+    midi = [f0(sf.read(NOTES/f'audio/{k}.flac', dtype='float32')[0]).midi for k in keys]
+    share = [float(np.mean(np.abs(cents_error(midi, [meta[k]['pitch'] for k in keys], fold)) < 50)) for fold in (False, True)]
+    print(f'{len(keys)} recorded notes within 50 cents: {share[0]:.3f}, octave set aside: {share[1]:.3f}')
+    assert share[0] > .85 and share[1] > .95
+
+def test_import_is_cheap():
+    "Heavy and optional packages are imported inside the functions that need them."
+    tree = ast.parse((ROOT/'mars/eval.py').read_text())
+    names = {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names} | {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
+    assert names <= {'math', 'dataclasses', 'functools', 'numpy', 'torch', 'torch.nn.functional'}

@@ -1,0 +1,163 @@
+"""The repository itself: what it declares, what its modules import, and the shape of its notebooks."""
+import ast, configparser, json, os, re, runpy, subprocess, sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+MODULES = sorted(p.stem for p in (ROOT/'mars').glob('*.py') if not p.stem.startswith('_'))
+# Heavy or optional packages, which a function imports when it needs them
+LAZY = 'matplotlib seaborn librosa sklearn fluidsynth frechet_audio_distance torchvision transformers IPython'.split()
+
+def names(requirements): return {Requirement(r).name.lower() for r in requirements}
+
+@pytest.fixture(scope='module')
+def declared():
+    "The arguments that setup.py hands to setuptools"
+    import setuptools
+    found, real, here = {}, setuptools.setup, os.getcwd()
+    setuptools.setup = lambda **kwargs: found.update(kwargs)
+    os.chdir(ROOT)
+    try: runpy.run_path('setup.py')
+    finally: setuptools.setup = real; os.chdir(here)
+    return found
+
+def run_python(code):
+    env = dict(os.environ, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+# ---- metadata ----
+
+def test_distribution_is_called_mars_spectrogram(declared):
+    assert declared['name'] == 'mars-spectrogram'
+    assert declared['packages'][0] == 'mars'
+    assert 'mars=mars.cli:main' in declared['entry_points']['console_scripts']
+
+def test_ten_packages_of_the_card_are_declared(declared):
+    extras = {k: names(v) for k, v in declared['extras_require'].items()}
+    assert {'torch', 'torchaudio', 'librosa', 'numpy', 'matplotlib', 'fastprogress'} <= names(declared['install_requires'])
+    assert {'jupyterlab', 'seaborn'} <= extras['nb']
+    assert 'frechet-audio-distance' in extras['fad']
+    assert {'nbdev'} | extras['nb'] | extras['fad'] <= extras['dev']
+
+def test_runtime_brings_no_notebook_tools(declared):
+    assert not names(declared['install_requires']) & {'nbdev', 'fastcore', 'jupyterlab', 'seaborn', 'frechet-audio-distance'}
+
+def test_constraints_pin_every_requirement_within_its_range(declared):
+    lines = (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines()
+    pins = {r.name.lower(): r for r in map(Requirement, (x for x in lines if x and not x.startswith('#')))}
+    for req in map(Requirement, declared['install_requires']+declared['extras_require']['dev']):
+        pin = pins[re.sub('[-_.]+', '-', req.name.lower())]
+        (spec,) = pin.specifier
+        assert spec.operator == '==' and spec.version in req.specifier, f'{pin} does not fit {req}'
+
+def test_readme_and_ci_use_the_same_test_command():
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    assert 'bash scripts/test.sh' in readme and 'bash scripts/demo.sh' in readme
+    assert 'bash scripts/test.sh' in (ROOT/'.ci'/'run').read_text(encoding='utf-8')
+
+def test_readme_links_lead_somewhere():
+    readme = re.sub(r'```.*?```', '', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
+    targets = re.findall(r'\]\(([^)\s#]+)', readme)+re.findall(r'(?:src|href)="([^"#]+)', readme)
+    missing = [t for t in targets if not re.match(r'[a-z]+:', t) and not (ROOT/t).exists()]
+    assert not missing
+
+# ---- imports ----
+
+def test_import_mars_is_light():
+    loaded = run_python('import sys, json, mars; print(json.dumps(sorted({m.split(".")[0] for m in sys.modules})))')
+    assert not set(loaded) & {'torch', 'numpy', 'pandas', 'scipy', 'accelerate', 'nbdev', 'fastcore', *LAZY}
+
+@pytest.mark.skipif('cmx' not in MODULES, reason='mars.cmx is not there yet')
+def test_cmx_needs_torch_alone():
+    new = run_python('import sys, json, torch; old = {m.split(".")[0] for m in sys.modules}\n'
+        'import mars.cmx; print(json.dumps(sorted({m.split(".")[0] for m in sys.modules}-old-set(sys.stdlib_module_names))))')
+    assert new == ['mars']
+
+def test_no_module_needs_nbdev_or_loads_heavy_packages():
+    imports = ''.join(f'import mars.{m}\n' for m in MODULES)
+    loaded = run_python(f'import sys, json\n{imports}print(json.dumps(sorted({{m.split(".")[0] for m in sys.modules}})))')
+    assert not set(loaded) & {'nbdev', 'fastcore', 'execnb', *LAZY}
+
+# ---- files ----
+
+def test_quarto_yml_is_a_relative_link():
+    assert os.readlink(ROOT/'nbs'/'_quarto.yml') == os.path.join('..', '_quarto.yml')
+
+def test_tracked_files_stay_under_48_mib():
+    done = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True)
+    if done.returncode: pytest.skip('not a git clone')
+    files = [ROOT/os.fsdecode(f) for f in done.stdout.split(b'\0') if f]
+    assert sum(f.lstat().st_size for f in files if f.exists() or f.is_symlink()) < 48*2**20
+
+def test_settings_name_the_version_of_the_package():
+    cfg = configparser.ConfigParser(delimiters=['='], interpolation=None)
+    cfg.read(ROOT/'settings.ini', encoding='utf-8')
+    init = (ROOT/'mars'/'__init__.py').read_text(encoding='utf-8')
+    assert f'__version__ = "{cfg["DEFAULT"]["version"]}"' in init
+
+# ---- notebooks ----
+
+def source(cell): return ''.join(cell['source'])
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+def notebook(request): return request.param, json.loads(request.param.read_text(encoding='utf-8'))
+
+def test_notebook_is_small(notebook):
+    assert notebook[0].stat().st_size < 2*2**20
+
+def test_title_cell_holds_title_and_subtitle_only(notebook):
+    "nbdev drops everything else of that cell from the pages"
+    first = notebook[1]['cells'][0]
+    lines = [x for x in source(first).splitlines() if x.strip()]
+    assert first['cell_type'] == 'markdown' and lines[0].startswith('# ')
+    assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith('> '))
+
+def test_imports_stand_in_cells_of_their_own(notebook):
+    "The docs build runs each cell with an import in a fresh namespace, where everything else of that cell fails"
+    for cell in notebook[1]['cells']:
+        text = source(cell)
+        if cell['cell_type'] != 'code' or 'nbdev_export()' in text or re.search(r'^#\|\s*(export|exports|exporti|eval: *false)\b', text, re.M): continue
+        try: tree = ast.parse(text)
+        except SyntaxError: continue  # a magic
+        if not any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(tree)): continue
+        mixed = [n for n in tree.body if not isinstance(n, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef))]
+        assert not mixed, f'move the import out of this cell:\n{text}'
+
+def test_notebook_ends_with_the_hidden_export_cell(notebook):
+    path, nb = notebook
+    if path.stem == 'index': pytest.skip('index exports nothing')
+    last = source(nb['cells'][-1])
+    assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
+
+def test_notebook_has_saved_outputs(notebook):
+    code = [c for c in notebook[1]['cells'] if c['cell_type'] == 'code']
+    if not code: pytest.skip('no code')
+    assert any(c['outputs'] for c in code)
+
+def test_outputs_are_clean(notebook):
+    "No errors, no warnings, no progress bars"
+    for cell in notebook[1]['cells']:
+        for out in cell.get('outputs', []):
+            assert out['output_type'] != 'error', source(cell)
+            if out['output_type'] == 'stream':
+                assert out['name'] == 'stdout', ''.join(out['text'])
+                assert '\r' not in ''.join(out['text']), source(cell)
+
+def test_notebook_names_no_folder_of_a_machine(notebook):
+    folders = '|'.join(['root', 'home', 'Users', 'work', 'farm'])
+    pattern = re.compile(rf'(?<![\w.~)}}])/(?:{folders})/[\w.]|/tmp/')
+    def strings(x, key=''):
+        if isinstance(x, dict):
+            for k, v in x.items(): yield from strings(v, k)
+        elif isinstance(x, list):
+            if all(isinstance(v, str) for v in x): yield from strings(''.join(x), key)
+            else:
+                for v in x: yield from strings(v, key)
+        elif isinstance(x, str) and not re.match('image/(png|jpeg)', key): yield re.sub(r'base64,[A-Za-z0-9+/=\s]+', '', x)
+    found = [s[max(0, m.start()-40):m.end()+40] for s in strings(notebook[1]['cells']) for m in [pattern.search(s)] if m]
+    assert not found

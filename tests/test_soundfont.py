@@ -1,0 +1,138 @@
+"""Rendering from SoundFonts. Tests that need one are skipped where none, or no renderer, is installed."""
+import subprocess, sys
+from pathlib import Path
+import numpy as np
+import pytest
+from mars import soundfont
+from mars.soundfont import (GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, open_renderer, render_note, resample)
+
+def _ready():
+    try: return find_soundfont() is not None and find_renderer() is not None
+    except (ValueError, FileNotFoundError): return False
+
+needs_soundfont = pytest.mark.skipif(not _ready(), reason='no SoundFont or no renderer is installed')
+
+def level(wave, start, seconds=0.01):
+    "RMS in dB of a stretch."
+    i = int(start*16000)
+    return 20*np.log10(np.sqrt((wave[i:i + int(seconds*16000)]**2).mean()) + 1e-9)
+
+@pytest.fixture(scope='module')
+def font(): return find_soundfont()
+
+def test_every_program_once():
+    covered = [p for lo, hi, *_ in GM_RANGES for p in range(lo, hi + 1)]
+    assert covered == list(range(128))
+    assert {p for p in range(128) if gm_label(p) is None} == {47, 55, *range(88, 104), *range(112, 128)}
+    assert len(gm_programs()) == 94 and gm_label(19) == ('organ', 'acoustic')
+    with pytest.raises(ValueError, match='program 128 is outside'): gm_label(128)
+
+@pytest.mark.parametrize('rate', [8000, 22050, 44100, 48000])
+def test_resample_keeps_a_tone(rate):
+    t, u = np.arange(rate)/rate, np.arange(16000)/16000
+    wave = resample(np.sin(2*np.pi*1000*t).astype(np.float32), rate)
+    assert wave.shape == (16000,)
+    assert np.abs(wave - np.sin(2*np.pi*1000*u))[800:-800].max() < 2e-3
+
+def test_resample_removes_what_16_khz_cannot_hold():
+    t = np.arange(48000)/48000
+    assert np.abs(resample(np.sin(2*np.pi*9000*t), 48000))[800:-800].max() < 1e-3
+
+@needs_soundfont
+@pytest.mark.parametrize('pitch', [48, 60, 72])
+def test_organ_is_held_and_released(font, pitch):
+    wave = render_note(font, pitch, 100, program=19)
+    assert wave.shape == (64000,) and wave.dtype == np.float32 and abs(np.abs(wave).max() - 0.89) < 1e-4
+    before, after, end = level(wave, 2.99), level(wave, 3.0), level(wave, 3.9, 0.1)
+    assert abs(after - before) < 6 and end < before - 20
+    bend = np.abs(np.diff(wave, 2)) # a click is a jump: it would stand out in the second difference
+    assert bend[47900:48300].max() < 1.5*bend[32000:47900].max()
+
+@needs_soundfont
+def test_a_note_does_not_hear_the_one_before(font):
+    keys = [(19, 60), (0, 100), (24, 43), (73, 84)]
+    one = [render_note(font, pitch, 75, program) for program, pitch in keys]
+    two = [render_note(font, pitch, 75, program) for program, pitch in reversed(keys)][::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(one, two))
+
+SWEEP = """
+import sys, numpy as np
+from mars.soundfont import *
+font, n = SoundFont(find_soundfont()), 0
+for program in gm_programs():
+    for pitch in (21, 60, 108):
+        for velocity in (25, 127):
+            if (0, program) not in font.presets or not font.sounds(0, program, pitch, velocity): continue
+            wave = render_note(font.path, pitch, velocity, program, normalize=None)
+            assert np.isfinite(wave).all() and 0 < np.abs(wave).max() <= 1, (program, pitch, velocity)
+            assert abs(np.abs(peak_normalize(wave)).max() - 0.89) < 1e-3, (program, pitch, velocity)
+            n += 1
+print(n)
+"""
+
+@needs_soundfont
+def test_every_mapped_program_renders():
+    "In a process of its own, so that a renderer that hangs or crashes fails this test and nothing else."
+    done = subprocess.run([sys.executable, '-c', SWEEP], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout) > 400
+
+@needs_soundfont
+def test_level_is_kept_without_normalisation(font):
+    soft, loud = (np.abs(render_note(font, 60, v, 0, normalize=None)).max() for v in (25, 127))
+    assert loud > 4*soft
+
+def test_what_is_no_soundfont(tmp_path):
+    (tmp_path/'a.sf2').write_bytes(b'not a sound font at all')
+    (tmp_path/'b.sf2').write_bytes(b'')
+    (tmp_path/'c.sf2').write_bytes(b'RIFF' + (4).to_bytes(4, 'little') + b'sfbk')
+    for name in 'ab':
+        with pytest.raises(ValueError, match=f'{name}.sf2 is not a SoundFont'): SoundFont(tmp_path/f'{name}.sf2')
+    with pytest.raises(ValueError, match='c.sf2 is a damaged SoundFont'): SoundFont(tmp_path/'c.sf2')
+    with pytest.raises(FileNotFoundError, match='there is no SoundFont at .*d.sf2'): SoundFont(tmp_path/'d.sf2')
+
+@needs_soundfont
+def test_damaged_soundfont(font, tmp_path):
+    data = Path(font).read_bytes()
+    (tmp_path/'cut.sf2').write_bytes(data[:len(data)//2])
+    with pytest.raises(ValueError, match='cut.sf2 is a damaged SoundFont'): SoundFont(tmp_path/'cut.sf2')
+
+def test_where_a_soundfont_is_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv('MARS_SOUNDFONT', str(tmp_path/'x.sf2'))
+    with pytest.raises(FileNotFoundError, match='MARS_SOUNDFONT names .*x.sf2'): find_soundfont()
+    (tmp_path/'x.sf2').write_bytes(b'')
+    assert find_soundfont() == tmp_path/'x.sf2'
+    monkeypatch.delenv('MARS_SOUNDFONT')
+    monkeypatch.setattr(soundfont, 'SOUNDFONT_FOLDERS', (str(tmp_path/'none'),))
+    assert find_soundfont() is None
+
+def test_no_renderer(monkeypatch):
+    for name in ('fluidsynth', 'tinysoundfont'): monkeypatch.setitem(sys.modules, name, None) # None makes the import fail
+    with pytest.raises(ValueError, match='apt install libfluidsynth3'): find_renderer()
+    with pytest.raises(ValueError, match="renderer 'symusic' is unknown"): find_renderer('symusic')
+    with pytest.raises(ValueError, match='fluidsynth cannot be used'): soundfont.FluidSynth('x.sf2')
+    with pytest.raises(ValueError, match='tinysoundfont cannot be used'): soundfont.TinySoundFont('x.sf2')
+
+@needs_soundfont
+def test_silence_is_refused(font):
+    class Silent:
+        name, rate = 'fluidsynth', 48000
+        def __init__(self, path): pass
+        def render(self, *key): return np.full(192000, self.value, np.float32)
+    for value, message in ((0., 'renders to silence'), (5., 'which is no sound'), (float('nan'), 'which is no sound')):
+        Silent.value = value
+        soundfont._local.pid = None # forget the open renderers
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(soundfont.RENDERERS, 'fluidsynth', Silent)
+            with pytest.raises(ValueError, match=message): render_note(font, 60, renderer='fluidsynth')
+    soundfont._local.pid = None
+
+@needs_soundfont
+def test_tinysoundfont_agrees(font):
+    pytest.importorskip('tinysoundfont')
+    for program in (0, 19, 73):
+        waves = [render_note(font, 60, 100, program, renderer=name) for name in ('fluidsynth', 'tinysoundfont')]
+        spectra = [np.abs(np.fft.rfft(w[:48000])) for w in waves]
+        assert np.corrcoef(*spectra)[0, 1] > 0.8
+        again = render_note(font, 60, 100, program, renderer='tinysoundfont')
+        assert level(again, 3.9, 0.1) < level(again, 2.9, 0.1) - 6
