@@ -310,14 +310,17 @@ def _sustain(x, rate, start=.05, stop=3., range_db=40.):
     loud = np.flatnonzero(level > level.max()*10**(-range_db/20))
     return x[loud[0]*_HOP:loud[-1]*_HOP+_FRAME] if len(loud) else x[:0]
 
-# %% ../nbs/05_eval.ipynb #1301460b
+# %% ../nbs/05_eval.ipynb #a2c65f9f
 def _refine(x, coarse, fmax):
     "Measure the pitch again near `coarse` Hz, on a grid of 5 cents."
-    if coarse < 500: return _pyin(x, 16000, coarse/1.15, coarse*1.15, _HOP, .05, 1)
-    import librosa
-    # Missing the dip of a short period, the first pass finds two periods: look an octave up as well.
-    y = librosa.resample(x, orig_sr=16000, target_sr=64000, res_type='polyphase')
-    return _pyin(y, 64000, coarse/1.3, max(coarse*1.3, min(coarse*2.6, fmax*1.04)), 4*_HOP, .05, 1)
+    rate = 16000
+    if coarse > 500:
+        import librosa
+        # The first pass misses the dip of a short period and finds two or three periods: look upwards at four times the rate.
+        rate, x = 64000, librosa.resample(x, orig_sr=16000, target_sr=64000, res_type='polyphase')
+        f, voiced = _pyin(x, rate, coarse/1.3, max(fmax*1.04, coarse*1.3), 4*_HOP, .5, 1)
+        if voiced.any(): coarse = float(np.median(f[voiced]))
+    return _pyin(x, rate, coarse/1.15, coarse*1.15, _HOP*rate//16000, .05, 1)
 
 # %% ../nbs/05_eval.ipynb #7391ce4b
 def _median_f0(x, fmin, fmax):

@@ -176,33 +176,33 @@ def _digest(path, size, mtime):
         while block := f.read(1 << 20): h.update(block)
     return h.hexdigest()
 
-# %% ../nbs/01aa_soundfont.ipynb #6992636b
+# %% ../nbs/01aa_soundfont.ipynb #da8a8091
+@lru_cache(maxsize=16)
 def lowpass(
-    spectrum, # (..., k) rfft bins
-    f:np.ndarray, # (k,) their frequencies in units of the lower Nyquist frequency
-    start:float=0.925, # where the band begins to fall
-):
-    "Fade the band edge out by half a cosine: 1 up to `start`, 0 from the Nyquist frequency on."
-    gain = 0.5 + 0.5*np.cos(np.pi*np.clip((f - start)/(1 - start), 0, 1))
-    return spectrum*gain.astype(spectrum.real.dtype)
+    n:int, # bins, from 0 to the lower of the two Nyquist frequencies
+    start:float=0.925, # where the band begins to fall, as a share of that frequency
+)->np.ndarray: # (n,) float32 gains
+    "Fade the band edge out by half a cosine: 1 up to `start`, 0 at the Nyquist frequency."
+    return (0.5 + 0.5*np.cos(np.pi*np.clip((np.linspace(0, 1, n) - start)/(1 - start), 0, 1))).astype(np.float32)
 
-# %% ../nbs/01aa_soundfont.ipynb #56168299
+# %% ../nbs/01aa_soundfont.ipynb #fdcfaad5
 def resample(
-    wave:np.ndarray, # (..., n) at `rate`
+    wave:np.ndarray, # (n,) at `rate`
     rate:int, # Hz
     target:int=SAMPLE_RATE, # Hz
-)->np.ndarray: # (..., round(n*target/rate)), float32
-    "Change the sample rate by FFT: a linear-phase low-pass that is flat to 0.925 of the lower Nyquist frequency."
+)->np.ndarray: # (round(n*target/rate),) float32
+    "Change the sample rate by FFTs of overlapping frames (overlap-save) and a linear-phase low-pass."
     from scipy.fft import irfft, rfft
     wave = np.asarray(wave, np.float32)
-    if rate == target: return wave
-    gcd = np.gcd(int(rate), int(target)); up, down = int(target)//gcd, int(rate)//gcd
-    n, n_out = wave.shape[-1], round(wave.shape[-1]*target/rate)
-    blocks = -(-(n + 0.02*rate)//down) # 20 ms of silence, since an FFT wraps around
-    n_in, n_wide = int(blocks*down), int(blocks*up)
-    spectrum = rfft(wave, n_in)[..., :min(n_in, n_wide)//2 + 1]
-    spectrum = lowpass(spectrum, np.linspace(0, 1, spectrum.shape[-1]))
-    return irfft(spectrum, n_wide)[..., :n_out]*np.float32(n_wide/n_in)
+    if rate == target or not len(wave): return wave
+    unit = np.gcd(int(rate), int(target)) # in 1/unit seconds both rates have a whole number of samples
+    edge = max(1, round(0.04*unit)) # about 40 ms at both ends of a frame of eight edges see the FFT wrap around and are dropped
+    n_in, n_out = 8*edge*rate//unit, 8*edge*target//unit
+    frames = -(-len(wave)//(n_in//8*6))
+    padded = np.pad(wave, (n_in//8, frames*(n_in//8*6) + n_in//8 - len(wave)))
+    spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, n_in)[::n_in//8*6])[:, :min(n_in, n_out)//2 + 1]
+    spectrum = spectrum*(lowpass(spectrum.shape[1])*np.float32(n_out/n_in))
+    return irfft(spectrum, n_out)[:, n_out//8:-(n_out//8)].reshape(-1)[:round(len(wave)*target/rate)]
 
 # %% ../nbs/01aa_soundfont.ipynb #f84a7234
 class FluidSynth:
@@ -258,7 +258,7 @@ class FluidSynth:
             self.delete(synth)
         return (wave[0] + wave[1])*np.float32(0.5)
 
-# %% ../nbs/01aa_soundfont.ipynb #7af2d71e
+# %% ../nbs/01aa_soundfont.ipynb #aabdf796
 class TinySoundFont:
     "Render single notes by tinysoundfont (MIT), for machines without apt, at 48 kHz; it has no reverb or chorus."
     name, rate = 'tinysoundfont', 48000
@@ -269,14 +269,16 @@ class TinySoundFont:
         try: self.sfid = self.synth.sfload(str(path))
         except tinysoundfont.SoundFontException as e: raise ValueError(f'tinysoundfont cannot load {path}: it is damaged or no SoundFont; get the file again') from e
 
-    def _generate(self, n): return np.frombuffer(self.synth.generate(n), np.float32).reshape(-1, 2).mean(1)
+    def _generate(self, n):
+        both = np.frombuffer(self.synth.generate(n), np.float32)
+        return (both[::2] + both[1::2])*np.float32(0.5)
 
     def render(self, bank, program, pitch, velocity):
         "Play one key, held for 3 of 4 s."
         self.synth.program_select(0, self.sfid, bank, program)
         n, held = N_SAMPLES*self.rate//SAMPLE_RATE, int(HOLD*self.rate)
         self.synth.noteon(0, pitch, velocity)
-        before = self._generate(held).copy()
+        before = self._generate(held)
         self.synth.noteoff(0, pitch)
         wave = np.concatenate([before, self._generate(n - held)])
         self.synth.sounds_off()

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/01_stft.ipynb #d39ec06f
+# %% ../nbs/01_stft.ipynb #89d2a0a2
 def compress(
     level, # |S|/(n_fft/2), 0 to 1
     floor:float=1e-5, # levels at or below it become -1
-): # in [-1, 1], same shape
+)->torch.Tensor: # in [-1, 1], same shape
     "Map linear levels to [-1, 1], evenly in dB."
     x = 1 - 2/math.log10(floor)*level.clamp(floor, 1).log10()
     return torch.where(level > floor, x, -1.)  # rounding must not lift the floor above -1
@@ -25,7 +25,7 @@ def compress(
 def expand(
     x, # in [-1, 1]; values outside are clipped
     floor:float=1e-5, # the floor used by compress
-): # linear level, 0 or above the floor
+)->torch.Tensor: # linear level, 0 or above the floor
     "Invert compress; -1 gives exactly 0."
     return torch.where(x > -1, floor**((1-x.clamp(-1, 1))/2), 0.)
 
@@ -74,7 +74,7 @@ def _gain(window, hop_length, T):
     half = len(window)//2
     return 1/_overlap_add(window.square().expand(1, T, -1), hop_length)[:, half:half+(T-1)*hop_length]
 
-# %% ../nbs/01_stft.ipynb #984e2069
+# %% ../nbs/01_stft.ipynb #581c36d2
 def _fast_griffin_lim(goal, S, window, hop_length, n_iter, momentum):
     "Project S (B, T, F) n_iter times, return (B, N); goal is the wanted magnitude."
     gain, share, last = _gain(window, hop_length, goal.shape[1]), momentum/(1+momentum), None
@@ -94,25 +94,27 @@ def griffin_lim(
     momentum:float=0.99, # 0 is plain Griffin-Lim; below 1
     angles=None, # unit complex phases to start from, shaped as magnitude; None starts from phase zero
     length:int=None, # samples to keep; None keeps (T-1)*hop_length
-): # wave (..., length)
+)->torch.Tensor: # wave (..., length)
     "Find a wave with the given STFT magnitude by fast Griffin-Lim (Perraudin et al. 2013); raise ValueError where shapes or numbers do not fit."
+    n_iter = _count('n_iter', n_iter, '64 is usual')
+    if len(window) != n_fft: raise ValueError(f'window has {len(window)} samples: give n_fft, {n_fft}.')
     if magnitude.shape[-2] != n_fft//2+1: raise ValueError(f'magnitude has {magnitude.shape[-2]} bins: n_fft {n_fft} has {n_fft//2+1}.')
     if angles is not None and angles.shape != magnitude.shape: raise ValueError(f'angles have shape {tuple(angles.shape)}: give {tuple(magnitude.shape)}, that of magnitude.')
     if not 0 <= momentum < 1: raise ValueError(f'momentum {momentum} is outside 0..1: 0.99 is usual.')
     goal = magnitude.flatten(0, -3).mT.contiguous() if magnitude.ndim > 2 else magnitude.mT.contiguous()[None]
     S = goal.to(goal.dtype.to_complex()) if angles is None else goal*angles.reshape(-1, *angles.shape[-2:]).mT
-    parts = 1 if goal.device.type == 'cpu' else max(len(goal), 1)
-    waves = [_fast_griffin_lim(g, s, window, hop_length, _count('n_iter', n_iter, '64 is usual'), momentum) for g, s in zip(goal.split(parts), S.split(parts))]
+    size = 1 if goal.device.type == 'cpu' else len(goal)
+    waves = [_fast_griffin_lim(g, s, window, hop_length, n_iter, momentum) for g, s in zip(goal.split(size), S.split(size))]
     return torch.cat(waves)[:, :length].reshape(*magnitude.shape[:-2], -1)
 
-# %% ../nbs/01_stft.ipynb #6ecb0f4c
+# %% ../nbs/01_stft.ipynb #a34814e2
 def note_phases(
     n:int, # notes
     shape:tuple=(513, 256), # bins and frames
     seed:int=0, # one seed for the whole batch, 0 or more
     first:int=0, # index of the first note
     device='cpu', # where the phases are put; they are drawn on the CPU
-): # complex64 (n, 513, 256), modulus 1
+)->torch.Tensor: # complex64 (n, 513, 256), modulus 1
     "Draw random phases; those of note i depend on (seed, first+i) alone; raise ValueError for a seed that is no whole number."
     seed, first = _count('seed', seed, 'or give None for a start from phase zero'), _count('first', first, 'it is the index of the first note')
     def turns(i):
@@ -130,7 +132,7 @@ def _griffinlim(ls, magnitude, n_iter, seed, first):
 
 PHASES = {'griffinlim': _griffinlim}  # name -> f(ls, magnitude, n_iter, seed, first) -> wave (B, ls.n_padded)
 
-# %% ../nbs/01_stft.ipynb #d4c53027
+# %% ../nbs/01_stft.ipynb #27fc63b8
 class SpecLayout(nn.Module):
     "Hold the numbers that define a spectrogram and check that they fit together."
     def __init__(self,
@@ -153,30 +155,30 @@ class SpecLayout(nn.Module):
         if not 1 <= self.n_samples <= self.n_padded: raise ValueError(f'duration {duration} s does not fit: {n_frames} frames hold {self.n_padded/sample_rate:g} s.')
 
     @property
-    def shape(self): # (1, 512, 256)
+    def shape(self)->tuple: # (1, 512, 256)
         "Return the shape of one note's spec."
         return 1, self.n_fft//2, self.n_frames
 
     @property
-    def config(self): # dict of plain numbers
+    def config(self)->dict: # dict of plain numbers
         "Return the arguments that make this object again."
         return dict(sample_rate=self.sample_rate, n_fft=self.n_fft, hop_length=self.hop_length, n_frames=self.n_frames,
                     floor=self.floor, duration=self.n_samples/self.sample_rate)
 
     def extra_repr(self): return ', '.join(f'{k}={v}' for k, v in self.config.items())
 
-# %% ../nbs/01_stft.ipynb #1cb8427f
+# %% ../nbs/01_stft.ipynb #1ce1f5bc
 class LogSpectrogram(SpecLayout):
     "Turn waves into log-magnitude spectrograms in [-1, 1] and back."
     def window(self,
         device='cpu', # where to make it
-    ): # (n_fft,) float32
+    )->torch.Tensor: # (n_fft,) float32
         "Return the periodic Hann window."
         return torch.hann_window(self.n_fft, device=device)
 
     def stft(self,
         wave, # (N,) or (B, N), float in [-1, 1] or int16; cut or zero-padded to n_samples
-    ): # complex64 (B, 1, 513, 256)
+    )->torch.Tensor: # complex64 (B, 1, 513, 256)
         "Transform waves with their phase; raise ValueError for audio that is empty, not finite or of another shape."
         wave = _as_wave(wave)[:, :self.n_samples]
         wave = F.pad(wave, (0, self.n_padded-wave.shape[-1]))
@@ -184,13 +186,13 @@ class LogSpectrogram(SpecLayout):
 
     def istft(self,
         S, # complex (B, 1, 513, 256)
-    ): # (B, 64000)
+    )->torch.Tensor: # (B, 64000)
         "Invert stft, with the phase as given."
         return torch.istft(S[:, 0], self.n_fft, self.hop_length, window=self.window(S.device))[:, :self.n_samples]
 
     def encode(self,
         wave, # (N,) or (B, N), float in [-1, 1] or int16 (scaled by 1/32768), tensor or numpy; cut or zero-padded to n_samples
-    ): # float32 (B, 1, 512, 256) in [-1, 1]
+    )->torch.Tensor: # float32 (B, 1, 512, 256) in [-1, 1]
         "Turn waves into specs; raise ValueError for audio that is empty, not finite or of another shape or dtype."
         return compress(self.stft(wave)[:, :, :-1].abs()/(self.n_fft/2), self.floor)
 
@@ -198,7 +200,7 @@ class LogSpectrogram(SpecLayout):
 
     def magnitude(self,
         spec, # (B, 1, 512, 256) in [-1, 1]
-    ): # float32 (B, 1, 513, 256), linear |S|, Nyquist zero
+    )->torch.Tensor: # float32 (B, 1, 513, 256), linear |S|, Nyquist zero
         "Turn specs into linear magnitudes; raise ValueError for another shape or NaN."
         return F.pad(expand(self._as_spec(spec), self.floor)*(self.n_fft/2), (0, 0, 0, 1))
 
@@ -209,7 +211,7 @@ class LogSpectrogram(SpecLayout):
         seed:int=0, # of the first phases; None starts from phase zero
         phase:str='griffinlim', # a key of PHASES
         first:int=0, # index of the first note, where a batch is decoded in pieces
-    ): # float32 (B, 64000), neither clipped nor normalised
+    )->torch.Tensor: # float32 (B, 64000), neither clipped nor normalised
         "Turn specs into waves; note i depends on (seed, first+i) alone; raise ValueError for a bad spec, n_iter, seed or phase."
         if phase not in PHASES: raise ValueError(f'phase {phase!r} is unknown: choose one of {", ".join(sorted(PHASES))}.')
         n_iter = _count('n_iter', n_iter, '64 is usual')
@@ -225,13 +227,13 @@ class LogSpectrogram(SpecLayout):
         if spec.isnan().any(): raise ValueError('spec contains NaN: the model that made it diverged, or its weights are damaged.')
         return spec.float()
 
-# %% ../nbs/01_stft.ipynb #92191b43
+# %% ../nbs/01_stft.ipynb #82c33dc7
 def _grid(n, cols, size):
     "Return a figure and n axes in rows of `cols`."
     import matplotlib.pyplot as plt
     cols = min(cols, n)
     rows = math.ceil(n/cols)
-    fig, axes = plt.subplots(rows, cols, figsize=(size*cols+.9, .85*size*rows+.4), dpi=72, squeeze=False, sharex=True, sharey=True, layout='constrained')
+    fig, axes = plt.subplots(rows, cols, figsize=(size*cols+.9, .95*size*rows+.4), dpi=72, squeeze=False, sharex=True, sharey=True, layout='constrained')
     plt.close(fig)  # else a notebook shows it twice: as a figure left open and as the cell's value
     for ax in axes.flat[n:]: ax.set_visible(False)
     return fig, axes.flatten()[:n]
@@ -243,7 +245,7 @@ def plot_specs(
     cols:int=4, # images per row
     size:float=2.4, # inches per image
     axes=None, # matplotlib axes to draw in, one per spec; None makes a figure
-): # matplotlib Figure
+)->'matplotlib.figure.Figure': # closed in pyplot, so that a notebook shows it once
     "Show specs side by side with one colour bar in dB; raise ValueError where there are none or titles do not match."
     ls, images = ls or LogSpectrogram(), [torch.as_tensor(s).detach().float().cpu() for s in specs]
     images = [image.reshape(-1, *image.shape[-2:])[0] for image in images]
@@ -255,28 +257,28 @@ def plot_specs(
         extent = 0, image.shape[-1]*ls.hop_length/ls.sample_rate, 0, ls.sample_rate/2000
         shown = ax.imshow((image-1)*span/2, origin='lower', aspect='auto', extent=extent, vmin=-span, vmax=0, cmap='magma')
         if titles is not None: ax.set_title(titles[i], fontsize=9)
-        if ax.get_subplotspec().is_first_col(): ax.set_ylabel('kHz')
+        if i % cols == 0: ax.set_ylabel('kHz')
         if i + cols >= len(images): ax.set_xlabel('s')
     fig.colorbar(shown, ax=list(axes), label='dB of full scale', shrink=.9)
     return fig
 
-# %% ../nbs/01_stft.ipynb #115a4ce0
+# %% ../nbs/01_stft.ipynb #551ef165
 def active_frames(
     spec, # (B, 1, 512, 256) in [-1, 1]
     within:float=60., # dB below the note's strongest frame
     floor:float=1e-5, # the floor of the spec
-): # bool (B, 256)
+)->torch.Tensor: # bool (B, 256)
     "Mark the frames whose energy is within 60 dB of the note's peak frame; a silent note has none."
     power = expand(spec.float(), floor).square().sum((1, 2))
     return (power > 0) & (power >= power.amax(-1, keepdim=True)*10**(-within/10))
 
-# %% ../nbs/01_stft.ipynb #3df28152
+# %% ../nbs/01_stft.ipynb #57eb31fa
 def log_spectral_distance(
     a, # (B, 1, 512, 256) in [-1, 1], the reference
     b, # as a
     mask=None, # bool (B, 256), the frames that count; None is all of them
     floor:float=1e-5, # the floor of both
-): # (B,) dB; nan where no frame counts
+)->torch.Tensor: # (B,) dB; nan where no frame counts
     "Return the mean over frames of the RMS difference in dB over bins; raise ValueError for different shapes."
     if a.shape != b.shape: raise ValueError(f'specs of shape {tuple(a.shape)} and {tuple(b.shape)} cannot be compared: give equal shapes.')
     frames = (-10*math.log10(floor)*(a.float()-b.float())).square().mean((1, 2)).sqrt()
@@ -285,11 +287,11 @@ def log_spectral_distance(
 
 def level_db(
     wave, # (N,) or (B, N), float in [-1, 1] or int16
-): # (B,) dB; -inf for silence
+)->torch.Tensor: # (B,) dB; -inf for silence
     "Return the RMS level below full scale; raise ValueError for audio that is empty, not finite or of another shape."
     return 10*_as_wave(wave).square().mean(-1).log10()
 
-# %% ../nbs/01_stft.ipynb #751591ec
+# %% ../nbs/01_stft.ipynb #ed6be254
 def _oracles(wave, ls, n_iters):
     "Yield (name, reconstruction, whether the phase is true) for each row of the oracle table."
     S = ls.stft(wave)
@@ -306,7 +308,7 @@ def oracle_table(
     waves, # (B, N), float in [-1, 1] or int16, none of them silent
     ls=None, # LogSpectrogram; None is the default one
     n_iters=(16, 32, 64, 128), # Griffin-Lim iterations to compare
-): # pandas.DataFrame, a row per oracle: means over the notes, and the worst level error
+)->'pandas.DataFrame': # a row per oracle: means over the notes, and the worst level error
     "Measure what is lost between wave and wave when magnitude, phase or both are the true ones; raise ValueError for silence."
     import pandas as pd
     ls = ls or LogSpectrogram()

@@ -6,14 +6,14 @@
 __all__ = ['PRESETS', 'pair', 'TokenizerConfig', 'config_class', 'drop_path', 'Block', 'init_vit', 'make_blocks', 'Positions',
            'patchify', 'unpatchify', 'Encoder', 'Decoder', 'Tokenizer', 'check_tokens']
 
-# %% ../nbs/02_tokenizer.ipynb #52eae3a5
+# %% ../nbs/02_tokenizer.ipynb #a784e2ea
 import json, math
 from dataclasses import dataclass, asdict, fields, replace
 import torch, torch.nn.functional as F
 from torch import nn
-from .quantizer import MultiScaleQuantizer
+from .quantizer import MultiScaleQuantizer, resampling_matrix
 
-# %% ../nbs/02_tokenizer.ipynb #cc26cf8b
+# %% ../nbs/02_tokenizer.ipynb #e69be79f
 def pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class TokenizerConfig:
     mlp_ratio:float = 4.              # hidden width of the MLP over width
     layer_scale:float = 0.1           # LayerScale's initial value; 0 leaves it out. 1e-5 cripples random weights
     drop_path:float = 0.              # stochastic depth of the last block, rising linearly from 0
+    local:bool = False                # latents start from the patches they cover, and patches from the latents above them
     scales:tuple = (1, 1, 2, 3, 3, 4, 5, 6, 8, 11) # token maps, coarse to fine, each a side or (h, w); the last is the latent map
     codebook_size:int = 16384         # codes V, shared by all scales
     code_dim:int = 32                 # length d of a code
@@ -55,10 +56,10 @@ class TokenizerConfig:
     @property
     def n_tokens(self): return sum(h*w for h, w in self.scales)
 
-# %% ../nbs/02_tokenizer.ipynb #6eb34767
+# %% ../nbs/02_tokenizer.ipynb #a2fff71c
 PRESETS = dict(
-    tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256, code_dim=8, layer_scale=0., dropout_start=2),
-    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, dropout_start=2),
+    tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256, code_dim=8, layer_scale=0., local=True, dropout_start=2),
+    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, local=True, dropout_start=2),
     paper=dict(drop_path=0.1))
 
 def _preset(cls,
@@ -137,7 +138,7 @@ class Positions(nn.Module):
         patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
         return torch.cat([patches, latents + small + self.level[1]], 1)
 
-# %% ../nbs/02_tokenizer.ipynb #74ea731d
+# %% ../nbs/02_tokenizer.ipynb #a61ddca7
 def patchify(image, patch): # (B, C, H, W) -> (B, N, C*ph*pw), patches row-major
     B, C, H, W = image.shape; ph, pw = patch
     return image.view(B, C, H//ph, ph, W//pw, pw).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
@@ -150,14 +151,16 @@ class Encoder(nn.Module):
     "Image (B, C, H, W) -> latent map (B, d, h, w)."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.latent = cfg.patch, cfg.latent
+        self.patch, self.latent, self.local = cfg.patch, cfg.latent, cfg.local
         self.embed = nn.Linear(cfg.image_shape[0]*math.prod(cfg.patch), cfg.width)
         self.latents = nn.Parameter(0.02*torch.randn(1, math.prod(cfg.latent), cfg.width))
+        if cfg.local: self.register_buffer('pool', resampling_matrix(cfg.grid, cfg.latent, 'area'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.encoder_depth)
         self.norm, self.to_code = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.code_dim)
 
     def forward(self, image):
-        x = self.positions(self.embed(patchify(image, self.patch)), self.latents.expand(len(image), -1, -1))
+        patches, latents = self.embed(patchify(image, self.patch)), self.latents.expand(len(image), -1, -1)
+        x = self.positions(patches, latents + self.pool @ patches if self.local else latents)
         x = self.norm(self.blocks(x)[:, -math.prod(self.latent):])
         return self.to_code(x).mT.unflatten(-1, self.latent)
 
@@ -165,14 +168,16 @@ class Decoder(nn.Module):
     "Quantized latent map (B, d, h, w) -> image (B, C, H, W), not clamped."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.image_shape, self.n = cfg.patch, cfg.image_shape, math.prod(cfg.grid)
+        self.patch, self.image_shape, self.n, self.local = cfg.patch, cfg.image_shape, math.prod(cfg.grid), cfg.local
         self.from_code = nn.Linear(cfg.code_dim, cfg.width)
         self.mask = nn.Parameter(0.02*torch.randn(1, 1, cfg.width))
+        if cfg.local: self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.decoder_depth)
         self.norm, self.to_pixels = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.image_shape[0]*math.prod(cfg.patch))
 
     def forward(self, z):
-        x = self.positions(self.mask.expand(len(z), self.n, -1), self.from_code(z.flatten(2).mT))
+        latents, patches = self.from_code(z.flatten(2).mT), self.mask.expand(len(z), self.n, -1)
+        x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x)[:, 1:1+self.n])), self.image_shape, self.patch)
 
 # %% ../nbs/02_tokenizer.ipynb #70fe722f

@@ -58,7 +58,7 @@ mars_packages() {  # install mars, editable, with the extra named by $1
   if [ -x "$mars_env/bin/mars" ] && grep -qsx -e "$extra: $sum" -e "dev: $sum" "$stamp"; then return; fi
   local args=(install -qq --disable-pip-version-check --no-input --no-compile -e "$what")
   [ "$extra" != dev ] || args+=(-c constraints.txt)
-  mars_say "installing mars and what it needs (the first time: about 2.5 GB to download, mostly torch, and a few minutes)"
+  mars_say "installing mars and what it needs (the first time: about 3 GB to download, mostly torch, and a few minutes)"
   (cd "$mars_root" && "$mars_env/bin/python" -m pip "${args[@]}") </dev/null ||
     mars_fail "pip could not install the packages; its message stands above. Check the network and about 7 GB of free disk, then run this again."
   echo "$extra: $sum" >>"$stamp"

@@ -254,6 +254,10 @@ def test_f0_over_the_range(partials, pitches):
     assert np.abs(cents_error([r.midi for r in found], pitches)).max() < 20
     assert min(r.voiced for r in found) > .9
 
+def test_f0_finds_short_periods():
+    "Two partials at 3.7 kHz: the coarse pass takes three periods for one."
+    assert abs(cents_error(f0(tone(106, 3, seed=14)).midi, 106)) < 20
+
 def test_f0_other_rates_types_and_short_notes():
     x = tone(57)
     assert abs(cents_error(f0(torch.from_numpy(x)).midi, 57)) < 20
