@@ -41,7 +41,7 @@ def twin(
     other.decoder.to_pixels.bias.copy_(unfold(tok.decoder.to_pixels.bias)[0])
     return other
 
-# %% ../nbs/06_ablations.ipynb #3fabe87a
+# %% ../nbs/06_ablations.ipynb #b13d3bd5
 def kept_bytes(tok, image):
     "Bytes that one training step keeps for its backward pass."
     seen = {}
@@ -54,7 +54,7 @@ def kept_bytes(tok, image):
 def arm_errors(tok, image, cmx, truth, ls, n_iter=32):
     "MSE, MAE and Frechet distance of an arm's reconstructions; truth holds the waves of the true magnitudes."
     back = torch.cat([tok.eval().decode(tok.encode(x)) for x in image.split(16)])
-    spec = F.pad(cmx.unfold(back), (0, 0, 0, ls.n_bins - back.shape[2]*cmx.f), value=-1.)
+    spec = F.pad(cmx.unfold(back), (0, 0, 0, ls.shape[1] - back.shape[2]*cmx.f), value=-1.)
     wave = torch.cat([ls.decode(s, n_iter=n_iter).cpu() for s in spec.split(16)])
     return dict(mse=F.mse_loss(back, image).item(), mae=F.l1_loss(back, image).item(), frechet=frechet_distance(mel_features(truth, bands=8, frames=2), mel_features(wave, bands=8, frames=2)))
 

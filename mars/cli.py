@@ -74,7 +74,7 @@ def demo_page(made, back, real, rows, png, facts, credits):
 <table><tr><th>asked</th><th colspan="2">generated</th><th colspan="2">ceiling</th><th colspan="2">real</th></tr>
 {body}</table><h2>How it was made</h2><ul>{lines}</ul><p>Sounds: {html.escape('; '.join(credits))}</p></body></html>'''
 
-# %% ../nbs/09_cli.ipynb #81a3e38a
+# %% ../nbs/09_cli.ipynb #6d5e8a61
 def demo(
     out,                       # folder, made if missing
     source:str='auto',         # 'auto' or 'additive'
@@ -89,13 +89,14 @@ def demo(
     from mars.data import save_wave, write_whole
     from mars.pipeline import Mars
     from mars.stft import plot_specs
+    from mars.tokenizer import STRIPS, TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
     out = make_folder(out)
     say = print if progress else lambda *_: None
     notes = demo_notes(source).prepare(progress=False)
     say(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')
     (out/'metrics.jsonl').unlink(missing_ok=True)
-    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps_tokenizer, seed=seed), out=out, device=device, progress=progress)
+    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps_tokenizer, seed=seed), TokenizerConfig.preset('tiny', **STRIPS), out=out, device=device, progress=progress)
     say('training the transformer')
     var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps_var, seed=seed), out=out, device=device, progress=progress)
     m = Mars.from_pretrained(out)

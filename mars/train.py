@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Images', 'RunLog', 'read_log', 'plot_log', 'param_groups', 'autocast',
            'fit', 'pick_device', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
 
-# %% ../nbs/04_train.ipynb #27f40e5c
+# %% ../nbs/04_train.ipynb #497f8813
 import json, math, random, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -16,18 +16,18 @@ from torch import nn
 from .cmx import CMX
 from .stft import LogSpectrogram, active_frames
 from .data import Batches
-from .tokenizer import Tokenizer, TokenizerConfig, config_class
+from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
 from .var import VAR, VARConfig
 from .pipeline import Mars
 
-# %% ../nbs/04_train.ipynb #6021dc23
+# %% ../nbs/04_train.ipynb #b6de441b
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
     stage:str = 'tokenizer'     # 'tokenizer' or 'var'
     steps:int = 600             # optimiser steps
     batch_size:int = 16         # notes a step
-    lr:float = 2e-3             # peak learning rate
+    lr:float = 5e-3             # peak learning rate
     warmup:int = 30             # steps of linear rise
     final_lr:float = 0.05       # end of the cosine, as a share of the peak
     betas:tuple = (0.9, 0.95)   # of AdamW
@@ -35,6 +35,7 @@ class TrainConfig:
     clip:float = 1.             # largest gradient norm
     ema:float = 0.              # decay of the averaged weights that are kept in the end; 0 is off
     precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on a GPU, fp32 elsewhere)
+    warm_start:int = 256        # notes whose principal components start the tokenizer; 0 is a random start
     seed:int = 0                # of weights, order and dropout
     log_every:int = 10          # steps between lines of metrics
 
@@ -49,7 +50,7 @@ STAGES = dict(
     tokenizer=dict(
         tiny=dict(),
         small=dict(steps=6000, batch_size=256, lr=4e-4, warmup=300, ema=0.999),
-        paper=dict(steps=400*289205//128, batch_size=128, lr=1e-4, warmup=2000, final_lr=0.1, ema=0.9999)),
+        paper=dict(steps=400*289205//128, batch_size=128, lr=1e-4, warmup=2000, final_lr=0.1, ema=0.9999, warm_start=0)),
     var=dict(
         tiny=dict(steps=500, batch_size=32, lr=4e-3),
         small=dict(steps=6000, batch_size=256, lr=5e-4, warmup=120, weight_decay=0.05, clip=2.),
@@ -203,7 +204,7 @@ def _bar(n, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(range(n))
 
-# %% ../nbs/04_train.ipynb #1f8a02ed
+# %% ../nbs/04_train.ipynb #612719d6
 def pick_device(device=None): return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
 def train_tokenizer(
@@ -223,6 +224,7 @@ def train_tokenizer(
     m = Mars(tok, None, cmx, spectrogram)
     images, order, own = Images(notes, m.cmx, m.spectrogram, device), Batches(notes, train.batch_size, train.seed), log is None
     log = RunLog(out) if own else log
+    if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
 
     def loss_of(step):
         losses = tok(images(order.at(step))[0])[1]
