@@ -6,7 +6,7 @@
 __all__ = ['EXPERIMENTS', 'twin_config', 'twin', 'kept_bytes', 'arm_errors', 'cmx_arms', 'cmx_experiment', 'run_arm',
            'run_experiment', 'load_results', 'summary']
 
-# %% ../nbs/06_ablations.ipynb #77355a0e
+# %% ../nbs/06_ablations.ipynb #35991b5f
 import json, math, platform, time
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,8 @@ from .cmx import CMX, unfold_patch_weight
 from .stft import LogSpectrogram
 from .data import AdditiveNotes, Batches, write_whole
 from .tokenizer import Tokenizer, TokenizerConfig
-from .train import RunLog, TrainConfig, fit, pick_device, seed_all
+from .pipeline import pick_device
+from .train import RunLog, TrainConfig, fit, seed_all
 from .eval import frechet_distance, mel_features
 
 # %% ../nbs/06_ablations.ipynb #e4f9bf58
@@ -41,10 +42,10 @@ def twin(
     other.decoder.to_pixels.bias.copy_(unfold(tok.decoder.to_pixels.bias)[0])
     return other
 
-# %% ../nbs/06_ablations.ipynb #b13d3bd5
+# %% ../nbs/06_ablations.ipynb #6561aaed
 def kept_bytes(tok, image):
     "Bytes that one training step keeps for its backward pass."
-    seen = {}
+    seen = {} # storage -> bytes, so that views of one tensor count once
     def pack(x): seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes(); return x
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x): tok.train()(image)[1]['total']
     own = {p.untyped_storage().data_ptr() for p in tok.parameters()}
@@ -58,13 +59,16 @@ def arm_errors(tok, image, cmx, truth, ls, n_iter=32):
     wave = torch.cat([ls.decode(s, n_iter=n_iter).cpu() for s in spec.split(16)])
     return dict(mse=F.mse_loss(back, image).item(), mae=F.l1_loss(back, image).item(), frechet=frechet_distance(mel_features(truth, bands=8, frames=2), mel_features(wave, bands=8, frames=2)))
 
-# %% ../nbs/06_ablations.ipynb #d9545ad2
-def cmx_arms(preset, seed):
-    "The arms: name -> (tokenizer, fold). The twin starts from the folded arm's weights."
-    extra = dict(scales=(1, 2, 3, 4, 6, 8), local=True) # a latent map that every patch grid can hold
-    def new(**kw): seed_all(seed); return Tokenizer(TokenizerConfig.preset(preset, **extra, **kw))
-    folded, cmx = new(image_shape=(4, 128, 128)), CMX(2, 2)
-    return dict(unfolded=(new(image_shape=(1, 256, 256)), CMX(1, 1)), folded=(folded, cmx), twin=(twin(folded, cmx), CMX(1, 1)))
+# %% ../nbs/06_ablations.ipynb #28ae6554
+def cmx_arms(spec, preset, seed):
+    "The arms: name -> (tokenizer, fold). Each starts from its own patches' principal components, the twin from the folded arm."
+    shape = dict(scales=(1, 2, 3, 4, 6, 8), local=True) # a latent map that every patch grid can hold
+    def new(cmx):
+        seed_all(seed)
+        C, H, W = cmx.image_shape(spec.shape[2:])
+        return Tokenizer(TokenizerConfig.preset(preset, image_shape=(C, H, W), **shape)).to(spec.device).warm_start(cmx.fold(spec)), cmx
+    folded, cmx = new(CMX(2, 2))
+    return dict(unfolded=new(CMX(1, 1)), folded=(folded, cmx), twin=(twin(folded, cmx).to(spec.device), CMX(1, 1)))
 
 def cmx_experiment(
     preset:str='tiny',   # 'tiny' or 'small'
@@ -76,19 +80,19 @@ def cmx_experiment(
 )->dict: # settings and, for each arm, its measurements and loss curve
     "The paper's CMX study (section 3.4) with the twin as a control."
     device, ls = pick_device(device), LogSpectrogram()
-    notes = notes or AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(48, 72), (100,))
+    notes = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(48, 72), (100,)) if notes is None else notes
     train = TrainConfig.preset(preset, steps=steps or dict(tiny=40, small=2000)[preset], seed=seed, log_every=1, ema=0., precision='fp32')
     waves, _ = notes.batch(range(len(notes)))
-    spec = ls.encode(waves.to(device))[:, :, :256]
+    spec = ls.encode(waves.to(device))[:, :, :256].contiguous()
     truth = torch.cat([ls.decode(F.pad(s, (0, 0, 0, 256), value=-1.), n_iter=32).cpu() for s in spec.split(16)])
-    arms = {name: run_arm(tok.to(device), cmx, spec, truth, ls, train, progress) for name, (tok, cmx) in cmx_arms(preset, seed).items()}
+    arms = {name: run_arm(tok, cmx, spec, truth, ls, train, progress) for name, (tok, cmx) in cmx_arms(spec, preset, seed).items()}
     for a in arms.values(): a['time_ratio'], a['memory_ratio'] = a['seconds']/arms['folded']['seconds'], a['kept_bytes']/arms['folded']['kept_bytes']
     return dict(experiment='cmx', preset=preset, seed=seed, steps=train.steps, notes=len(notes), batch_size=train.batch_size, arms=arms)
 
 def run_arm(tok, cmx, spec, truth, ls, train, progress):
     "Train one arm and measure it."
     image, log, order = cmx.fold(spec), RunLog(), Batches(len(spec), train.batch_size, train.seed)
-    kept = kept_bytes(tok, image[:train.batch_size])
+    kept = kept_bytes(tok, image[:train.batch_size].clone())
     tok.quantizer.hits.zero_()
     seed_all(train.seed) # the same quantizer dropout in every arm
     def loss_of(step):
@@ -99,7 +103,7 @@ def run_arm(tok, cmx, spec, truth, ls, train, progress):
     return dict(patches=math.prod(tok.cfg.grid), parameters=sum(p.numel() for p in tok.parameters()), kept_bytes=kept, seconds=time.perf_counter()-start,
                 **arm_errors(tok, image, cmx, truth, ls), curve=[r['recon'] for r in log.rows])
 
-# %% ../nbs/06_ablations.ipynb #ed5bdc79
+# %% ../nbs/06_ablations.ipynb #a74dbf0e
 EXPERIMENTS = dict(cmx=cmx_experiment)
 
 def run_experiment(
@@ -115,7 +119,8 @@ def run_experiment(
     if preset not in ('tiny', 'small'): raise ValueError(f'preset {preset!r} is no size of this experiment; choose tiny or small')
     if out is not None and not Path(out).resolve().parent.is_dir(): raise ValueError(f'{out} cannot be written: its folder does not exist; make it first')
     start, result = time.perf_counter(), EXPERIMENTS[name](preset=preset, seed=seed, progress=progress, **kwargs)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    on_gpu = pick_device(kwargs.get('device')).type == 'cuda'
+    gpu = torch.cuda.get_device_name() if on_gpu else None
     result['about'] = dict(wall_seconds=time.perf_counter()-start, device=gpu or f'CPU ({platform.machine()}, {torch.get_num_threads()} threads)', torch=torch.__version__, python=platform.python_version())
     if out is not None: write_whole(out, json.dumps(result, indent=1))
     return result

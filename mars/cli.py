@@ -8,8 +8,8 @@ __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table',
            'run_train', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model', 'add_train', 'add_ablate',
            'main']
 
-# %% ../nbs/09_cli.ipynb #a8b8724b
-import argparse, base64, html, io, json, sys, time, warnings
+# %% ../nbs/09_cli.ipynb #72f4b866
+import argparse, base64, contextlib, html, io, json, sys, time, warnings
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -27,26 +27,27 @@ def demo_wishes(notes, n=8):
     rows = list(by_family.values())
     return [rows[j % len(rows)][(len(rows[j % len(rows)])*(2*j+1))//(2*n)][1] for j in range(n)]
 
-# %% ../nbs/09_cli.ipynb #6d880bce
+# %% ../nbs/09_cli.ipynb #59089e59
 def measure_pitch(waves, notes):
-    "Rows of label, asked pitch, measured f0 (MIDI), error in cents and whether it is within 50."
+    "Rows of label, asked pitch, measured f0 (MIDI; None if unvoiced), error in cents and whether it is within 50."
     from mars.eval import cents_error, f0
     rows = []
     for wave, note in zip(waves, notes):
-        midi = f0(wave).midi
-        cents = float(cents_error(midi, note.pitch))
-        rows.append(dict(family=note.family, pitch=note.pitch, f0=float(midi), cents=cents, right=abs(cents) <= 50))
+        midi = float(f0(wave).midi)
+        voiced = midi == midi
+        cents = float(cents_error(midi, note.pitch)) if voiced else None
+        rows.append(dict(family=note.family, pitch=note.pitch, f0=midi if voiced else None, cents=cents, right=voiced and abs(cents) <= 50))
     return rows
 
 def pitch_table(made, back, real):
     "Text lines: asked pitch, and what was measured in the generated, reconstructed and real note."
-    cell = lambda r: '  unvoiced   ' if r['f0'] != r['f0'] else f"{r['f0']:6.2f} {r['cents']:+6.0f}"
+    cell = lambda r: '  unvoiced   ' if r['f0'] is None else f"{r['f0']:6.2f} {r['cents']:+6.0f}"
     lines = [f"{'note':14}{'asked':>6}{'generated':>16}{'ceiling':>16}{'real':>16}   (MIDI, cents)"]
     for a, b, c in zip(made, back, real):
         lines.append(f"{a['family']:14}{a['pitch']:6}{cell(a):>16}{cell(b):>16}{cell(c):>16}   {'right' if a['right'] else 'wrong'}")
     return lines
 
-# %% ../nbs/09_cli.ipynb #de749ba2
+# %% ../nbs/09_cli.ipynb #dac5ea76
 def player(wave):
     "An HTML audio element that carries its 16-bit WAV."
     import soundfile
@@ -62,7 +63,7 @@ tr:nth-child(even){background:#f4f4f4}audio{height:34px;width:210px}.no{color:#a
 def demo_page(made, back, real, rows, png, facts, credits):
     "The demo's page as a string."
     g, r, t = rows
-    def cell(row): return 'unvoiced' if row['f0'] != row['f0'] else f"{row['f0']:.2f} ({row['cents']:+.0f} cents)"
+    def cell(row): return 'unvoiced' if row['f0'] is None else f"{row['f0']:.2f} ({row['cents']:+.0f} cents)"
     body = '\n'.join(f"<tr><td>{a['family']} {a['pitch']}</td><td class='{'yes' if a['right'] else 'no'}'>{cell(a)}</td><td>{player(m)}</td><td>{cell(b)}</td><td>{player(k)}</td><td>{cell(c)}</td><td>{player(w)}</td></tr>"
                      for a, b, c, m, k, w in zip(g, r, t, made, back, real))
     lines = ''.join(f'<li>{html.escape(f)}</li>' for f in facts)
@@ -74,7 +75,7 @@ def demo_page(made, back, real, rows, png, facts, credits):
 <table><tr><th>asked</th><th colspan="2">generated</th><th colspan="2">ceiling</th><th colspan="2">real</th></tr>
 {body}</table><h2>How it was made</h2><ul>{lines}</ul><p>Sounds: {html.escape('; '.join(credits))}</p></body></html>'''
 
-# %% ../nbs/09_cli.ipynb #6d5e8a61
+# %% ../nbs/09_cli.ipynb #686de70b
 def demo(
     out,                       # folder, made if missing
     source:str='auto',         # 'auto' or 'additive'
@@ -87,7 +88,7 @@ def demo(
     "Render, train both stages, generate eight notes, write WAVs, a PNG and a page."
     import torch
     from mars.data import save_wave, write_whole
-    from mars.pipeline import Mars
+    from mars.pipeline import Mars, pick_device
     from mars.stft import plot_specs
     from mars.tokenizer import STRIPS, TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
@@ -98,8 +99,8 @@ def demo(
     (out/'metrics.jsonl').unlink(missing_ok=True)
     tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps_tokenizer, seed=seed), TokenizerConfig.preset('tiny', **STRIPS), out=out, device=device, progress=progress)
     say('training the transformer')
-    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps_var, seed=seed), out=out, device=device, progress=progress)
-    m = Mars.from_pretrained(out)
+    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps_var, seed=seed), out=out, device=device, progress=progress, info=Mars.from_pretrained(out).info)
+    m = Mars.from_pretrained(out, pick_device(device))
     wishes = [notes[i] for i in demo_wishes(notes)]
     asked, real = [note for _, note in wishes], torch.stack([wave for wave, _ in wishes])
     say('generating')
@@ -151,11 +152,13 @@ def open_notes(
     filters = {k: v for k, v in filters.items() if v is not None}
     return notes.filter(**filters) if filters else notes
 
-# %% ../nbs/09_cli.ipynb #b228cbe1
+# %% ../nbs/09_cli.ipynb #cfed672b
 def parse_value(text):
     "A number, list, true, false, or the text itself."
-    try: return json.loads(text.replace('(', '[').replace(')', ']'))
-    except json.JSONDecodeError: return text
+    text = {'True': 'true', 'False': 'false'}.get(text, text.replace('(', '[').replace(')', ']'))
+    for t in (text, f'[{text}]' if ',' in text else text):
+        with contextlib.suppress(json.JSONDecodeError): return json.loads(t)
+    return text
 
 def add_fields(parser, cls, skip=()):
     "Add a flag for every field of a config class."
@@ -164,11 +167,11 @@ def add_fields(parser, cls, skip=()):
         if f.name in skip: continue
         group.add_argument(f'--{f.name.replace("_", "-")}', type=parse_value, default=MISSING, metavar=getattr(f.type, '__name__', str(f.type)).upper())
 
-def field_values(args, cls):
+def field_values(args, cls, skip=()):
     "The fields that were given on the command line."
-    return {f.name: getattr(args, f.name) for f in fields(cls) if getattr(args, f.name, MISSING) is not MISSING}
+    return {f.name: getattr(args, f.name) for f in fields(cls) if f.name not in skip and getattr(args, f.name, MISSING) is not MISSING}
 
-# %% ../nbs/09_cli.ipynb #2e160570
+# %% ../nbs/09_cli.ipynb #3ca0b73d
 def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
     "Parse pitches."
     out = []
@@ -177,11 +180,12 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
             lo, _, hi = part.partition('-')
             out += range(int(lo), int(hi or lo)+1)
     except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no pitch; write 60, 60,64,67 or 48-72') from None
+    if not out: raise argparse.ArgumentTypeError(f'{text!r} is an empty range; write the lower pitch first')
     return out
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #8ce2d0d5
+# %% ../nbs/09_cli.ipynb #c5786230
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json)
@@ -193,23 +197,23 @@ def run_train(a):
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
     from mars.var import VARConfig
-    out = make_folder(a.out)
     notes = open_notes(a.data, families=a.families, pitches=a.pitches, velocities=a.velocities)
-    train = TrainConfig.preset(a.preset, a.stage, **field_values(a, TrainConfig))
+    train = TrainConfig.preset(a.preset, a.stage, **field_values(a, TrainConfig, ('stage',)))
     if a.stage == 'tokenizer':
-        train_tokenizer(notes, train, TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig)), out, a.device, not a.json)
+        cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
+        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json)
     else:
-        m = Mars.from_pretrained(out)
-        train_var(notes, m.tokenizer, train, VARConfig.preset(a.preset, **field_values(a, VARConfig)), out, a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram)
+        m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
+        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info)
     return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
 
-# %% ../nbs/09_cli.ipynb #f61d77aa
+# %% ../nbs/09_cli.ipynb #983c4188
 def run_generate(a):
     from mars.data import save_wave
     from mars.pipeline import Mars
     labels = {k: v if v is None or len(v) > 1 else v[0] for k, v in dict(pitch=a.pitch, family=a.family, source=a.source, velocity=a.velocity).items()}
     m = Mars.from_pretrained(a.model, a.device or 'cpu')
-    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter)
+    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, progress=False if a.json else None)
     out = make_folder(a.out)
     files = [str(save_wave(out/f'note-{i:04d}.wav', w)) for i, w in enumerate(waves)]
     return dict(files=files), f'{len(files)} notes in {out}'
@@ -217,6 +221,8 @@ def run_generate(a):
 def run_reconstruct(a):
     from mars.data import load_wave, save_wave
     from mars.pipeline import Mars
+    stems = [Path(f).stem for f in a.files]
+    if twin := next((x for x in stems if stems.count(x) > 1), None): raise ValueError(f'two files are called {twin!r} and their results would overwrite each other; give them one after the other')
     m = Mars.from_pretrained(a.model, a.device or 'cpu')
     waves = [load_wave(f) for f in a.files]
     out, files = make_folder(a.out), []
@@ -227,7 +233,7 @@ def run_reconstruct(a):
 
 def run_data(a):
     from mars.data import NSynth
-    notes = NSynth.download(a.split, a.out)
+    notes = NSynth.download(a.split, a.out, progress=not a.json)
     notes.prepare(progress=not a.json)
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), f'{len(notes)} notes of the {a.split} split in {a.out}'
 
@@ -267,7 +273,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #d508d4ce
+# %% ../nbs/09_cli.ipynb #bc13b965
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
@@ -287,15 +293,15 @@ def add_train(verb):
         s.add_argument('--data', default='auto', help='auto, additive, an .sf2 or .sf3 file, or a folder of notes')
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
         for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
-        s.add_argument('--json', action='store_true', help='print the result as JSON and nothing else')
-        s.add_argument('--device', default=None, help='cpu or cuda; the GPU if there is one')
+        s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
+        s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
         add_fields(s, TrainConfig, skip=('stage',))
         add_fields(s, cls)
 
 def add_ablate(verb):
     from mars.ablations import EXPERIMENTS, run_experiment
     def run(a):
-        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, progress=not a.json)
+        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
     v = verb('ablate', run, 'Run one of the experiments of 06_ablations.')
     v.add_argument('name', choices=sorted(EXPERIMENTS), help='the experiment')
@@ -303,22 +309,22 @@ def add_ablate(verb):
     v.add_argument('--seed', type=int, default=0, help='of everything')
     v.add_argument('--out', default=None, help='a JSON file for the result')
 
-# %% ../nbs/09_cli.ipynb #6c19c181
+# %% ../nbs/09_cli.ipynb #0c13ab7e
 def main(
     argv:list=None, # arguments; None takes those of the process
 )->int: # 0 done, 2 could not (one sentence on stderr), 130 interrupted
     "Run the `mars` command."
     a = parser().parse_args(argv)
-    warnings.showwarning = lambda message, *_: print(f'mars: {message}', file=sys.stderr)
-    if a.json:
-        from fastprogress import fastprogress
-        fastprogress.NO_BAR = True
-    try: result, line = a.run(a)
-    except (ValueError, OSError, ImportError, FloatingPointError, RuntimeError) as e:
-        print(f'mars: {e}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('mars: interrupted', file=sys.stderr)
-        return 130
+    # With --json nothing else may reach stdout, wherever it is printed
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
+        warnings.simplefilter('always', UserWarning)
+        warnings.showwarning = lambda message, *_: print(f'mars: {message}', file=sys.stderr)
+        try: result, line = a.run(a)
+        except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, TypeError) as e:
+            print(f'mars: {str(e).strip().splitlines()[0]}', file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print('mars: interrupted', file=sys.stderr)
+            return 130
     print(json.dumps(result) if a.json else line)
     return 0

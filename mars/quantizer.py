@@ -143,16 +143,17 @@ def _usage(self:MultiScaleQuantizer,
 
 MultiScaleQuantizer.usage = _usage
 
-# %% ../nbs/02a_quantizer.ipynb #61d46b29
+# %% ../nbs/02a_quantizer.ipynb #f4d1b424
 @torch.no_grad()
 def _next_inputs(self:MultiScaleQuantizer,
     tokens:list, # K token maps (B, h_k*w_k) int64
 )->torch.Tensor: # (B, T - h_1*w_1, d): the running sum, seen at scales 2..K
     "Return the teacher-forcing inputs of scales 2..K."
     total, seen = 0, []
-    for k, t in enumerate(tokens[:-1]):
-        total = total + self.contribution(k, t)
-        seen.append(self.area(k+1, total))
+    with torch.autocast(self.codebook.device.type, enabled=False): # as in sampling
+        for k, t in enumerate(tokens[:-1]):
+            total = total + self.contribution(k, t)
+            seen.append(self.area(k+1, total))
     return torch.cat(seen, 1) if seen else self.codebook.new_zeros(len(tokens[0]), 0, self.codebook.shape[1])
 
 MultiScaleQuantizer.next_inputs = _next_inputs

@@ -13,7 +13,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .quantizer import MultiScaleQuantizer, resampling_matrix
 
-# %% ../nbs/02_tokenizer.ipynb #e69be79f
+# %% ../nbs/02_tokenizer.ipynb #5063379e
 def pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
 
 @dataclass(frozen=True)
@@ -41,9 +41,14 @@ class TokenizerConfig:
     dropout_start:int = 3             # fewest scales such a note keeps
 
     def __post_init__(self):
-        for name, value in dict(image_shape=tuple(self.image_shape), patch=pair(self.patch), scales=tuple(map(pair, self.scales))).items():
-            object.__setattr__(self, name, value)
+        shapes = dict(image_shape=tuple(self.image_shape), patch=pair(self.patch), scales=tuple(map(pair, self.scales)))
+        for name, value in shapes.items(): object.__setattr__(self, name, value)
+        sides = [*self.image_shape, *self.patch, *(i for s in self.scales for i in s)]
+        if len(self.image_shape) != 3 or len(self.patch) != 2 or not self.scales or any(len(s) != 2 for s in self.scales) or min(sides) < 1:
+            raise ValueError(f'image_shape {self.image_shape}, patch {self.patch} and scales {self.scales} must be (C, H, W), (h, w) and a list of (h, w), all at least 1')
         (_, H, W), (ph, pw) = self.image_shape, self.patch
+        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'n_phi', 'dropout_start'):
+            if getattr(self, name) < (0 if 'depth' in name else 1): raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
         if H % ph or W % pw: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {ph}x{pw}; choose a patch that divides both sides')
         if self.width % self.heads: raise ValueError(f'width {self.width} is not divisible by {self.heads} heads; change one of them')
         if any(a > b for p, q in zip(self.scales, self.scales[1:]) for a, b in zip(p, q)): raise ValueError(f'scales {self.scales} must go from coarse to fine; sort them')
@@ -56,7 +61,7 @@ class TokenizerConfig:
     @property
     def n_tokens(self): return sum(h*w for h, w in self.scales)
 
-# %% ../nbs/02_tokenizer.ipynb #8efab196
+# %% ../nbs/02_tokenizer.ipynb #32db209d
 PRESETS = dict(
     tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256, code_dim=8, local=True, dropout_start=2),
     small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, local=True, dropout_start=2),
@@ -76,11 +81,17 @@ def _preset(cls,
 
 def _from_dict(cls,
     d:dict, # fields by name
-):          # a config of class `cls`; ValueError names an unknown field
+):          # a config of class `cls`; ValueError names an unknown field or a wrong type
     "Build a config from a dict, refusing names it does not know."
     known = {f.name for f in fields(cls)}
     if bad := sorted(set(d) - known): raise ValueError(f'{cls.__name__} has no field {bad[0]!r}; it has {", ".join(sorted(known))}')
-    return cls(**d)
+    kinds = {bool: bool, str: str, int: int, float: (int, float), tuple: (tuple, list, int)}
+    for f in fields(cls):
+        v = d.get(f.name, f.default)
+        if not isinstance(v, kinds[f.type]) or (isinstance(v, bool) and f.type is not bool):
+            raise ValueError(f'{f.name} is {v!r}; it must be {"a list of numbers" if f.type is tuple else "of type " + f.type.__name__}')
+    try: return cls(**d)
+    except (TypeError, IndexError): raise ValueError(f'these values make no {cls.__name__}: {d}') from None
 
 def config_class(cls, presets):
     "Give a frozen dataclass `preset`, `presets`, `from_dict`."
@@ -125,19 +136,18 @@ def make_blocks(cfg, depth):
     rates = [cfg.drop_path*i/max(1, depth-1) for i in range(depth)]
     return nn.Sequential(*[Block(cfg.width, cfg.heads, cfg.mlp_ratio, cfg.layer_scale, r) for r in rates])
 
-# %% ../nbs/02_tokenizer.ipynb #0ba0f044
+# %% ../nbs/02_tokenizer.ipynb #ad7c0f0c
 class Positions(nn.Module):
     "Learned positions of the patch grid, resampled for the latent grid, plus a level vector for each."
     def __init__(self, cfg):
         super().__init__()
-        self.grid, self.latent = cfg.grid, cfg.latent
+        self.register_buffer('small', resampling_matrix(cfg.grid, cfg.latent, 'bicubic'), persistent=False)
         self.cls = nn.Parameter(torch.zeros(1, 1, cfg.width))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1+math.prod(cfg.grid), cfg.width), std=0.02))
         self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(2, cfg.width), std=math.sqrt(1/(3*cfg.width))))
 
     def forward(self, patches, latents): # (B, N, D), (B, S, D) -> (B, 1+N+S, D)
-        grid = self.table[:, 1:].mT.unflatten(-1, self.grid)
-        small = F.interpolate(grid, size=self.latent, mode='bicubic').flatten(2).mT
+        small = self.small @ self.table[:, 1:]
         patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
         return torch.cat([patches, latents + small + self.level[1]], 1)
 
@@ -183,7 +193,7 @@ class Decoder(nn.Module):
         x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x)[:, 1:1+self.n])), self.image_shape, self.patch)
 
-# %% ../nbs/02_tokenizer.ipynb #70fe722f
+# %% ../nbs/02_tokenizer.ipynb #aa59d341
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, section 2.2)."
     def __init__(self,
@@ -195,9 +205,11 @@ class Tokenizer(nn.Module):
         self.apply(init_vit)
         self.quantizer = MultiScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup)
 
-    def check(self, image):
+    def check_shape(self, image):
         if image.ndim != 4 or tuple(image.shape[1:]) != self.cfg.image_shape:
             raise ValueError(f'this tokenizer takes images (B, {", ".join(map(str, self.cfg.image_shape))}), not {tuple(image.shape)}; fold the spectrogram with the CMX it was trained with')
+    def check(self, image):
+        self.check_shape(image)
         if not image.isfinite().all(): raise ValueError('the image holds NaN or infinite values; check the wave it was made from')
 
     @torch.no_grad()
@@ -215,12 +227,14 @@ class Tokenizer(nn.Module):
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
         check_tokens(tokens, self.cfg, len(tokens))
+        if n_scales is not None and n_scales not in range(1, len(self.cfg.scales)+1): raise ValueError(f'n_scales is {n_scales}; it must lie in 1..{len(self.cfg.scales)}')
         return self.decoder(self.quantizer.decode(tokens, n_scales)).clamp(-1, 1)
 
     def forward(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
     ):                      # (reconstruction, unclamped; dict of scalar losses recon, vq, commit, total)
         "Reconstruct and return the losses of stage one."
+        self.check_shape(image)
         z, losses, _ = self.quantizer(self.encoder(image), self.keep(len(image), image.device))
         recon = self.decoder(z)
         losses = dict(recon=F.mse_loss(recon.float(), image.float()), **losses)
@@ -238,10 +252,10 @@ def check_tokens(tokens, cfg, n_scales):
     "Refuse token maps that do not fit the config, in one sentence."
     if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
     for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
-        if t.ndim != 2 or t.shape[1] != h*w: raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {h*w}); pass the list that encode returned')
+        if t.ndim != 2 or t.shape[1] != h*w or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {h*w}) with one B >= 1 for all maps; pass the list that encode returned')
         if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
 
-# %% ../nbs/02_tokenizer.ipynb #4e2d303d
+# %% ../nbs/02_tokenizer.ipynb #08624ed0
 @torch.no_grad()
 def _warm_start(self:Tokenizer,
     image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
@@ -254,7 +268,7 @@ def _warm_start(self:Tokenizer,
     var, basis = torch.linalg.eigh(torch.cov(x.T))
     r = min(W, len(var))
     var, basis = var.flip(0)[:r], basis.flip(1)[:, :r]
-    std = var.clamp(min=1e-4*var[0]).sqrt()
+    std = var.clamp(min=max(1e-4*var[0].item(), 1e-8)).sqrt()
     embed, pixels = self.encoder.embed, self.decoder.to_pixels
     embed.weight[:r] = (basis/std).T.to(embed.weight)
     embed.bias[:r] = -(mean @ (basis/std)).to(embed.bias)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Images', 'RunLog', 'read_log', 'plot_log', 'param_groups', 'autocast',
-           'fit', 'pick_device', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
+           'fit', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
 
-# %% ../nbs/04_train.ipynb #497f8813
+# %% ../nbs/04_train.ipynb #18725c82
 import json, math, random, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -18,9 +18,9 @@ from .stft import LogSpectrogram, active_frames
 from .data import Batches
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
 from .var import VAR, VARConfig
-from .pipeline import Mars
+from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #b6de441b
+# %% ../nbs/04_train.ipynb #2739002e
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -41,10 +41,13 @@ class TrainConfig:
 
     def __post_init__(self):
         object.__setattr__(self, 'betas', tuple(self.betas))
-        for name, low in dict(steps=1, batch_size=1, log_every=1).items():
+        for name, low in dict(steps=1, batch_size=1, log_every=1, warmup=0, warm_start=0, seed=0).items():
             if getattr(self, name) < low: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least {low}')
+        if self.precision not in ('auto', 'fp32', 'bf16'): raise ValueError(f'precision {self.precision!r} is unknown; choose auto, fp32 or bf16')
+        if not 0 <= self.ema < 1: raise ValueError(f'ema is {self.ema}; it must lie in 0..1, without 1')
         if self.stage not in STAGES: raise ValueError(f'stage {self.stage!r} is unknown; choose one of {", ".join(STAGES)}')
-        if not self.lr > 0: raise ValueError(f'lr is {self.lr}; it must be above 0')
+        for name in ('lr', 'clip'):
+            if not getattr(self, name) > 0: raise ValueError(f'{name} is {getattr(self, name)}; it must be above 0')
 
 STAGES = dict(
     tokenizer=dict(
@@ -204,9 +207,7 @@ def _bar(n, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(range(n))
 
-# %% ../nbs/04_train.ipynb #612719d6
-def pick_device(device=None): return torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-
+# %% ../nbs/04_train.ipynb #a2052c28
 def train_tokenizer(
     notes,                       # a source of mars.data
     train:TrainConfig=None,      # settings; None is the tiny preset
@@ -234,8 +235,9 @@ def train_tokenizer(
         u = tok.quantizer.usage(reset=True)
         return dict(usage=u['share'], perplexity=u['perplexity'])
 
-    fit(tok, loss_of, train, log, progress, extra)
-    if own: log.close()
+    try: fit(tok, loss_of, train, log, progress, extra)
+    finally:
+        if own: log.close()
     if out is not None:
         m.info = dict(train_tokenizer=asdict(train), notes=len(notes))
         m.save_pretrained(out)
@@ -261,7 +263,7 @@ def reconstruction_error(
     half_range_db = -10*math.log10(model.spectrogram.floor) # one unit of the spectrogram in dB
     return dict(mse=mse, mse_active=active, share=mse/(sums['xx']/sums['n'] - mean**2), db_active=math.sqrt(active)*half_range_db)
 
-# %% ../nbs/04_train.ipynb #0bce6f9a
+# %% ../nbs/04_train.ipynb #31a4bee0
 @torch.no_grad()
 def tokenize(
     notes,              # a source of mars.data
@@ -286,6 +288,7 @@ def train_var(
     progress:bool=True,     # show a bar
     log:RunLog=None,        # None makes one in `out`
     cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the tokenizer's image
+    info:dict=None,         # of the tokenizer's config.json, kept in this one
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer on cached tokens by teacher forcing."
     train, cfg, device = train or TrainConfig.preset('tiny', 'var'), cfg or VARConfig.preset('tiny'), pick_device(device)
@@ -300,8 +303,9 @@ def train_var(
         loss, per = var.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
-    fit(var, loss_of, train, log, progress)
-    if own: log.close()
+    try: fit(var, loss_of, train, log, progress)
+    finally:
+        if own: log.close()
     if out is not None:
-        Mars(tok, var, m.cmx, m.spectrogram, dict(train_var=asdict(train), notes=len(notes))).save_pretrained(out)
+        Mars(tok, var, m.cmx, m.spectrogram, {**(info or {}), 'train_var': asdict(train), 'notes': len(notes)}).save_pretrained(out)
     return var

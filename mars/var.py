@@ -6,8 +6,8 @@
 __all__ = ['VARConfig', 'scale_of', 'scale_mask', 'KVCache', 'Attention', 'AdaBlock', 'Trunk', 'LabelEmbedding', 'drop_labels',
            'VAR', 'sample', 'note_uniforms', 'check_sampling']
 
-# %% ../nbs/03_var.ipynb #f2c7ec2b
-import math
+# %% ../nbs/03_var.ipynb #cfa4c376
+import math, numbers
 from dataclasses import dataclass, asdict
 import numpy as np
 import torch, torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import nn
 from .quantizer import MultiScaleQuantizer, freeze
 from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path
 
-# %% ../nbs/03_var.ipynb #fae3d679
+# %% ../nbs/03_var.ipynb #9e68a34b
 @dataclass(frozen=True)
 class VARConfig:
     "The shape of a next-scale transformer. `preset` names the three sizes."
@@ -44,8 +44,8 @@ class VARConfig:
 
 config_class(VARConfig, dict(
     tiny=dict(depth=2, width=64, heads=2),
-    small=dict(depth=6, width=256, heads=4, drop_path=0.025),
-    paper=dict(depth=16, drop_path=0.1*16/24)))
+    small=dict(depth=6, width=256, heads=4, drop_path=0.025, shared_adaln=True),
+    paper=dict(depth=16, drop_path=0.1*16/24)));
 
 # %% ../nbs/03_var.ipynb #2d97d70d
 def scale_of(
@@ -176,7 +176,7 @@ class Trunk(nn.Module):
         "Make an empty cache for `batch` sequences of at most `length` tokens."
         return KVCache(len(self.blocks), batch, self.heads, length, self.width//self.heads, device, dtype)
 
-# %% ../nbs/03_var.ipynb #3a7868c6
+# %% ../nbs/03_var.ipynb #32cbd384
 class LabelEmbedding(nn.Module):
     "Sum of one learned vector for each label, with a null for what is not given."
     def __init__(self, sizes, width):
@@ -199,8 +199,9 @@ class LabelEmbedding(nn.Module):
             v = labels.get(name, torch.tensor(-1))
             if v.is_floating_point() or v.dtype == torch.bool: raise ValueError(f'label {name} must hold integers, not {v.dtype}')
             if v.ndim > 1 or (v.ndim == 1 and len(v) != n): raise ValueError(f'label {name} has shape {tuple(v.shape)} but there are {n} notes; give one value or one for each note')
-            if ((v < -1) | (v >= size)).any() or (name == 'velocity' and (v == 0).any()):
-                raise ValueError(f'label {name} is {v.tolist()}, outside {int(name == "velocity")}..{size-1}; use -1 or leave it out for no label')
+            wrong = (v < -1) | (v >= size) | ((v == 0) & (name == 'velocity'))
+            if wrong.any():
+                raise ValueError(f'label {name} is {v[wrong].flatten()[0].item()}, outside {int(name == "velocity")}..{size-1}; use -1 or leave it out for no label')
             out[name] = v.long().expand(n).to(device)
         return out
 
@@ -218,7 +219,7 @@ def drop_labels(
     gone = torch.rand(first.shape, device=first.device) < p_all
     return {k: v.masked_fill(gone | (torch.rand(v.shape, device=v.device) < p_each), -1) for k, v in labels.items()}
 
-# %% ../nbs/03_var.ipynb #b509d5db
+# %% ../nbs/03_var.ipynb #9fa57ee6
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS, section 2.3; Tian et al. 2024)."
     def __init__(self,
@@ -258,7 +259,8 @@ class VAR(nn.Module):
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
     )->torch.Tensor: # (B, T, V) float32 logits of all scales
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
-        check_tokens(tokens, self.tok_cfg, len(self.lengths))
+        check_tokens(tokens, self.tok_cfg, len(tokens))
+        if len(tokens) != len(self.lengths): raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
         if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
         cond = self.labels(labels)
@@ -309,13 +311,13 @@ def note_uniforms(
     states = [np.random.SeedSequence([seed, first+i, 1]).generate_state(1) for i in range(n)]
     return torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(int(s[0]))) for s in states])
 
-# %% ../nbs/03_var.ipynb #fcd9ed3e
+# %% ../nbs/03_var.ipynb #cba5a1e1
 def check_sampling(cfg_scale, temperature, top_k, top_p, seed, codebook_size):
     "Refuse sampling settings that make no sense, in one sentence."
-    if seed is not None and (not isinstance(seed, int) or seed < 0): raise ValueError(f'seed is {seed!r}; it must be a whole number of at least 0, or None')
+    if seed is not None and (not isinstance(seed, (int, np.integer)) or seed < 0): raise ValueError(f'seed is {seed!r}; it must be a whole number of at least 0, or None')
     for name, v in dict(cfg_scale=cfg_scale, temperature=temperature).items():
-        if not (math.isfinite(v) and v >= 0): raise ValueError(f'{name} is {v}; it must be a number of at least 0')
-    if not 0 <= (top_k or 0) <= codebook_size: raise ValueError(f'top_k is {top_k}; it must lie in 0..{codebook_size}, the number of codes')
+        if not (isinstance(v, numbers.Real) and math.isfinite(v) and v >= 0): raise ValueError(f'{name} is {v}; it must be a number of at least 0')
+    if not isinstance(top_k or 0, (int, np.integer)) or not 0 <= (top_k or 0) <= codebook_size: raise ValueError(f'top_k is {top_k}; it must be a whole number in 0..{codebook_size}, the number of codes')
     if not 0 <= (top_p or 0) <= 1: raise ValueError(f'top_p is {top_p}; it must lie in 0..1')
 
 @torch.no_grad()
@@ -332,7 +334,7 @@ def _generate(self:VAR,
 )->list: # K int64 token maps (n, h_k*w_k); ValueError for labels or settings that do not fit
     "Write the tokens of n notes, one pass a scale."
     check_sampling(cfg_scale, temperature, top_k, top_p, seed, self.tok_cfg.codebook_size)
-    if n is not None and n < 1: raise ValueError(f'n is {n}; ask for at least one note')
+    if n is not None and (not isinstance(n, (int, np.integer)) or n < 1): raise ValueError(f'n is {n!r}; ask for at least one note')
     labels = self.labels.check(labels, n, self.start.device)
     n = len(labels['pitch'])
     seed = torch.randint(2**31, ()).item() if seed is None else seed

@@ -25,7 +25,7 @@ status() { git status --porcelain 2>/dev/null || true; }
 
 step 'setup'
 source scripts/setup.sh dev
-export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 MARS_CACHE="$tmp/cache"
 sums >"$tmp/before"
 status >"$tmp/status"
 
