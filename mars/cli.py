@@ -47,7 +47,7 @@ def pitch_table(made, back, real):
         lines.append(f"{a['family']:14}{a['pitch']:6}{cell(a):>16}{cell(b):>16}{cell(c):>16}   {'right' if a['right'] else 'wrong'}")
     return lines
 
-# %% ../nbs/09_cli.ipynb #dac5ea76
+# %% ../nbs/09_cli.ipynb #7e56e671
 def player(wave):
     "An HTML audio element that carries its 16-bit WAV."
     import soundfile
@@ -63,7 +63,7 @@ tr:nth-child(even){background:#f4f4f4}audio{height:34px;width:210px}.no{color:#a
 def demo_page(made, back, real, rows, png, facts, credits):
     "The demo's page as a string."
     g, r, t = rows
-    def cell(row): return 'unvoiced' if row['f0'] is None else f"{row['f0']:.2f} ({row['cents']:+.0f} cents)"
+    def cell(row): return 'unvoiced' if row['f0'] is None else f"{row['f0']:.2f} ({row['cents']:+.0f})"
     body = '\n'.join(f"<tr><td>{a['family']} {a['pitch']}</td><td class='{'yes' if a['right'] else 'no'}'>{cell(a)}</td><td>{player(m)}</td><td>{cell(b)}</td><td>{player(k)}</td><td>{cell(c)}</td><td>{player(w)}</td></tr>"
                      for a, b, c, m, k, w in zip(g, r, t, made, back, real))
     lines = ''.join(f'<li>{html.escape(f)}</li>' for f in facts)
@@ -71,7 +71,7 @@ def demo_page(made, back, real, rows, png, facts, credits):
 <title>MARS demo</title><style>{STYLE}</style></head><body><h1>Eight notes made by MARS</h1>
 <p class="note">This shows the machinery, not generalisation: a tiny model was trained for a few minutes on the very notes it is asked for here.</p>
 <img alt="Spectrograms: generated notes above, real notes below" src="data:image/png;base64,{base64.b64encode(png).decode()}">
-<p>Measured pitch is the fundamental found by pYIN, in MIDI numbers. The ceiling is the tokenizer's reconstruction of the real note.</p>
+<p>Measured pitch is the fundamental found by pYIN, in MIDI numbers, with the error in cents. The ceiling is the tokenizer's reconstruction of the real note.</p>
 <table><tr><th>asked</th><th colspan="2">generated</th><th colspan="2">ceiling</th><th colspan="2">real</th></tr>
 {body}</table><h2>How it was made</h2><ul>{lines}</ul><p>Sounds: {html.escape('; '.join(credits))}</p></body></html>'''
 

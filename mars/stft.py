@@ -245,7 +245,7 @@ def plot_specs(
     cols:int=4, # images per row
     size:float=2.4, # inches per image
     axes=None, # matplotlib axes to draw in, one per spec; None makes a figure
-)->'matplotlib.figure.Figure': # closed in pyplot, so that a notebook shows it once
+): # matplotlib Figure, closed in pyplot, so that a notebook shows it once
     "Show specs side by side with one colour bar in dB; raise ValueError where there are none or titles do not match."
     ls, images = ls or LogSpectrogram(), [torch.as_tensor(s).detach().float().cpu() for s in specs]
     images = [image.reshape(-1, *image.shape[-2:])[0] for image in images]
@@ -308,7 +308,7 @@ def oracle_table(
     waves, # (B, N), float in [-1, 1] or int16, none of them silent
     ls=None, # LogSpectrogram; None is the default one
     n_iters=(16, 32, 64, 128), # Griffin-Lim iterations to compare
-)->'pandas.DataFrame': # a row per oracle: means over the notes, and the worst level error
+): # pandas DataFrame, a row per oracle: means over the notes, and the worst level error
     "Measure what is lost between wave and wave when magnitude, phase or both are the true ones; raise ValueError for silence."
     import pandas as pd
     ls = ls or LogSpectrogram()
