@@ -51,7 +51,7 @@ def phi_schedule(
 
 # %% ../nbs/02a_quantizer.ipynb #7630904c
 class MultiScaleQuantizer(nn.Module):
-    "Turn a latent map into token maps from coarse to fine and back (VAR, section 3.2; one codebook for all scales)."
+    "Turn a latent map into token maps from coarse to fine and back (VAR, Tian et al. 2024; one codebook for all scales)."
     def __init__(self,
         scales:tuple,          # ((h_1, w_1), ..., (h_K, w_K)), coarse to fine; the last is the latent map's size
         codebook_size:int,     # number of codes V

@@ -195,7 +195,7 @@ class Decoder(nn.Module):
 
 # %% ../nbs/02_tokenizer.ipynb #aa59d341
 class Tokenizer(nn.Module):
-    "Image <-> token maps, coarse to fine (MARS, section 2.2)."
+    "Image <-> token maps, coarse to fine (MARS, figure 2)."
     def __init__(self,
         cfg:TokenizerConfig, # the shape; weights depend on it
     ):

@@ -57,7 +57,7 @@ def scale_of(
 def scale_mask(
     lengths, # number of tokens of each scale, coarse to fine
 )->torch.Tensor: # (T, T) bool, True where the row may attend to the column
-    "Block-causal mask over scales (VAR, section 3.3)."
+    "Block-causal mask over scales (VAR, Tian et al. 2024)."
     level = scale_of(lengths)
     return level[:, None] >= level[None, :]
 
@@ -221,7 +221,7 @@ def drop_labels(
 
 # %% ../nbs/03_var.ipynb #9fa57ee6
 class VAR(nn.Module):
-    "Next-scale transformer over token maps (MARS, section 2.3; Tian et al. 2024)."
+    "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
     def __init__(self,
         cfg:VARConfig,           # shape of the transformer
         tok_cfg:TokenizerConfig, # shape of the tokenizer whose tokens it writes
