@@ -151,7 +151,7 @@ class Positions(nn.Module):
         patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
         return torch.cat([patches, latents + small + self.level[1]], 1)
 
-# %% ../nbs/02_tokenizer.ipynb #a61ddca7
+# %% ../nbs/02_tokenizer.ipynb #c66073e1
 def patchify(image, patch):
     "Cut images (B, C, H, W) into patches (B, N, C*ph*pw), row-major."
     B, C, H, W = image.shape; ph, pw = patch
@@ -162,6 +162,7 @@ def unpatchify(x, image_shape, patch):
     C, H, W = image_shape; ph, pw = patch
     return x.view(len(x), H//ph, W//pw, C, ph, pw).permute(0, 3, 1, 4, 2, 5).reshape(len(x), C, H, W)
 
+# %% ../nbs/02_tokenizer.ipynb #16aa43c1
 class Encoder(nn.Module):
     "Image (B, C, H, W) -> latent map (B, d, h, w)."
     def __init__(self, cfg):
@@ -179,6 +180,7 @@ class Encoder(nn.Module):
         x = self.norm(self.blocks(x)[:, -math.prod(self.latent):])
         return self.to_code(x).mT.unflatten(-1, self.latent)
 
+# %% ../nbs/02_tokenizer.ipynb #fa9b3f73
 class Decoder(nn.Module):
     "Quantized latent map (B, d, h, w) -> image (B, C, H, W), not clamped."
     def __init__(self, cfg):
