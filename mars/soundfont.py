@@ -8,7 +8,7 @@ __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'HOLD', 'GM_RANGES', 'SOUNDFONT_FOLDERS',
            'TinySoundFont', 'find_renderer', 'open_renderer', 'peak_normalize', 'render_note']
 
 # %% ../nbs/01aa_soundfont.ipynb #704fb2d3
-import ctypes, hashlib, os, re, threading
+import contextlib, ctypes, hashlib, importlib, os, re, threading
 from collections import namedtuple
 from functools import lru_cache
 from pathlib import Path
@@ -205,11 +205,15 @@ def resample(
     return irfft(spectrum, n_out)[:, n_out//8:-(n_out//8)].reshape(-1)[:round(len(wave)*target/rate)]
 
 # %% ../nbs/01aa_soundfont.ipynb #f84a7234
+def _quiet_import(name):
+    "Import a module without what it prints: pyfluidsynth names its library where the variable CI is set."
+    with contextlib.redirect_stdout(None): return importlib.import_module(name)
+
 class FluidSynth:
     "Render single notes by libfluidsynth (LGPL), through pyfluidsynth, at 48 kHz, without reverb and chorus."
     name, rate = 'fluidsynth', 48000
     def __init__(self, path):
-        try: import fluidsynth as api
+        try: api = _quiet_import('fluidsynth')
         except ImportError as e: raise ValueError(f'fluidsynth cannot be used ({e}): apt install libfluidsynth3 and pip install pyfluidsynth') from e
         self.api, p, i = api, ctypes.c_void_p, ctypes.c_int
         bind = lambda name, result, *types: api.cfunc(name, result, *((f'a{j}', t, 1) for j, t in enumerate(types)))
@@ -296,7 +300,7 @@ def find_renderer(
         if renderer not in RENDERERS: raise ValueError(f"renderer {renderer!r} is unknown: choose 'auto', 'fluidsynth' or 'tinysoundfont'")
         return RENDERERS[renderer]
     for name, cls in RENDERERS.items():
-        try: __import__(name)
+        try: _quiet_import(name)
         except ImportError: continue # pyfluidsynth raises it too where libfluidsynth itself is missing
         return cls
     raise ValueError('no SoundFont renderer is installed: apt install libfluidsynth3 and pip install pyfluidsynth, or pip install --no-deps tinysoundfont==0.3.7')
