@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'config_class', 'drop_path', 'Block', 'init_vit', 'make_blocks', 'Positions',
-           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'Tokenizer', 'check_tokens']
+           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'Tokenizer']
 
 # %% ../nbs/02_tokenizer.ipynb #a784e2ea
 import json, math
@@ -197,7 +197,15 @@ class Decoder(nn.Module):
         x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x)[:, 1:1+self.n])), self.image_shape, self.patch)
 
-# %% ../nbs/02_tokenizer.ipynb #aa59d341
+# %% ../nbs/02_tokenizer.ipynb #86cfdb4b
+def check_tokens(tokens, cfg, n_scales):
+    "Refuse token maps that do not fit the config, in one sentence."
+    if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
+    for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
+        if t.ndim != 2 or t.shape[1] != h*w or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {h*w}) with one B >= 1 for all maps; pass the list that encode returned')
+        if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
+
+# %% ../nbs/02_tokenizer.ipynb #028a4cf3
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
     def __init__(self,
@@ -251,13 +259,6 @@ class Tokenizer(nn.Module):
         if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
         n = torch.randint(c.dropout_start, K+1, (B,), device=device)
         return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
-
-def check_tokens(tokens, cfg, n_scales):
-    "Refuse token maps that do not fit the config, in one sentence."
-    if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
-    for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
-        if t.ndim != 2 or t.shape[1] != h*w or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {h*w}) with one B >= 1 for all maps; pass the list that encode returned')
-        if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
 
 # %% ../nbs/02_tokenizer.ipynb #08624ed0
 @torch.no_grad()

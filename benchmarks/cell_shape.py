@@ -1,0 +1,23 @@
+"""Square cells against strips on the demo's notes, equal steps:  python benchmarks/cell_shape.py [--steps 600]
+
+Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents),
+and the share of variance left on all 48 training notes.
+"""
+import argparse
+import torch
+from mars.cli import demo_notes, demo_wishes, measure_pitch
+from mars.pipeline import Mars
+from mars.tokenizer import STRIPS, TokenizerConfig
+from mars.train import TrainConfig, reconstruction_error, train_tokenizer
+
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument('--steps', type=int, default=600)
+ap.add_argument('--shapes', nargs='+', default=['square', 'strips'], choices=['square', 'strips'])
+args = ap.parse_args()
+notes = demo_notes()
+waves, asked = zip(*[notes[i] for i in demo_wishes(notes)])
+for name in args.shapes:
+    cfg = TokenizerConfig.preset('tiny', **(STRIPS if name == 'strips' else {}))
+    m = Mars(train_tokenizer(notes, TrainConfig.preset('tiny', steps=args.steps), cfg, progress=False))
+    right = sum(r['right'] for r in measure_pitch(m.reconstruct(torch.stack(waves)), asked))
+    print(f'{name}: {cfg.n_tokens} tokens, {right} of {len(asked)} right, {100*reconstruction_error(m, notes)["share"]:.1f} % of variance left', flush=True)
