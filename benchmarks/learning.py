@@ -47,8 +47,8 @@ def kmeans(train, patch, V, cmx, seed=0):
     g = torch.Generator().manual_seed(seed)
     some = cmx.fold(train[torch.randperm(len(train), generator=g)[:min(len(train), 600)]].float())
     x = patchify(some, patch).flatten(0, 1)
-    x = x[torch.randperm(len(x), generator=g)[:40*V if V > 500 else 20000]]
-    centres = torch.from_numpy(MiniBatchKMeans(V, batch_size=4096, n_init=1, max_iter=20, random_state=seed).fit(x.numpy()).cluster_centers_).float()
+    x = x[torch.randperm(len(x), generator=g)[:max(20*V, 20000)]]
+    centres = torch.from_numpy(MiniBatchKMeans(V, batch_size=2048, n_init=1, max_iter=8, max_no_improvement=5, random_state=seed).fit(x.numpy()).cluster_centers_).float()
     bias = -0.5*centres.pow(2).sum(-1)
     def guess(spec):
         image = cmx.fold(spec.float())
@@ -62,7 +62,7 @@ def kmeans_shapes(bits, image_shape, most=4096):
     for ph, pw in ((16, 16), (16, 32), (8, 64), (8, 128), (4, 256), (32, 32), (8, 32), (16, 8)):
         if H % ph or W % pw: continue
         n = (H//ph)*(W//pw)
-        V = min(most, 2**(bits//n))
+        V = min(most if ph*pw < 1024 else most//4, 2**(bits//n)) # large patches are too few for more centres
         if V >= 2: yield (ph, pw), V
 
 def waves_beside_oracle(m, notes, idx, n_iter=64):
