@@ -92,13 +92,14 @@ if __name__ == '__main__':
     ap.add_argument('--steps', type=int)
     ap.add_argument('--batch-size', type=int)
     ap.add_argument('--lr', type=float)
+    ap.add_argument('--precision', help='fp32 or bf16; bf16 on a GPU and fp32 elsewhere if not given')
     ap.add_argument('--quick', action='store_true', help='a few synthesised notes, for tests')
     ap.add_argument('--out')
     a = ap.parse_args()
     start, ls, cmx = time.perf_counter(), LogSpectrogram(), CMX.fit()
     train_notes, _, test_notes = data(a.quick)
     cfg = TokenizerConfig.preset(a.preset, **(STRIPS if a.strips else {}))
-    own = {k: v for k, v in dict(batch_size=a.batch_size, lr=a.lr, steps=a.steps).items() if v}
+    own = {k: v for k, v in dict(batch_size=a.batch_size, lr=a.lr, steps=a.steps, precision=a.precision).items() if v}
     train = TrainConfig.preset(a.preset, log_every=25, **own)
     spec, seen = spectra(test_notes, ls), spectra(train_notes, ls)
     if not a.steps: train = TrainConfig.from_dict({**vars(train), 'steps': steps_for(a.minutes, train_notes, train, cfg)})
@@ -119,7 +120,7 @@ if __name__ == '__main__':
     rows['tokenizer'] = dict(bits=bits, **errors(spec, decode, ls))
     usage = {k: v.tolist() for k, v in code_usage(tokens, cfg.codebook_size).items()}
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
-    result = dict(experiment='tokenizer-learning', preset=a.preset, strips=a.strips, steps=train.steps, batch_size=train.batch_size, lr=train.lr, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
+    result = dict(experiment='tokenizer-learning', preset=a.preset, strips=a.strips, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))

@@ -3,13 +3,15 @@
     python benchmarks/tokenizer.py [--presets tiny small paper] [--parts presets cmx patch lookup] [--out results/bench-tokenizer-cpu.json]
 
 peak     fp32 and bf16 matmul peak of the device, which MFU is compared with; always measured
-presets  encode, decode and training step (forward, backward, AdamW), eager and compiled, fp32 and bf16
+presets  encode, decode and training step (forward, backward, AdamW; no adversary), eager and compiled, fp32 and bf16
 cmx      forward and backward at CMX factors 1, 2, 4, 8 on the same spectrogram with the same patch, hence fewer and fewer patches
 patch    the same without CMX and with larger patches: the networks that `twin_config` of 06_ablations finds equal
 lookup   the quantizer's lookup in blocks against the whole distance matrix
 
 Variants of one table run in turn (A B A B ...), and their medians are compared; the times of two tables, or of two runs, are not.
-Memory is the peak of parameters, buffers, optimizer state and all that the pass allocates.
+MFU compares with a peak measured at the start, so it needs a machine with nothing else to do; the ratios do not.
+Memory is the peak of parameters, buffers, optimizer state and all that the pass allocates. `first call s` holds the
+compilation, unless torch finds it in its cache on disk.
 """
 import argparse, copy, json, math
 from dataclasses import replace
@@ -25,6 +27,7 @@ from mars.tokenizer import PRESETS, Tokenizer, TokenizerConfig
 from common import about, flops, halving, held_bytes, interleaved, peak_bytes, seconds, table
 
 BATCH = dict(cpu=dict(tiny=16, small=4, paper=1), cuda=dict(tiny=32, small=256, paper=128))
+PARTS = ['peak', 'presets', 'cmx', 'patch', 'lookup']
 FOLDS = {1: CMX(1, 1), 2: CMX(2, 1), 4: CMX(2, 2), 8: CMX(4, 2)}
 QUICK = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 
@@ -69,8 +72,8 @@ def bench_preset(name, args, device, peak, batch):
     tok = Tokenizer(cfg).to(device)
     opt = torch.optim.AdamW(tok.parameters(), lr=0., fused=device.type == 'cuda') # the usual work, but each step meets the same weights
     image = torch.rand(batch, *cfg.image_shape, device=device)*2 - 1
-    models, rows = variants(tok, args.compile), []
-    runs = {v: passes(m, image, bf16, tok.eval().encode(image), opt) for v, (m, bf16) in models.items()}
+    models, tokens, rows = variants(tok, args.compile), tok.eval().encode(image), []
+    runs = {v: passes(m, image, bf16, tokens, opt) for v, (m, bf16) in models.items()}
     for kind in ('encode', 'decode', 'train'):
         for m, _ in models.values(): m.train(kind == 'train')
         fns = {v: partial(run[kind], batch) for v, run in runs.items()}
@@ -135,7 +138,7 @@ def bench_lookup(args, device, batch):
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--presets', nargs='+', default=list(PRESETS), choices=list(PRESETS))
-    ap.add_argument('--parts', nargs='+', default=['peak', 'presets', 'cmx', 'patch', 'lookup'], choices=['peak', 'presets', 'cmx', 'patch', 'lookup'])
+    ap.add_argument('--parts', nargs='+', default=PARTS, choices=PARTS)
     ap.add_argument('--batch', type=int, help='notes; default: by preset and device')
     ap.add_argument('--repeats', type=int, default=10, help='timed calls of each variant')
     ap.add_argument('--compile', nargs='*', default=['encoder', 'decoder'], choices=['encoder', 'decoder', 'quantizer'], help='what is compiled, each by itself; nothing leaves these rows out')
