@@ -56,11 +56,10 @@ def kmeans(train, patch, V, cmx, seed=0):
         return cmx.unfold(unpatchify(centres[(p @ centres.T + bias).argmax(-1)], image.shape[1:], patch))
     return guess
 
-def kmeans_shapes(bits, image_shape, most=4096):
-    "Patch shapes and codebook sizes whose tokens fit into so many bits a note, most bits first within each number of patches."
+def kmeans_shapes(bits, image_shape, most=4096, shapes=((16, 16), (16, 32), (8, 64), (8, 128), (4, 256), (32, 32), (8, 32), (16, 8))):
+    "Patch shapes, and codebook sizes with which a note's patches fit into so many bits."
     _, H, W = image_shape
-    for ph, pw in ((16, 16), (16, 32), (8, 64), (8, 128), (4, 256), (32, 32), (8, 32), (16, 8)):
-        if H % ph or W % pw: continue
+    for ph, pw in shapes:
         n = (H//ph)*(W//pw)
         V = min(most if ph*pw < 1024 else most//4, 2**(bits//n)) # large patches are too few for more centres
         if V >= 2: yield (ph, pw), V
@@ -84,7 +83,7 @@ def steps_for(minutes, train_notes, train, cfg):
     train_tokenizer(train_notes, TrainConfig.from_dict({**vars(train), 'steps': 12, 'log_every': 1}), cfg, log=log, progress=False)
     return max(50, round(60*minutes/((log.rows[-1]['seconds'] - log.rows[1]['seconds'])/10)))
 
-if __name__ == '__main__':
+def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--preset', default='tiny')
     ap.add_argument('--strips', action='store_true', help='cells that are narrow in frequency and long in time')
@@ -95,7 +94,7 @@ if __name__ == '__main__':
     ap.add_argument('--precision', help='fp32 or bf16; bf16 on a GPU and fp32 elsewhere if not given')
     ap.add_argument('--quick', action='store_true', help='a few synthesised notes, for tests')
     ap.add_argument('--out')
-    a = ap.parse_args()
+    a = ap.parse_args(argv)
     start, ls, cmx = time.perf_counter(), LogSpectrogram(), CMX.fit()
     train_notes, _, test_notes = data(a.quick)
     cfg = TokenizerConfig.preset(a.preset, **(STRIPS if a.strips else {}))
@@ -106,7 +105,7 @@ if __name__ == '__main__':
     bits = int(cfg.n_tokens*math.log2(cfg.codebook_size))
     print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from, {len(test_notes)} of {len(test_notes.instruments)} others; {train.steps} steps of {train.batch_size}; {bits} bits a note', flush=True)
     rows = {f'mean of the {key}': dict(bits=0, **errors(spec, class_mean(seen, train_notes, test_notes, key), ls)) for key in ('pitch', 'family')}
-    for patch, V in kmeans_shapes(bits, cfg.image_shape, 16 if a.quick else 4096):
+    for patch, V in kmeans_shapes(bits, cfg.image_shape, **(dict(most=16, shapes=((16, 32), (4, 256))) if a.quick else {})):
         n = cfg.image_shape[1]//patch[0]*(cfg.image_shape[2]//patch[1])
         guess = kmeans(seen, patch, V, cmx)
         rows[f'k-means {patch[0]}x{patch[1]}, {V} codes'] = dict(bits=int(n*math.log2(V)), **errors(spec, lambda idx: guess(spec[idx]), ls))
@@ -127,3 +126,6 @@ if __name__ == '__main__':
     for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   {100*v["share"]:5.1f} % of variance   {v["db_active"]:.1f} dB on active frames')
     print('usage', {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in usage.items()})
     print('log-spectral distance, dB', result['waves'])
+    return result
+
+if __name__ == '__main__': main()

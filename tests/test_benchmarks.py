@@ -89,3 +89,15 @@ def test_peak_bytes_is_the_peak(bench):
 def test_bad_input(bench, capsys, args, message):
     with pytest.raises(SystemExit) as stop: bench('--parts', 'peak', *args)
     assert stop.value.code == 2 and message in capsys.readouterr().err
+
+def test_learning(monkeypatch, tmp_path):
+    "The learning benchmark compares like with like: all on the same unseen notes, no baseline with more bits."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import learning
+    r = learning.main(['--quick', '--strips', '--steps', '3', '--out', str(tmp_path/'l.json')])
+    assert json.loads((tmp_path/'l.json').read_text()) == r
+    rows, bits = r['rows'], r['rows']['tokenizer']['bits']
+    assert bits == 111*8 and {'mean of the pitch', 'mean of the family'} < set(rows) and sum(k.startswith('k-means') for k in rows) == 2
+    assert all(0 < v['share'] < 3 and v['bits'] <= bits for v in rows.values()) and r['steps'] == 3
+    assert r['waves']['oracle']['all'] < r['waves']['tokenizer']['all']
+    assert all(s <= a for s, a in zip(r['usage']['share'], r['usage']['attainable']))
