@@ -136,7 +136,7 @@ ADVERSARIES = dict(
 
 config_class(AdversaryConfig, ADVERSARIES);
 
-# %% ../nbs/02b_discriminator.ipynb #843b604a
+# %% ../nbs/02b_discriminator.ipynb #05fb8c16
 class Adversary(nn.Module):
     "The discriminator of a training run, with its optimiser, schedule and regularisation."
     def __init__(self,
@@ -161,10 +161,16 @@ class Adversary(nn.Module):
         "Say whether the non-GAN phase is over."
         return self.cfg.weight > 0 and self.cfg.start < 1 and step >= self.first
 
-    def ramp(self, step): # share of the warm-up done, up to 1
+    def ramp(self,
+        step:int, # of the training
+    )->float: # 0..1
+        "Return the share of the warm-up that is done."
         return min(1., (step - self.first + 1)/(self.cfg.warmup + 1))
 
-    def lr_at(self, step): # the discriminator's learning rate
+    def lr_at(self,
+        step:int, # of the training
+    )->float: # learning rate
+        "Return the discriminator's learning rate: warm-up from the start, then a cosine to a tenth."
         done = (step - self.first - self.cfg.warmup)/max(1, self.steps - 1 - self.first - self.cfg.warmup)
         return self.cfg.lr*self.ramp(step)*(0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done)))))
 
