@@ -56,7 +56,7 @@ def kmeans(train, patch, V, cmx, seed=0):
         return cmx.unfold(unpatchify(centres[(p @ centres.T + bias).argmax(-1)], image.shape[1:], patch))
     return guess
 
-def kmeans_shapes(bits, image_shape, most=4096, shapes=((16, 16), (16, 32), (8, 64), (8, 128), (4, 256), (32, 32), (8, 32), (16, 8))):
+def kmeans_shapes(bits, image_shape, most=4096, shapes=((16, 16), (16, 32), (8, 64), (8, 128), (4, 256), (2, 256), (1, 256), (4, 128), (2, 128), (4, 64), (32, 32), (8, 32), (16, 8))):
     "Patch shapes, and codebook sizes with which a note's patches fit into so many bits."
     _, H, W = image_shape
     for ph, pw in shapes:

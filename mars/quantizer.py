@@ -22,7 +22,7 @@ def resampling_matrix(
     eye = torch.eye(n).view(n, 1, *src)
     return F.interpolate(eye, size=tuple(dst), mode=mode).flatten(1).T.contiguous()
 
-# %% ../nbs/02a_quantizer.ipynb #290420c5
+# %% ../nbs/02a_quantizer.ipynb #3fc17355
 def lookup_keys(
     codebook:torch.Tensor, # (V, d) codes
     lookup:str='cosine',   # 'cosine' or 'euclidean'
@@ -39,7 +39,7 @@ def nearest_key(
     bias:torch.Tensor=None, # (V,), of `lookup_keys`
     block:int=2**22,   # most similarities held at a time
 )->torch.Tensor: # (...) int64 index of the nearest code
-    "Find the nearest code of every vector without holding more than `block` similarities."
+    "Find the nearest code of every vector without holding more than `block` similarities (or one row)."
     flat, rows = x.reshape(-1, x.shape[-1]).float(), max(1, block//keys.shape[1])
     best = [(c @ keys if bias is None else torch.addmm(bias, c, keys)).argmax(-1) for c in flat.split(rows)]
     return torch.cat(best).view(x.shape[:-1])
@@ -126,7 +126,7 @@ def _decode(self:MultiScaleQuantizer,
 
 MultiScaleQuantizer.encode, MultiScaleQuantizer.decode = _encode, _decode
 
-# %% ../nbs/02a_quantizer.ipynb #1a54d45d
+# %% ../nbs/02a_quantizer.ipynb #ac123a11
 def _forward(self:MultiScaleQuantizer,
     f:torch.Tensor,          # (B, d, h, w) latent map
     keep:torch.Tensor=None,  # (B,) int64: scales used by each note, 1..K; None is all
@@ -146,7 +146,8 @@ def _forward(self:MultiScaleQuantizer,
             used = used + on.sum()
         if self.training: self.count(tokens)
         losses = dict(vq=vq/used, commit=self.beta*commit/used)
-        return f + (total - f).detach(), losses, tokens
+        # the value is exactly that of `decode`, the gradient exactly the identity
+    return total.detach() + (f - f.detach()), losses, tokens
 
 @torch.no_grad()
 def _count(self:MultiScaleQuantizer, tokens):
@@ -157,7 +158,7 @@ def _count(self:MultiScaleQuantizer, tokens):
 
 MultiScaleQuantizer.forward, MultiScaleQuantizer.count = _forward, _count
 
-# %% ../nbs/02a_quantizer.ipynb #c2324952
+# %% ../nbs/02a_quantizer.ipynb #252a5686
 def usage_of(
     hits:torch.Tensor, # (K, V) how often each scale chose each code
 )->dict: # 'share', 'attainable', 'perplexity': (K,); 'total', 'total_attainable': scalars over all scales
@@ -171,7 +172,8 @@ def code_usage(
     tokens:list,       # K int64 token maps (N, h_k*w_k)
     codebook_size:int, # V
 )->dict: # as `usage_of`
-    "Return the code usage of given tokens."
+    "Return the code usage of given tokens; with P branches, a list of P."
+    if tokens[0].ndim == 3: return [code_usage([t[..., p] for t in tokens], codebook_size) for p in range(tokens[0].shape[-1])]
     return usage_of(torch.stack([torch.bincount(t.flatten(), minlength=codebook_size) for t in tokens]).float())
 
 def _usage(self:MultiScaleQuantizer,
@@ -221,7 +223,7 @@ def _next_inputs(self:MultiScaleQuantizer,
 
 MultiScaleQuantizer.next_inputs = _next_inputs
 
-# %% ../nbs/02a_quantizer.ipynb #701f23c0
+# %% ../nbs/02a_quantizer.ipynb #2db520e0
 class ProductQuantizer(nn.Module):
     "P multi-scale quantizers, each for its own channels (ImageFolder, Li et al. 2024)."
     def __init__(self,
@@ -233,21 +235,28 @@ class ProductQuantizer(nn.Module):
         first = self.parts[0]
         self.scales, self.latent, self.channels = first.scales, first.latent, branches*first.channels
 
-    def area(self, k, f): return self.parts[0].area(k, f) # (B, P*d, h, w) -> (B, h_k*w_k, P*d)
-    def contribution(self, k, tokens): # (B, h_k*w_k, P) -> (B, P*d, h, w)
-        return torch.cat([q.contribution(k, t) for q, t in zip(self.parts, tokens.unbind(-1))], 1)
     def split(self, f): return zip(self.parts, f.chunk(len(self.parts), 1))
-    def encode(self, f): return [torch.stack(t, -1) for t in zip(*[q.encode(c) for q, c in self.split(f)])]
-    def revive(self, f, patience=100): return sum(q.revive(c, patience) for q, c in self.split(f))
+    def area(self, k, f): # (B, P*d, h, w) -> (B, h_k*w_k, P*d)
+        "Average a latent map over the cells of scale k."
+        return self.parts[0].area(k, f)
+    def contribution(self, k, tokens): # (B, h_k*w_k, P) -> (B, P*d, h, w)
+        "Return what the tokens of scale k add to the latent map."
+        return torch.cat([q.contribution(k, t) for q, t in zip(self.parts, tokens.unbind(-1))], 1)
+    def encode(self, f): # (B, P*d, h, w) -> K tensors (B, h_k*w_k, P)
+        "Quantize a latent map, coarse to fine."
+        return [torch.stack(t, -1) for t in zip(*[q.encode(c) for q, c in self.split(f)])]
+    def revive(self, f, patience=100): # -> number of codes revived
+        "Put dead codes where the vectors are, in every branch."
+        return sum(q.revive(c, patience) for q, c in self.split(f))
+    def usage(self, reset=False): # as for one branch, each with a first axis of P
+        "Return code usage per branch and scale."
+        each = [q.usage(reset) for q in self.parts]
+        return {k: torch.stack([u[k] for u in each]) for k in each[0]}
 
     def forward(self, f, keep=None): # as for one branch; losses are means over the branches
         out, losses, tokens = zip(*[q(c, keep) for q, c in self.split(f)])
         mean = {k: sum(l[k] for l in losses)/len(losses) for k in losses[0]}
         return torch.cat(out, 1), mean, [torch.stack(t, -1) for t in zip(*tokens)]
-
-    def usage(self, reset=False):
-        each = [q.usage(reset) for q in self.parts]
-        return {k: torch.stack([u[k] for u in each]).mean(0) for k in each[0]}
 
 ProductQuantizer.decode, ProductQuantizer.next_inputs = _decode, _next_inputs
 

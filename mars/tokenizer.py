@@ -6,14 +6,14 @@
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'config_class', 'drop_path', 'Block', 'init_vit', 'Blocks', 'make_blocks',
            'Positions', 'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'make_quantizer', 'Tokenizer']
 
-# %% ../nbs/02_tokenizer.ipynb #de2be6aa
-import json, math
-from dataclasses import dataclass, asdict, fields, replace
+# %% ../nbs/02_tokenizer.ipynb #9f42a833
+import math
+from dataclasses import dataclass, fields
 import torch, torch.nn.functional as F
 from torch import nn
-from .quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, resampling_matrix
+from .quantizer import MultiScaleQuantizer, ProductQuantizer, resampling_matrix
 
-# %% ../nbs/02_tokenizer.ipynb #2f700b42
+# %% ../nbs/02_tokenizer.ipynb #6e644ad7
 def _pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
 
 @dataclass(frozen=True)
@@ -51,6 +51,12 @@ class TokenizerConfig:
         for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'branches', 'n_phi', 'dropout_start'):
             if getattr(self, name) < (0 if 'depth' in name else 1): raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
         if H % ph or W % pw: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {ph}x{pw}; choose a patch that divides both sides')
+        for name in ('quantizer_dropout', 'phi_ratio'):
+            if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
+        for name in ('layer_scale', 'beta', 'vq_weight'):
+            if not 0 <= getattr(self, name) < math.inf: raise ValueError(f'{name} is {getattr(self, name)}; it must be a number of at least 0')
+        if not 0 <= self.drop_path < 1: raise ValueError(f'drop_path is {self.drop_path}; it must lie in 0..1, without 1')
+        if not 1 <= self.mlp_ratio*self.width < math.inf: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
         if self.width % self.heads: raise ValueError(f'width {self.width} is not divisible by {self.heads} heads; change one of them')
         if any(a > b for p, q in zip(self.scales, self.scales[1:]) for a, b in zip(p, q)): raise ValueError(f'scales {self.scales} must go from coarse to fine; sort them')
         if self.lookup not in ('cosine', 'euclidean'): raise ValueError(f"lookup {self.lookup!r} is unknown; use 'cosine' or 'euclidean'")
@@ -206,10 +212,11 @@ class Decoder(nn.Module):
         x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x, slice(1, 1+self.n)))), self.image_shape, self.patch)
 
-# %% ../nbs/02_tokenizer.ipynb #4464d39b
+# %% ../nbs/02_tokenizer.ipynb #9c19429d
 def check_tokens(tokens, cfg, n_scales):
     "Refuse token maps that do not fit the config, in one sentence."
     if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
+    if not all(isinstance(t, torch.Tensor) for t in tokens): raise ValueError('token maps must be tensors; pass the list that encode returned')
     for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
         need = (h*w,) if cfg.branches == 1 else (h*w, cfg.branches)
         if tuple(t.shape[1:]) != need or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {", ".join(map(str, need))}) with one B >= 1 for all maps; pass the list that encode returned')
@@ -221,7 +228,7 @@ def make_quantizer(cfg):
     args = cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup
     return MultiScaleQuantizer(*args) if cfg.branches == 1 else ProductQuantizer(cfg.branches, *args)
 
-# %% ../nbs/02_tokenizer.ipynb #adc4b493
+# %% ../nbs/02_tokenizer.ipynb #47918408
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
     def __init__(self,
@@ -234,9 +241,11 @@ class Tokenizer(nn.Module):
         self.quantizer = make_quantizer(cfg)
 
     def check_shape(self, image):
-        if image.ndim != 4 or tuple(image.shape[1:]) != self.cfg.image_shape:
-            raise ValueError(f'this tokenizer takes images (B, {", ".join(map(str, self.cfg.image_shape))}), not {tuple(image.shape)}; fold the spectrogram with the CMX it was trained with')
+        "Refuse what has not the shape of the config."
+        if not isinstance(image, torch.Tensor) or image.ndim != 4 or tuple(image.shape[1:]) != self.cfg.image_shape:
+            raise ValueError(f'this tokenizer takes images (B, {", ".join(map(str, self.cfg.image_shape))}), not {tuple(getattr(image, "shape", ())) or type(image).__name__}; fold the spectrogram with the CMX it was trained with')
     def check(self, image):
+        "Refuse what is no image for this tokenizer, in one sentence."
         self.check_shape(image)
         if not image.isfinite().all(): raise ValueError('the image holds NaN or infinite values; check the wave it was made from')
 
@@ -246,7 +255,7 @@ class Tokenizer(nn.Module):
     )->list: # K int64 tensors (B, h_k*w_k), or (B, h_k*w_k, P) for P > 1 branches, row-major, coarse to fine; ValueError for another shape or NaN
         "Turn images into token maps."
         self.check(image)
-        return self.quantizer.encode(self.encoder(image))
+        return self.quantizer.encode(self.encoder(image.to(self.encoder.embed.weight.dtype)))
 
     @torch.no_grad()
     def decode(self,
@@ -255,8 +264,8 @@ class Tokenizer(nn.Module):
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
         check_tokens(tokens, self.cfg, len(tokens))
-        if n_scales is not None and n_scales not in range(1, len(self.cfg.scales)+1): raise ValueError(f'n_scales is {n_scales}; it must lie in 1..{len(self.cfg.scales)}')
-        return self.decoder(self.quantizer.decode(tokens, n_scales)).clamp(-1, 1)
+        if n_scales is not None and n_scales not in range(1, len(tokens)+1): raise ValueError(f'n_scales is {n_scales}; it must lie in 1..{len(tokens)}, the number of token maps given')
+        return self.decoder(self.quantizer.decode(tokens, n_scales).to(self.decoder.mask.dtype)).clamp(-1, 1)
 
     def forward(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
@@ -269,20 +278,27 @@ class Tokenizer(nn.Module):
         losses['total'] = losses['recon'] + self.cfg.vq_weight*(losses['vq'] + losses['commit'])
         return recon, losses
 
-    @torch.no_grad()
-    def revive(self,
-        image:torch.Tensor, # (B, C, H, W): a training batch
-        patience:int=100,   # training steps without a hit after which a code counts as dead
-    )->int: # number of codes revived
-        "Put dead codes onto vectors that this batch asks for."
-        return self.quantizer.revive(self.encoder(image), patience)
+# %% ../nbs/02_tokenizer.ipynb #d3de7810
+def _keep(self:Tokenizer,
+    B:int,  # notes in the batch
+    device, # where the result should be
+):          # (B,) int64, scales that each note uses; None is all
+    "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
+    K, c = len(self.cfg.scales), self.cfg
+    if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
+    n = torch.randint(c.dropout_start, K+1, (B,), device=device)
+    return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
 
-    def keep(self, B, device):
-        "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
-        K, c = len(self.cfg.scales), self.cfg
-        if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
-        n = torch.randint(c.dropout_start, K+1, (B,), device=device)
-        return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
+@torch.no_grad()
+def _revive(self:Tokenizer,
+    image:torch.Tensor, # (B, C, H, W): a training batch
+    patience:int=100,   # training steps without a hit after which a code counts as dead
+)->int: # number of codes revived
+    "Put dead codes onto vectors that this batch asks for."
+    self.check(image)
+    return self.quantizer.revive(self.encoder(image), patience)
+
+Tokenizer.keep, Tokenizer.revive = _keep, _revive
 
 # %% ../nbs/02_tokenizer.ipynb #1c07d1e4
 @torch.no_grad()

@@ -21,7 +21,7 @@ from .discriminator import Adversary, AdversaryConfig
 from .var import VAR, VARConfig
 from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #8cfcd3ce
+# %% ../nbs/04_train.ipynb #0112a36d
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -40,6 +40,7 @@ class TrainConfig:
     revive_every:int = 50       # steps between revivals of dead codes; 0 is never
     revive_patience:int = 50    # a code is dead when no vector chose it for so many steps
     revive_until:float = 0.8    # share of the steps after which codes are left alone, so that the averaged weights can settle
+    compile:bool = False        # run the networks through torch.compile; for runs long enough to pay for its minutes
     seed:int = 0                # of weights, order and dropout
     log_every:int = 10          # steps between lines of metrics
 
@@ -213,12 +214,19 @@ def _bar(n, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(range(n))
 
-# %% ../nbs/04_train.ipynb #5ae25b6b
+# %% ../nbs/04_train.ipynb #dc4fabe5
 class TokenizerStage:
     "What one step of stage one computes; `fit` calls its methods."
     def __init__(self, tok, batch, train, adversary=None): # batch: step -> images (B, C, H, W)
         self.tok, self.batch, self.train, self.revived, self.seen = tok, batch, train, 0, {}
-        self.gan = Adversary(adversary, tok.cfg.image_shape[0], train.steps, next(tok.parameters()).device) if adversary and adversary.weight else None
+        self.gan, device = None, next(tok.parameters()).device
+        if adversary and adversary.weight:
+            self.gan = Adversary(adversary, tok.cfg.image_shape[0], train.steps, device)
+            with torch.no_grad(): self.gan.disc.eval()(torch.zeros(1, *tok.cfg.image_shape, device=device)) # an image too small is refused now, not when the GAN starts
+        if train.compile:
+            # the adaptive weight goes backwards through the decoder's last layer twice, which donated buffers forbid
+            torch._functorch.config.donated_buffer = False
+            for part in (tok.encoder, tok.decoder): part.compile(dynamic=False)
 
     def loss(self, step):
         self.image = self.batch(step)

@@ -3,6 +3,7 @@ import pytest, torch
 from torch import nn
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
+from mars.discriminator import AdversaryConfig
 from mars.pipeline import Mars, load_weights, save_weights
 from mars.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
 from mars.stft import LogSpectrogram
@@ -22,7 +23,7 @@ def test_decode_of_encode_is_forward(kw):
     image = torch.rand(3, *tok.cfg.image_shape)*2 - 1
     with torch.no_grad(): recon, losses = tok(image)
     tokens = tok.encode(image)
-    torch.testing.assert_close(tok.decode(tokens), recon.clamp(-1, 1), atol=1e-4, rtol=0)
+    assert torch.equal(tok.decode(tokens), recon.clamp(-1, 1))
     assert sum(t[0].numel() for t in tokens) == tok.cfg.n_tokens and losses['total'].isfinite()
 
 @pytest.mark.parametrize('branches', [1, 2])
@@ -32,9 +33,20 @@ def test_one_straight_through_step(branches):
     w = torch.randn_like(f)
     out, losses, _ = q(f)
     grads = torch.autograd.grad((out*w).sum(), [f, *q.parameters()], allow_unused=True)
-    torch.testing.assert_close(grads[0], w)
+    assert torch.equal(grads[0], w)
     assert all(g is None for g in grads[1:])  # the reconstruction teaches the encoder only
     assert all(g is not None for g in torch.autograd.grad(losses['vq'], [p for n, p in q.named_parameters() if 'codebook' in n]))
+
+def test_images_of_other_precisions():
+    tok, x = mini().eval(), torch.rand(2, 2, 32, 32)
+    assert all(torch.equal(a, b) for a, b in zip(tok.encode(x), tok.encode(x.double())))
+
+def test_an_image_too_small_for_the_patchgan_is_refused_before_training():
+    notes = AdditiveNotes('organ', range(60, 63), (100,))
+    ls = LogSpectrogram(n_fft=64, hop_length=32, n_frames=16)
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 16, 16), patch=8, scales=(1, 2))
+    with pytest.raises(ValueError, match='PatchGAN takes images'):
+        train_tokenizer(notes, TrainConfig.preset('tiny', steps=2), cfg, progress=False, cmx=CMX(2, 1), spectrogram=ls, adversary=AdversaryConfig.preset('paper'))
 
 def test_two_branches_have_two_codebooks():
     tok = mini(branches=2).train()
@@ -44,7 +56,7 @@ def test_two_branches_have_two_codebooks():
     tok(image)[1]['total'].backward(); opt.step()
     assert all((p.codebook != b).any() for p, b in zip(tok.quantizer.parts, before))
     usage = tok.quantizer.usage()
-    assert usage['share'].shape == (4,) and (usage['share'] <= usage['attainable'] + 1e-6).all()
+    assert usage['share'].shape == (2, 4) and (usage['share'] <= usage['attainable'] + 1e-6).all()
 
 def test_lookup_in_blocks_is_exact():
     x, E = torch.randn(700, 8), torch.randn(300, 8)
@@ -94,7 +106,8 @@ def test_patches_of_any_shape_come_back():
 
 @pytest.mark.parametrize('kw, words', [
     (dict(branches=0), 'branches is 0; it must be at least 1'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "use 'cosine' or 'euclidean'"),
-    (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim is 0')])
+    (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim is 0'), (dict(drop_path=1.), 'drop_path is 1.0'), (dict(mlp_ratio=-1.), 'mlp_ratio is -1.0'),
+    (dict(phi_ratio=1.5), 'phi_ratio is 1.5'), (dict(beta=float('nan')), 'beta is nan'), (dict(quantizer_dropout=-0.1), 'quantizer_dropout is -0.1')])
 def test_config_refuses(kw, words):
     with pytest.raises(ValueError) as e: TokenizerConfig.preset('tiny', **{**MINI, **kw})
     assert words in str(e.value) and '\n' not in str(e.value)
@@ -105,7 +118,8 @@ def test_config_refuses(kw, words):
     (lambda t, x: t.encode(x*float('nan')), 'NaN or infinite'), (lambda t, x: t.encode(x/0), 'NaN or infinite'),
     (lambda t, x: t.decode([v + 256 for v in t.encode(x)]), 'must be int64 in 0..255'), (lambda t, x: t.decode([v - 256 for v in t.encode(x)]), 'must be int64 in 0..255'),
     (lambda t, x: t.decode([v.float() for v in t.encode(x)]), 'must be int64'), (lambda t, x: t.decode(t.encode(x)[::-1]), 'token map 0 has shape'),
-    (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'),
+    (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'), (lambda t, x: t.decode([v.tolist() for v in t.encode(x)]), 'must be tensors'), (lambda t, x: t.decode(t.encode(x)[:1], 3), 'n_scales is 3'),
+    (lambda t, x: t.revive(x*float('nan')), 'NaN or infinite'), (lambda t, x: t.encode(x.numpy()), 'takes images'),
     (lambda t, x: t.decode(t.encode(x)*2), '8 token maps'), (lambda t, x: t.decode(t.encode(x), 9), 'n_scales is 9')])
 def test_bad_input_gets_one_sentence(branches, break_it, words):
     tok = mini(branches=branches).eval()
