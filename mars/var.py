@@ -16,7 +16,7 @@ from torch import nn
 from .quantizer import MultiScaleQuantizer, freeze
 from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path
 
-# %% ../nbs/03_var.ipynb #9e68a34b
+# %% ../nbs/03_var.ipynb #1c4e556d
 @dataclass(frozen=True)
 class VARConfig:
     "The shape of a next-scale transformer. `preset` names the three sizes."
@@ -33,6 +33,11 @@ class VARConfig:
     n_instruments:int = 0      # size of an optional table of instrument ids; 0 leaves it out
 
     def __post_init__(self):
+        for name, low in dict(depth=1, width=0, heads=0, n_instruments=0).items():
+            if getattr(self, name) < low: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least {low}')
+        for name in ('drop_path', 'label_drop', 'label_drop_each'):
+            if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
+        if not self.mlp_ratio > 0: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
         width = self.width or 64*self.depth
         object.__setattr__(self, 'width', width)
         object.__setattr__(self, 'heads', self.heads or max(1, width//64))
