@@ -7,8 +7,9 @@ __all__ = ['ONEDNN', 'VARConfig', 'scale_of', 'scale_mask', 'linear', 'KVCache',
            'LabelEmbedding', 'drop_labels', 'VAR', 'descending', 'sample', 'note_uniforms', 'scale_settings',
            'check_seed', 'Passes']
 
-# %% ../nbs/03_var.ipynb #d4cc70be
+# %% ../nbs/03_var.ipynb #a9387d51
 import math, numbers, platform, warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, asdict
 import numpy as np
 import torch, torch.nn.functional as F
@@ -95,7 +96,7 @@ class KVCache:
         self.kv[block, 0, :, :, self.length:end], self.kv[block, 1, :, :, self.length:end] = k, v
         return self.kv[block, :, :, :, :end]
 
-# %% ../nbs/03_var.ipynb #24891c09
+# %% ../nbs/03_var.ipynb #bbff7fa9
 class Attention(nn.Module):
     "Multi-head attention with normalised queries and keys; x (B, n, w) -> (B, n, w)."
     def __init__(self, width, heads, qk_norm=True):
@@ -105,20 +106,25 @@ class Attention(nn.Module):
         self.q_bias, self.v_bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
         if qk_norm: self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.)))
 
-    def forward(self, x, mask=None, cache=None, block=0):
+    def constants(self):
+        "What the weights alone give: the bias of all three, and the scale of queries and (1) keys."
         bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        if not self.qk_norm: return bias, None
+        scale = self.log_scale.float().clamp(max=math.log(100.)).exp()[:, 0]
+        return bias, torch.stack([scale, torch.ones_like(scale)]) # (3w,), (2, heads, 1)
+
+    def forward(self, x, mask=None, cache=None, block=0, constants=None):
+        bias, scale = constants or self.constants()
         qkv = linear(x, self.qkv.weight, bias).unflatten(-1, (3, self.heads, -1)) # (B, n, 3, heads, head_dim)
         qk, v = qkv[:, :, :2], qkv[:, :, 2].transpose(1, 2)
         if self.qk_norm: # in float32 whatever the model's precision: a half overflows in the sum of squares
-            scale = self.log_scale.float().clamp(max=math.log(100.)).exp()[:, 0]
-            scale = torch.stack([scale, torch.ones_like(scale)]) # (2, heads, 1): the keys' is 1
             qk = (qk.float()*(scale/torch.linalg.vector_norm(qk, dim=-1, keepdim=True, dtype=torch.float32).clamp(min=1e-12))).to(v.dtype)
         q, k = qk.permute(2, 0, 3, 1, 4)
         if cache is not None: k, v = cache.extend(block, k, v)
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1. if self.qk_norm else None)
         return linear(x.transpose(1, 2).flatten(2), self.proj.weight, self.proj.bias)
 
-# %% ../nbs/03_var.ipynb #35d3446f
+# %% ../nbs/03_var.ipynb #e340d489
 class AdaBlock(nn.Module):
     "Transformer block modulated by six vectors of the condition."
     def __init__(self, width, heads, mlp_ratio, qk_norm, p_drop, shared):
@@ -130,11 +136,11 @@ class AdaBlock(nn.Module):
         if shared: self.offset = nn.Parameter(torch.zeros(6, 1, width))
         else: self.ada = nn.Linear(width, 6*width)
 
-    def forward(self, x, mod, mask=None, cache=None, block=0): # mod (6, B, 1, w)
-        g1, g2, s1, s2, b1, b2 = mod # s1 and s2 with the 1 of 1+s already in
+    def forward(self, x, mod, mask=None, cache=None, block=0): # mod: (6, B, 1, w), the attention's constants
+        (g1, g2, s1, s2, b1, b2), constants = mod # s1 and s2 with the 1 of 1+s already in
         up, _, down = self.mlp
         add = lambda x, g, y: torch.addcmul(x, g, drop_path(y, self.p_drop, self.training))
-        x = add(x, g1, self.attention(torch.addcmul(b1, self.norm(x), s1), mask, cache, block))
+        x = add(x, g1, self.attention(torch.addcmul(b1, self.norm(x), s1), mask, cache, block, constants))
         return add(x, g2, linear(linear(torch.addcmul(b2, self.norm(x), s2), up.weight, up.bias, gelu=True), down.weight, down.bias))
 
 # %% ../nbs/03_var.ipynb #e316d8eb
@@ -152,7 +158,7 @@ def init_trunk(trunk, gamma_init):
         ada.weight[:2*trunk.width].mul_(gamma_init)
         ada.weight[2*trunk.width:].mul_(0.5)
 
-# %% ../nbs/03_var.ipynb #ef892d25
+# %% ../nbs/03_var.ipynb #68a2bf0a
 class Trunk(nn.Module):
     "Blocks, adaptive norms and nothing else; shared by every transformer of this repo."
     def __init__(self,
@@ -175,8 +181,8 @@ class Trunk(nn.Module):
 
     def modulation(self,
         cond:torch.Tensor, # (B, w) condition
-    )->tuple: # (one (6, B, 1, w) a block, (2, B, 1, w) for the last norm)
-        "Compute all that depends on the condition alone; once per note."
+    )->tuple: # (for each block (6, B, 1, w) and its attention's constants, (2, B, 1, w) for the last norm)
+        "Compute all that depends on condition and weights alone; once per note."
         c = F.silu(cond)
         six = lambda lin, n: linear(c, lin.weight, lin.bias).unflatten(-1, (n, self.width)).transpose(0, 1)[:, :, None]
         plus1 = lambda m, i, j: torch.cat([m[:i], m[i:j] + 1, m[j:]]) # LN(x)*(1+s): the 1 is added here, once
@@ -184,7 +190,7 @@ class Trunk(nn.Module):
             common = plus1(six(self.ada, 6), 2, 4)
             mods = [common + b.offset[:, None] for b in self.blocks]
         else: mods = [plus1(six(b.ada, 6), 2, 4) for b in self.blocks]
-        return mods, plus1(six(self.head_ada, 2), 0, 1)
+        return [(m, b.attention.constants()) for m, b in zip(mods, self.blocks)], plus1(six(self.head_ada, 2), 0, 1)
 
     def forward(self,
         x:torch.Tensor,         # (B, n, w) embedded tokens
@@ -403,7 +409,7 @@ def check_seed(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed is {seed!r}; it must be a whole number of at least 0, or None')
     return int(seed)
 
-# %% ../nbs/03_var.ipynb #748ba1d4
+# %% ../nbs/03_var.ipynb #efe369be
 class Passes:
     "The K passes of one generation on fixed buffers; `record` turns them into CUDA graphs."
     def __init__(self,
@@ -457,24 +463,28 @@ class Passes:
         "Fill the buffers, then yield the token maps so far after each pass."
         for name, i in labels.items(): self.ids[name].copy_(i)
         self.u.copy_(u.view_as(self.u))
+        done = []
         for k in range(len(self.settings)):
             self.graphs[k].replay() if self.graphs else self.step(k)
-            yield [t.clone() for t in self.tokens[:k+1]] if self.graphs else self.tokens[:k+1]
+            done.append(self.tokens[k].clone()) # the next replay writes over it
+            yield [*done]
 
-# %% ../nbs/03_var.ipynb #987b4281
+# %% ../nbs/03_var.ipynb #f21f80c6
+@contextmanager
 def _passes(self:VAR, n, settings, graph):
-    "Return passes for so many notes and these settings, recorded ones from the last two calls that fit."
+    "Lend passes for so many notes and these settings, recorded ones if the last two kinds of call fit."
     if graph is None: graph = self.start.is_cuda
-    if not graph: return Passes(self, n, settings)
-    if not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
+    if graph and not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
     key = n, settings, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))
-    made = self._passes.pop(key, None) or Passes(self, n, settings).record()
-    self._passes = {**dict([*self._passes.items()][-1:]), key: made}
-    return made
+    made = graph and self._passes.pop(key, None) or Passes(self, n, settings)
+    if graph and not made.graphs: made.record()
+    try: yield made
+    finally:
+        if graph: self._passes = {**dict([*self._passes.items()][-1:]), key: made}
 
 VAR.passes = _passes
 
-# %% ../nbs/03_var.ipynb #54b1074d
+# %% ../nbs/03_var.ipynb #626b8582
 @torch.no_grad()
 def _stream(self:VAR,
     labels:dict=None, # any subset of the labels, a value each or one per note
@@ -488,7 +498,8 @@ def _stream(self:VAR,
     settings, seed = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings), check_seed(seed)
     labels = self.labels.check(labels, n)
     n = len(labels['pitch'])
-    yield from self.passes(n, settings, graph).run(labels, note_uniforms(seed, first, n, sum(self.lengths)*self.branches))
+    u = note_uniforms(seed, first, n, sum(self.lengths)*self.branches)
+    with self.passes(n, settings, graph) as passes: yield from passes.run(labels, u)
 
 def _generate(self:VAR,
     labels:dict=None,   # any subset of the labels, a value each or one per note

@@ -308,6 +308,31 @@ def test_graphs_on_a_gpu():
     assert len(var._passes) == 2 and all(p.graphs for p in var._passes.values())
     assert torch.equal(flat(var.generate(ALL, seed=1, temperature=0)), flat(var.generate(ALL, seed=1, temperature=0)))
 
+@torch.no_grad()
+def test_recorded_passes_are_kept_and_lent_to_one_generation_at_a_time(monkeypatch):
+    "The store of graphs, on a CPU that says it is a GPU and records nothing."
+    var, made = make(), []
+    class OnGPU(torch.nn.Parameter): is_cuda = True
+    var.start = OnGPU(var.start.data)
+    monkeypatch.setattr(Passes, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]))
+    want = flat(var.generate(ALL, seed=1, graph=False))
+    assert torch.equal(flat(var.generate(ALL, seed=1)), want) and len(made) == 1
+    var.generate(ALL, seed=2)
+    assert len(made) == 1
+    a, b = var.stream(ALL, seed=1), var.stream(ALL, seed=2)  # in turns: each with buffers of its own
+    for one, other in zip(a, b): pass
+    assert torch.equal(flat(one), want) and torch.equal(flat(other), flat(var.generate(ALL, seed=2, graph=False))) and len(made) == 2
+    for t in (.5, .6, .7): var.generate(ALL, seed=1, temperature=t)
+    assert len(made) == 5 and len(var._passes) == 2
+    var.generate(ALL, seed=1, temperature=.6)
+    assert len(made) == 5
+    var.head.weight.data = var.head.weight.data.clone()  # moved: the old addresses are no longer the model's
+    var.generate(ALL, seed=1, temperature=.6)
+    assert len(made) == 6
+    for _ in var.stream(ALL, seed=1, temperature=.6): break
+    del _
+    assert torch.equal(flat(var.generate(ALL, seed=1)), want)
+
 def test_models_can_be_copied(var):
     for other in (copy.deepcopy(var), pickle.loads(pickle.dumps(var))):
         assert torch.equal(flat(other.generate(ALL, seed=1)), flat(var.generate(ALL, seed=1)))
