@@ -6,7 +6,8 @@ Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per sec
 roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the largest
 batch, both measured here, in the precision of the run); and the ratio to two baselines with the same weights: one token a
 pass (T passes, cached, recorded like ours), and a plain next-scale loop (cache grown by concatenation, adaptive norms
-recomputed in every pass, always both batches, eager float32). Weights are random: time does not depend on them.
+recomputed in every pass, always both batches, eager float32). Times are the least of several runs, what the machine does
+when left alone. Weights are random: time does not depend on them.
 """
 import argparse, copy, json, math, os, platform, statistics, time
 import torch
@@ -154,16 +155,16 @@ def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg
         tokens = make(1)
         spec = m.spec(tokens)
         stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.spec(tokens), repeats), phase=seconds(lambda: m.wave(spec), repeats))
-        row = dict(stages=stages, note=sum(t['median'] for t in stages.values()))
+        row = dict(stages=stages, note=sum(t['least'] for t in stages.values()))
         row['real_time'] = m.spectrogram.n_samples/m.spectrogram.sample_rate/row['note']
         row['batches'] = {}
         for n in batches:
             many = make(n)
             specs = m.spec(many)
-            t = {**{name: seconds(f, max(1, repeats//2))['median'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.spec(many), phase=lambda: m.wave(specs)).items()}}
+            t = {**{name: seconds(f, max(1, repeats//2))['least'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.spec(many), phase=lambda: m.wave(specs)).items()}}
             row['batches'][n] = dict(tokens=n/t['tokens'], notes=n/sum(t.values()))
         c = costs(v, bool(s))
-        row['roofline'] = dict(bandwidth=size*(K*c['each_pass'] + c['once'])/limit['bandwidth']/stages['tokens']['median'], gflop=c['flops']/1e9,
+        row['roofline'] = dict(bandwidth=size*(K*c['each_pass'] + c['once'])/limit['bandwidth']/stages['tokens']['least'], gflop=c['flops']/1e9,
                                flops=max(b['tokens'] for b in row['batches'].values())*c['flops']/limit['flops'])
         out[guided] = row
     compare(out, m, ask, cfg_scale, filters, repeats, flat)
@@ -177,7 +178,7 @@ def compare(out, m, ask, cfg_scale, filters, repeats, flat):
     ours = lambda s: lambda: v.generate(ask, 1, seed=0, cfg_scale=s, **filters)
     def add(guided, name, theirs, s, repeats):
         mine, other = versus(ours(s), theirs, repeats)
-        out[guided][name] = dict(ours=mine, theirs=other, ratio=other['median']/mine['median'])
+        out[guided][name] = dict(ours=mine, theirs=other, ratio=other['least']/mine['least'])
     for guided, s in sides.items():
         if not flat: break
         passes = Flat(v, 1, scale_settings(1, v.tok_cfg.codebook_size, s, **filters)[0])
@@ -189,13 +190,13 @@ def compare(out, m, ask, cfg_scale, filters, repeats, flat):
     for guided, s in sides.items(): add(guided, 'loop', lambda: plain_generate(plain, ask, 1, s, **filters), s, repeats)
 
 def report(out):
-    ms = lambda t: f'{1e3*t["median"]:8.1f} ms'
+    ms = lambda t: f'{1e3*t["least"]:8.1f} ms'
     print(f'{out["preset"]}, depth {out["depth"]}, {out["parameters"]/1e6:.1f} M parameters, {out["passes"]} passes for {out["tokens"]} tokens; {out["device"]}, {out["threads"]} of {out["cores"]} cores, '
           f'{out["dtype"]}, torch {out["torch"]}; measured here: {out["matmul_gflops"]:.0f} GFLOP/s, {out["bandwidth_gb"]:.1f} GB/s; {out["filters"] or "no filters"}')
     for g in ('plain', 'guided'):
         r = out[g]
         print(f'\n{"without" if g == "plain" else "with"} guidance: a note in {r["note"]:.3f} s, {r["real_time"]:.0f}x real time')
-        for name, t in r['stages'].items(): print(f'  {name:8}{ms(t)}')
+        for name, t in r['stages'].items(): print(f'  {name:8}{ms(t)} (median {1e3*t["median"]:.1f})')
         for n, b in r['batches'].items(): print(f'  batch {n:4}: {b["tokens"]:8.1f} notes/s as tokens, {b["notes"]:8.1f} as sound')
         print(f'  roofline: {r["roofline"]["bandwidth"]:.0%} of the bandwidth at batch 1, {r["roofline"]["flops"]:.0%} of the matrix peak at the best batch ({r["roofline"]["gflop"]:.1f} GFLOP a note)')
         for name, title in (('flat', 'one token a pass'), ('loop', 'plain next-scale loop')):
