@@ -152,7 +152,7 @@ def open_notes(
     filters = {k: v for k, v in filters.items() if v is not None}
     return notes.filter(**filters) if filters else notes
 
-# %% ../nbs/09_cli.ipynb #cfed672b
+# %% ../nbs/09_cli.ipynb #89011128
 def parse_value(text):
     "A number, list, true, false, or the text itself."
     text = {'True': 'true', 'False': 'false'}.get(text, text.replace('(', '[').replace(')', ']'))
@@ -160,16 +160,17 @@ def parse_value(text):
         with contextlib.suppress(json.JSONDecodeError): return json.loads(t)
     return text
 
-def add_fields(parser, cls, skip=()):
-    "Add a flag for every field of a config class."
+def add_fields(parser, cls, skip=(), prefix=''):
+    "Add a flag for every field of a config class; a prefix sets it apart from fields of the same name in another."
     group = parser.add_argument_group(f'fields of {cls.__name__} (the default is that of the preset)')
     for f in fields(cls):
         if f.name in skip: continue
-        group.add_argument(f'--{f.name.replace("_", "-")}', type=parse_value, default=MISSING, metavar=getattr(f.type, '__name__', str(f.type)).upper())
+        group.add_argument(f'--{prefix}{f.name.replace("_", "-")}', type=parse_value, default=MISSING, metavar=getattr(f.type, '__name__', str(f.type)).upper())
 
-def field_values(args, cls, skip=()):
+def field_values(args, cls, skip=(), prefix=''):
     "The fields that were given on the command line."
-    return {f.name: getattr(args, f.name) for f in fields(cls) if f.name not in skip and getattr(args, f.name, MISSING) is not MISSING}
+    given = {f.name: getattr(args, prefix.replace('-', '_') + f.name, MISSING) for f in fields(cls) if f.name not in skip}
+    return {k: v for k, v in given.items() if v is not MISSING}
 
 # %% ../nbs/09_cli.ipynb #3ca0b73d
 def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
@@ -185,7 +186,7 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #c5786230
+# %% ../nbs/09_cli.ipynb #45a83ee8
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json)
@@ -193,6 +194,7 @@ def run_demo(a):
                   f"open {made['folder']}/index.html ({time.perf_counter()-start:.0f} s)")
 
 def run_train(a):
+    from mars.discriminator import AdversaryConfig
     from mars.pipeline import Mars
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
@@ -201,7 +203,9 @@ def run_train(a):
     train = TrainConfig.preset(a.preset, a.stage, **field_values(a, TrainConfig, ('stage',)))
     if a.stage == 'tokenizer':
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
-        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json)
+        off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
+        gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
+        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan)
     else:
         m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
         train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info)
@@ -273,7 +277,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #bc13b965
+# %% ../nbs/09_cli.ipynb #5b34237e
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
@@ -281,6 +285,7 @@ def add_model(v):
     v.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim')
 
 def add_train(verb):
+    from mars.discriminator import AdversaryConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
     from mars.var import VARConfig
@@ -297,6 +302,7 @@ def add_train(verb):
         s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
         add_fields(s, TrainConfig, skip=('stage',))
         add_fields(s, cls)
+        if stage == 'tokenizer': add_fields(s, AdversaryConfig, prefix='gan-')
 
 def add_ablate(verb):
     from mars.ablations import EXPERIMENTS, run_experiment

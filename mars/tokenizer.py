@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'config_class', 'drop_path', 'Block', 'init_vit', 'make_blocks', 'Positions',
-           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'Tokenizer']
+           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'make_quantizer', 'Tokenizer']
 
-# %% ../nbs/02_tokenizer.ipynb #a784e2ea
+# %% ../nbs/02_tokenizer.ipynb #de2be6aa
 import json, math
 from dataclasses import dataclass, asdict, fields, replace
 import torch, torch.nn.functional as F
 from torch import nn
-from .quantizer import MultiScaleQuantizer, resampling_matrix
+from .quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, resampling_matrix
 
-# %% ../nbs/02_tokenizer.ipynb #5063379e
+# %% ../nbs/02_tokenizer.ipynb #2f700b42
 def _pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class TokenizerConfig:
     scales:tuple = (1, 1, 2, 3, 3, 4, 5, 6, 8, 11) # token maps, coarse to fine, each a side or (h, w); the last is the latent map
     codebook_size:int = 16384         # codes V, shared by all scales
     code_dim:int = 32                 # length d of a code
+    branches:int = 1                  # quantizers side by side (ImageFolder's product quantization); each latent token has so many parts
     n_phi:int = 4                     # shared convolutions of the quantizer
     phi_ratio:float = 0.5             # their share
     beta:float = 0.25                 # commitment weight
@@ -47,7 +48,7 @@ class TokenizerConfig:
         if len(self.image_shape) != 3 or len(self.patch) != 2 or not self.scales or any(len(s) != 2 for s in self.scales) or min(sides) < 1:
             raise ValueError(f'image_shape {self.image_shape}, patch {self.patch} and scales {self.scales} must be (C, H, W), (h, w) and a list of (h, w), all at least 1')
         (_, H, W), (ph, pw) = self.image_shape, self.patch
-        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'n_phi', 'dropout_start'):
+        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'branches', 'n_phi', 'dropout_start'):
             if getattr(self, name) < (0 if 'depth' in name else 1): raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
         if H % ph or W % pw: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {ph}x{pw}; choose a patch that divides both sides')
         if self.width % self.heads: raise ValueError(f'width {self.width} is not divisible by {self.heads} heads; change one of them')
@@ -59,7 +60,7 @@ class TokenizerConfig:
     @property
     def latent(self): return self.scales[-1]
     @property
-    def n_tokens(self): return sum(h*w for h, w in self.scales)
+    def n_tokens(self): return sum(h*w for h, w in self.scales)*self.branches
 
 # %% ../nbs/02_tokenizer.ipynb #32db209d
 PRESETS = dict(
@@ -136,20 +137,21 @@ def make_blocks(cfg, depth):
     rates = [cfg.drop_path*i/max(1, depth-1) for i in range(depth)]
     return nn.Sequential(*[Block(cfg.width, cfg.heads, cfg.mlp_ratio, cfg.layer_scale, r) for r in rates])
 
-# %% ../nbs/02_tokenizer.ipynb #ad7c0f0c
+# %% ../nbs/02_tokenizer.ipynb #1bdc1fef
 class Positions(nn.Module):
-    "Learned positions of the patch grid, resampled for the latent grid, plus a level vector for each."
-    def __init__(self, cfg):
+    "Learned positions of the patch grid, resampled for each latent grid, plus a level vector for each of these grids."
+    def __init__(self, cfg, branches=1):
         super().__init__()
         self.register_buffer('small', resampling_matrix(cfg.grid, cfg.latent, 'bicubic'), persistent=False)
+        self.branches = branches
         self.cls = nn.Parameter(torch.zeros(1, 1, cfg.width))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1+math.prod(cfg.grid), cfg.width), std=0.02))
-        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(2, cfg.width), std=math.sqrt(1/(3*cfg.width))))
+        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(1+branches, cfg.width), std=math.sqrt(1/(3*cfg.width))))
 
-    def forward(self, patches, latents): # (B, N, D), (B, S, D) -> (B, 1+N+S, D)
-        small = self.small @ self.table[:, 1:]
+    def forward(self, patches, latents): # (B, N, D), (B, P*S, D) -> (B, 1+N+P*S, D)
+        small = (self.small @ self.table[:, 1:] + self.level[1:, None]).flatten(0, 1)
         patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
-        return torch.cat([patches, latents + small + self.level[1]], 1)
+        return torch.cat([patches, latents + small], 1)
 
 # %% ../nbs/02_tokenizer.ipynb #c66073e1
 def patchify(image, patch):
@@ -162,31 +164,31 @@ def unpatchify(x, image_shape, patch):
     C, H, W = image_shape; ph, pw = patch
     return x.view(len(x), H//ph, W//pw, C, ph, pw).permute(0, 3, 1, 4, 2, 5).reshape(len(x), C, H, W)
 
-# %% ../nbs/02_tokenizer.ipynb #16aa43c1
+# %% ../nbs/02_tokenizer.ipynb #04b2ed17
 class Encoder(nn.Module):
-    "Image (B, C, H, W) -> latent map (B, d, h, w)."
+    "Image (B, C, H, W) -> latent map (B, P*d, h, w)."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.latent, self.local = cfg.patch, cfg.latent, cfg.local
+        self.patch, self.latent, self.branches, self.local = cfg.patch, cfg.latent, cfg.branches, cfg.local
         self.embed = nn.Linear(cfg.image_shape[0]*math.prod(cfg.patch), cfg.width)
-        self.latents = nn.Parameter(0.02*torch.randn(1, math.prod(cfg.latent), cfg.width))
+        self.latents = nn.Parameter(0.02*torch.randn(1, cfg.branches*math.prod(cfg.latent), cfg.width))
         if cfg.local: self.register_buffer('pool', resampling_matrix(cfg.grid, cfg.latent, 'area'), persistent=False)
-        self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.encoder_depth)
+        self.positions, self.blocks = Positions(cfg, cfg.branches), make_blocks(cfg, cfg.encoder_depth)
         self.norm, self.to_code = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.code_dim)
 
     def forward(self, image):
         patches, latents = self.embed(patchify(image, self.patch)), self.latents.expand(len(image), -1, -1)
-        x = self.positions(patches, latents + self.pool @ patches if self.local else latents)
-        x = self.norm(self.blocks(x)[:, -math.prod(self.latent):])
-        return self.to_code(x).mT.unflatten(-1, self.latent)
+        x = self.positions(patches, latents + (self.pool @ patches).repeat(1, self.branches, 1) if self.local else latents)
+        x = self.to_code(self.norm(self.blocks(x)[:, -latents.shape[1]:]))
+        return x.unflatten(1, (self.branches, -1)).mT.flatten(1, 2).unflatten(-1, self.latent)
 
-# %% ../nbs/02_tokenizer.ipynb #fa9b3f73
+# %% ../nbs/02_tokenizer.ipynb #273cc2e0
 class Decoder(nn.Module):
-    "Quantized latent map (B, d, h, w) -> image (B, C, H, W), not clamped."
+    "Quantized latent map (B, P*d, h, w) -> image (B, C, H, W), not clamped."
     def __init__(self, cfg):
         super().__init__()
         self.patch, self.image_shape, self.n, self.local = cfg.patch, cfg.image_shape, math.prod(cfg.grid), cfg.local
-        self.from_code = nn.Linear(cfg.code_dim, cfg.width)
+        self.from_code = nn.Linear(cfg.branches*cfg.code_dim, cfg.width)
         self.mask = nn.Parameter(0.02*torch.randn(1, 1, cfg.width))
         if cfg.local: self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.decoder_depth)
@@ -197,15 +199,22 @@ class Decoder(nn.Module):
         x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x)[:, 1:1+self.n])), self.image_shape, self.patch)
 
-# %% ../nbs/02_tokenizer.ipynb #86cfdb4b
+# %% ../nbs/02_tokenizer.ipynb #4464d39b
 def check_tokens(tokens, cfg, n_scales):
     "Refuse token maps that do not fit the config, in one sentence."
     if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
     for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
-        if t.ndim != 2 or t.shape[1] != h*w or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {h*w}) with one B >= 1 for all maps; pass the list that encode returned')
+        need = (h*w,) if cfg.branches == 1 else (h*w, cfg.branches)
+        if tuple(t.shape[1:]) != need or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {", ".join(map(str, need))}) with one B >= 1 for all maps; pass the list that encode returned')
         if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
 
-# %% ../nbs/02_tokenizer.ipynb #028a4cf3
+# %% ../nbs/02_tokenizer.ipynb #3bf9573f
+def make_quantizer(cfg):
+    "Build the quantizer of a config: `MultiScaleQuantizer`, or `ProductQuantizer` for more than one branch."
+    args = cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup
+    return MultiScaleQuantizer(*args) if cfg.branches == 1 else ProductQuantizer(cfg.branches, *args)
+
+# %% ../nbs/02_tokenizer.ipynb #adc4b493
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
     def __init__(self,
@@ -215,7 +224,7 @@ class Tokenizer(nn.Module):
         self.cfg = cfg
         self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)
         self.apply(init_vit)
-        self.quantizer = MultiScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup)
+        self.quantizer = make_quantizer(cfg)
 
     def check_shape(self, image):
         if image.ndim != 4 or tuple(image.shape[1:]) != self.cfg.image_shape:
@@ -227,7 +236,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
-    )->list: # K int64 tensors (B, h_k*w_k), row-major, coarse to fine; ValueError for another shape or NaN
+    )->list: # K int64 tensors (B, h_k*w_k), or (B, h_k*w_k, P) for P > 1 branches, row-major, coarse to fine; ValueError for another shape or NaN
         "Turn images into token maps."
         self.check(image)
         return self.quantizer.encode(self.encoder(image))
@@ -253,6 +262,14 @@ class Tokenizer(nn.Module):
         losses['total'] = losses['recon'] + self.cfg.vq_weight*(losses['vq'] + losses['commit'])
         return recon, losses
 
+    @torch.no_grad()
+    def revive(self,
+        image:torch.Tensor, # (B, C, H, W): a training batch
+        patience:int=100,   # training steps without a hit after which a code counts as dead
+    )->int: # number of codes revived
+        "Put dead codes onto vectors that this batch asks for."
+        return self.quantizer.revive(self.encoder(image), patience)
+
     def keep(self, B, device):
         "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
         K, c = len(self.cfg.scales), self.cfg
@@ -260,7 +277,7 @@ class Tokenizer(nn.Module):
         n = torch.randint(c.dropout_start, K+1, (B,), device=device)
         return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
 
-# %% ../nbs/02_tokenizer.ipynb #08624ed0
+# %% ../nbs/02_tokenizer.ipynb #1c07d1e4
 @torch.no_grad()
 def _warm_start(self:Tokenizer,
     image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
@@ -280,7 +297,7 @@ def _warm_start(self:Tokenizer,
     pixels.weight[:, :r] = (basis*std).to(pixels.weight)
     pixels.bias.copy_(mean)
     self.encoder.to_code.weight.copy_(torch.eye(d, W))
-    self.decoder.from_code.weight.copy_(torch.eye(W, d))
+    self.decoder.from_code.weight.copy_(torch.eye(W, d).repeat(1, self.cfg.branches)/self.cfg.branches)
     return self
 
 Tokenizer.warm_start = _warm_start

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Images', 'RunLog', 'read_log', 'plot_log', 'param_groups', 'autocast',
-           'fit', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
+           'fit', 'TokenizerStage', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
 
-# %% ../nbs/04_train.ipynb #18725c82
+# %% ../nbs/04_train.ipynb #13e82926
 import json, math, random, time
 from dataclasses import dataclass, asdict
 from pathlib import Path
@@ -17,10 +17,11 @@ from .cmx import CMX
 from .stft import LogSpectrogram, active_frames
 from .data import Batches
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
+from .discriminator import Adversary, AdversaryConfig
 from .var import VAR, VARConfig
 from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #2739002e
+# %% ../nbs/04_train.ipynb #8cfcd3ce
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -36,12 +37,15 @@ class TrainConfig:
     ema:float = 0.              # decay of the averaged weights that are kept in the end; 0 is off
     precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on a GPU, fp32 elsewhere)
     warm_start:int = 256        # notes whose principal components start the tokenizer; 0 is a random start
+    revive_every:int = 50       # steps between revivals of dead codes; 0 is never
+    revive_patience:int = 50    # a code is dead when no vector chose it for so many steps
+    revive_until:float = 0.8    # share of the steps after which codes are left alone, so that the averaged weights can settle
     seed:int = 0                # of weights, order and dropout
     log_every:int = 10          # steps between lines of metrics
 
     def __post_init__(self):
         object.__setattr__(self, 'betas', tuple(self.betas))
-        for name, low in dict(steps=1, batch_size=1, log_every=1, warmup=0, warm_start=0, seed=0).items():
+        for name, low in dict(steps=1, batch_size=1, log_every=1, revive_patience=1, revive_every=0, warmup=0, warm_start=0, seed=0).items():
             if getattr(self, name) < low: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least {low}')
         if self.precision not in ('auto', 'fp32', 'bf16'): raise ValueError(f'precision {self.precision!r} is unknown; choose auto, fp32 or bf16')
         if not 0 <= self.ema < 1: raise ValueError(f'ema is {self.ema}; it must lie in 0..1, without 1')
@@ -173,7 +177,7 @@ def autocast(cfg, device):
     on = cfg.precision == 'bf16' or (cfg.precision == 'auto' and kind == 'cuda')
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=on)
 
-# %% ../nbs/04_train.ipynb #e69b51fe
+# %% ../nbs/04_train.ipynb #3ceea725
 def fit(
     model:nn.Module,  # trained in place, left in eval mode
     loss_of,          # step -> (scalar loss, dict of metrics)
@@ -181,6 +185,7 @@ def fit(
     log:RunLog,       # gets a line every `log_every` steps
     progress:bool=True, # show a bar
     extra=lambda: {}, # more metrics, computed for each line
+    after=lambda step: None, # called after each step of the optimiser
 ):
     "Run one stage; FloatingPointError when the loss is no number any more."
     device = next(model.parameters()).device
@@ -194,6 +199,7 @@ def fit(
         opt.zero_grad(); loss.backward()
         norm = nn.utils.clip_grad_norm_(params, cfg.clip)
         opt.step()
+        after(step)
         if average: torch._foreach_lerp_(average, [p.detach() for p in params], 1-min(cfg.ema, (1+step)/(10+step)))
         if step % cfg.log_every == 0 or step == cfg.steps-1:
             if not loss.isfinite(): raise FloatingPointError(f'the loss became {loss.item()} at step {step}; lower lr (now {cfg.lr}) or check the data')
@@ -207,7 +213,33 @@ def _bar(n, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(range(n))
 
-# %% ../nbs/04_train.ipynb #a2052c28
+# %% ../nbs/04_train.ipynb #5ae25b6b
+class TokenizerStage:
+    "What one step of stage one computes; `fit` calls its methods."
+    def __init__(self, tok, batch, train, adversary=None): # batch: step -> images (B, C, H, W)
+        self.tok, self.batch, self.train, self.revived, self.seen = tok, batch, train, 0, {}
+        self.gan = Adversary(adversary, tok.cfg.image_shape[0], train.steps, next(tok.parameters()).device) if adversary and adversary.weight else None
+
+    def loss(self, step):
+        self.image = self.batch(step)
+        self.recon, losses = self.tok(self.image)
+        loss, seen = losses['total'], {k: v.detach() for k, v in losses.items()}
+        if self.gan:
+            adversarial, more = self.gan.generator_loss(step, self.recon, losses['recon'], self.tok.decoder.to_pixels.weight)
+            loss, seen = loss + adversarial, {**seen, **more}
+        return loss, seen
+
+    def after(self, step):
+        t = self.train
+        if self.gan:
+            with autocast(t, self.image.device): self.seen = self.gan.update(step, self.image, self.recon.detach())
+        if t.revive_every and step % t.revive_every == 0 and 0 < step < t.revive_until*t.steps: self.revived += self.tok.revive(self.image, t.revive_patience)
+
+    def extra(self):
+        u, revived, self.revived = self.tok.quantizer.usage(reset=True), self.revived, 0
+        return dict(usage=u['share'], attainable=u['attainable'], perplexity=u['perplexity'], revived=revived, **self.seen)
+
+# %% ../nbs/04_train.ipynb #e7767155
 def train_tokenizer(
     notes,                       # a source of mars.data
     train:TrainConfig=None,      # settings; None is the tiny preset
@@ -217,29 +249,21 @@ def train_tokenizer(
     progress:bool=True,          # show a bar
     log:RunLog=None,             # None makes one in `out`
     cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the config's image
+    adversary:AdversaryConfig=None, # of the PatchGAN; None leaves it out
 )->Tokenizer: # trained, in eval mode
-    "Train the tokenizer (MARS, equation 1 without its adversarial term)."
+    "Train the tokenizer (MARS, equation 1)."
     train, cfg, device = train or TrainConfig.preset('tiny'), cfg or TokenizerConfig.preset('tiny'), pick_device(device)
     seed_all(train.seed)
     tok = Tokenizer(cfg).to(device)
     m = Mars(tok, None, cmx, spectrogram)
     images, order, own = Images(notes, m.cmx, m.spectrogram, device), Batches(notes, train.batch_size, train.seed), log is None
-    log = RunLog(out) if own else log
     if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
-
-    def loss_of(step):
-        losses = tok(images(order.at(step))[0])[1]
-        return losses['total'], {k: v.detach() for k, v in losses.items()}
-
-    def extra():
-        u = tok.quantizer.usage(reset=True)
-        return dict(usage=u['share'], perplexity=u['perplexity'])
-
-    try: fit(tok, loss_of, train, log, progress, extra)
+    stage, log = TokenizerStage(tok, lambda step: images(order.at(step))[0], train, adversary), RunLog(out) if own else log
+    try: fit(tok, stage.loss, train, log, progress, stage.extra, stage.after)
     finally:
         if own: log.close()
     if out is not None:
-        m.info = dict(train_tokenizer=asdict(train), notes=len(notes))
+        m.info = dict(train_tokenizer=asdict(train), adversary=asdict(adversary) if adversary else None, notes=len(notes))
         m.save_pretrained(out)
     return tok
 

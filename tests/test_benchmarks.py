@@ -1,0 +1,91 @@
+"""The benchmarks at miniature size: that they run, and that what they print can be true. Never how fast."""
+import contextlib, functools, io, json, sys
+from pathlib import Path
+import pytest, torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+@pytest.fixture(scope='module')
+def bench():
+    "benchmarks/tokenizer.py, in miniature and on one preset"
+    with pytest.MonkeyPatch.context() as m:
+        m.syspath_prepend(str(ROOT/'benchmarks'))
+        for name in ('common', 'tokenizer'): m.delitem(sys.modules, name, raising=False)
+        import tokenizer
+        yield lambda *args: tokenizer.main(['--quick', '--presets', 'tiny', '--device', 'cpu', '--batch', '8', '--repeats', '1', *map(str, args)])
+        for name in ('common', 'tokenizer'): del sys.modules[name]
+    torch.compiler.reset()
+
+@pytest.fixture(scope='module')
+def run(bench, tmp_path_factory):
+    "All parts: (what main returned, what it printed, what it wrote)"
+    out, printed = tmp_path_factory.mktemp('bench')/'bench.json', io.StringIO()
+    with pytest.MonkeyPatch.context() as m, contextlib.redirect_stdout(printed):
+        m.setattr(torch, 'compile', functools.partial(torch.compile, backend='aot_eager')) # traces the model, and needs no C++ compiler
+        result = bench('--out', out)
+    return result, printed.getvalue(), json.loads(out.read_text())
+
+def test_tables_and_file(run):
+    result, printed, written = run
+    assert written == result and set(result) == {'about', 'presets', 'folds', 'lookup'}
+    assert all(f'\n{title}' in printed for title in ('Device', 'Passes', 'Forward and backward in fp32', 'Nearest code'))
+    about = result['about']
+    assert set(about['peak']) == {'fp32', 'bf16'} and min(about['peak'].values()) > 0 and about['threads'] >= 1 and about['memory_gib'] > 0.1
+
+def test_passes(run):
+    rows = {(r['pass'], r['variant']): r for r in run[0]['presets']}
+    assert set(rows) == {(p, f'{how} {dtype}') for p in ('encode', 'decode', 'train') for how in ('eager', 'compiled') for dtype in ('fp32', 'bf16')}
+    assert not any('error' in r for r in rows.values())
+    for r in rows.values(): assert r['batch'] == 8 and r['notes/s'] == pytest.approx(8000/r['ms']) and min(r['GFLOP/s'], r['MFU %'], r['MiB']) > 0
+    plain = {p: rows[p, 'eager fp32'] for p in ('encode', 'decode', 'train')}
+    assert all(r['speed x'] == r['memory x'] == 1 for r in plain.values())
+    assert plain['train']['MiB'] > 2*plain['encode']['MiB'] # gradients, optimizer state and what is kept for the backward pass
+    work = {p: r['GFLOP/s']*r['ms'] for p, r in plain.items()}
+    assert 2 < work['train']/(work['encode'] + work['decode']) < 4 # a backward pass is about twice its forward pass
+
+def test_larger_patches_cost_what_cmx_costs(run):
+    rows = run[0]['folds']
+    assert [(r['factor'], r['patches']) for r in rows] == [(1, 32), (2, 16), (4, 8), (8, 4)]
+    for r in rows:
+        assert r['cmx: parameters'] == r['patch: parameters'] and min(r['cmx: ms'], r['patch: ms']) > 0
+        assert r['cmx: memory x'] == pytest.approx(r['patch: memory x'], rel=0.1)
+    memory = [r['cmx: memory x'] for r in rows]
+    assert memory[0] == 1 and memory == sorted(memory, reverse=True)
+
+def test_lookups_agree(run):
+    rows = {r['lookup']: r for r in run[0]['lookup']}
+    assert {(r['rows'], r['codes']) for r in rows.values()} == {(8*30, 16384)} and min(r['agree %'] for r in rows.values()) > 99
+    assert rows['blocks of 2^18']['MiB'] < rows['all similarities']['MiB']/2
+
+def test_a_failing_compile_is_a_row(bench, monkeypatch):
+    class Broken(torch.nn.Module):
+        def forward(self, *args): raise RuntimeError('no compiler here\nand a long story')
+    monkeypatch.setattr(torch, 'compile', lambda module, **kwargs: Broken())
+    rows = bench('--parts', 'presets')['presets']
+    assert {r['variant'] for r in rows if 'error' in r} == {'compiled fp32', 'compiled bf16'}
+    assert {r['error'] for r in rows if 'error' in r} == {'RuntimeError: no compiler here'}
+    assert all(r['ms'] > 0 for r in rows if r['variant'].startswith('eager'))
+
+def test_half_the_batch_when_memory_ends(bench):
+    from common import halving
+    asked = []
+    def measure(batch):
+        asked.append(batch)
+        if batch > 3: raise torch.OutOfMemoryError('CUDA out of memory')
+        return batch
+    assert halving(measure, 16) == 2 and asked == [16, 8, 4, 2]
+    with pytest.raises(torch.OutOfMemoryError): halving(lambda batch: measure(9), 1)
+
+def test_peak_bytes_is_the_peak(bench):
+    from common import peak_bytes
+    def fn():
+        a = torch.zeros(2**18) # 1 MiB
+        b = a + 1
+        del a
+        return b + 1
+    assert peak_bytes(fn, torch.device('cpu')) == pytest.approx(2*2**20, rel=1e-4) # beside them the scalar 1
+
+@pytest.mark.parametrize('args, message', [(['--repeats', '0'], 'at least 1'), (['--out', 'nowhere/x.json'], 'does not exist')])
+def test_bad_input(bench, capsys, args, message):
+    with pytest.raises(SystemExit) as stop: bench('--parts', 'peak', *args)
+    assert stop.value.code == 2 and message in capsys.readouterr().err

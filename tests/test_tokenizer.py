@@ -1,0 +1,134 @@
+"""The quantizer and the tokenizer, beyond what their notebooks test."""
+import pytest, torch
+from torch import nn
+from mars.cmx import CMX
+from mars.data import AdditiveNotes
+from mars.pipeline import Mars, load_weights, save_weights
+from mars.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
+from mars.stft import LogSpectrogram
+from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig, make_quantizer, patchify, unpatchify
+from mars.train import Images, RunLog, TrainConfig, train_tokenizer
+
+MINI = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), quantizer_dropout=0.)
+
+def mini(**kw):
+    torch.manual_seed(0)
+    return Tokenizer(TokenizerConfig.preset('tiny', **{**MINI, **kw}))
+
+@pytest.mark.parametrize('kw', [dict(), dict(branches=2), dict(branches=3, lookup='euclidean'), dict(image_shape=(8, 16, 32), patch=(4, 8)), dict(image_shape=(1, 48, 24), patch=(6, 4), local=False),
+                                dict(scales=((1, 1), (3, 2), (5, 7)), branches=2)], ids=str)
+def test_decode_of_encode_is_forward(kw):
+    tok = mini(**kw).eval()
+    image = torch.rand(3, *tok.cfg.image_shape)*2 - 1
+    with torch.no_grad(): recon, losses = tok(image)
+    tokens = tok.encode(image)
+    torch.testing.assert_close(tok.decode(tokens), recon.clamp(-1, 1), atol=1e-4, rtol=0)
+    assert sum(t[0].numel() for t in tokens) == tok.cfg.n_tokens and losses['total'].isfinite()
+
+@pytest.mark.parametrize('branches', [1, 2])
+def test_one_straight_through_step(branches):
+    q = make_quantizer(TokenizerConfig.preset('tiny', branches=branches, **MINI))
+    f = torch.randn(2, q.channels, 4, 4, requires_grad=True)
+    w = torch.randn_like(f)
+    out, losses, _ = q(f)
+    grads = torch.autograd.grad((out*w).sum(), [f, *q.parameters()], allow_unused=True)
+    torch.testing.assert_close(grads[0], w)
+    assert all(g is None for g in grads[1:])  # the reconstruction teaches the encoder only
+    assert all(g is not None for g in torch.autograd.grad(losses['vq'], [p for n, p in q.named_parameters() if 'codebook' in n]))
+
+def test_two_branches_have_two_codebooks():
+    tok = mini(branches=2).train()
+    assert isinstance(tok.quantizer, ProductQuantizer) and tok.encoder.positions.level.shape[0] == 3
+    before = [p.codebook.detach().clone() for p in tok.quantizer.parts]
+    opt, image = torch.optim.AdamW(tok.parameters(), 1e-3), torch.rand(8, 2, 32, 32)
+    tok(image)[1]['total'].backward(); opt.step()
+    assert all((p.codebook != b).any() for p, b in zip(tok.quantizer.parts, before))
+    usage = tok.quantizer.usage()
+    assert usage['share'].shape == (4,) and (usage['share'] <= usage['attainable'] + 1e-6).all()
+
+def test_lookup_in_blocks_is_exact():
+    x, E = torch.randn(700, 8), torch.randn(300, 8)
+    for lookup in ('cosine', 'euclidean'):
+        assert all(torch.equal(nearest_code(x, E, lookup, block=b), nearest_code(x, E, lookup)) for b in (1, 300, 7777))
+
+def test_unused_codes_come_back():
+    "Euclidean lookup loses codes in training; the same training with revivals does not, and ends with a smaller error."
+    g = torch.Generator().manual_seed(1)
+    image = nn.functional.interpolate(torch.randn(32, 2, 2, 2, generator=g), size=32, mode='bicubic').clamp(-1, 1)
+    def train(revive):
+        tok = mini(lookup='euclidean').warm_start(image).train()
+        opt, revived = torch.optim.AdamW(tok.parameters(), 5e-3), 0
+        for step in range(120):
+            loss = tok(image)[1]['total']
+            opt.zero_grad(); loss.backward(); opt.step()
+            if revive and step % 20 == 10: revived += tok.revive(image, patience=10)
+        tok.eval()
+        return code_usage(tok.encode(image), 256)['total'].item(), tok(image)[1]['recon'].item(), revived
+    (few, worse, none), (many, better, revived) = train(False), train(True)
+    assert none == 0 and revived > 50
+    assert few < 0.5 and many > 1.5*few and better < 0.9*worse, (few, worse, many, better)
+
+def test_revive_leaves_living_codes_alone():
+    q = MultiScaleQuantizer(((1, 1), (2, 2)), 64, 4).train()
+    f = torch.randn(4, 4, 2, 2)
+    for _ in range(5): q(f)
+    alive, before = (q.idle < 5), q.codebook.detach().clone()
+    n = q.revive(f, patience=5)
+    changed = (q.codebook != before).any(-1)
+    assert n == changed.sum() and not (changed & alive).any() and n <= 4*5  # at most one code for each vector of the batch
+    assert q.revive(f, patience=6) == 0
+
+def test_revived_codes_take_part_in_the_next_pass():
+    torch.manual_seed(0)
+    q = MultiScaleQuantizer(((1, 1), (4, 4)), 32, 8).train()
+    q.codebook.data[1:] = 100*q.codebook.data[:1]  # 31 copies of one direction
+    f = torch.randn(16, 8, 4, 4)
+    for _ in range(3): tokens = q(f)[2]
+    assert len(torch.cat([t.flatten() for t in tokens]).unique()) <= 2
+    assert q.revive(f, patience=3) >= 30
+    assert len(torch.cat([t.flatten() for t in q(f)[2]]).unique()) > 20
+
+def test_patches_of_any_shape_come_back():
+    x = torch.randn(2, 3, 12, 20)
+    assert torch.equal(unpatchify(patchify(x, (4, 5)), (3, 12, 20), (4, 5)), x)
+
+@pytest.mark.parametrize('kw, words', [
+    (dict(branches=0), 'branches is 0; it must be at least 1'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "use 'cosine' or 'euclidean'"),
+    (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim is 0')])
+def test_config_refuses(kw, words):
+    with pytest.raises(ValueError) as e: TokenizerConfig.preset('tiny', **{**MINI, **kw})
+    assert words in str(e.value) and '\n' not in str(e.value)
+
+@pytest.mark.parametrize('branches', [1, 2])
+@pytest.mark.parametrize('break_it, words', [
+    (lambda t, x: t.encode(x[:, :1]), 'takes images (B, 2, 32, 32)'), (lambda t, x: t.encode(x[..., :16]), 'takes images'), (lambda t, x: t(x[0]), 'takes images'),
+    (lambda t, x: t.encode(x*float('nan')), 'NaN or infinite'), (lambda t, x: t.encode(x/0), 'NaN or infinite'),
+    (lambda t, x: t.decode([v + 256 for v in t.encode(x)]), 'must be int64 in 0..255'), (lambda t, x: t.decode([v - 256 for v in t.encode(x)]), 'must be int64 in 0..255'),
+    (lambda t, x: t.decode([v.float() for v in t.encode(x)]), 'must be int64'), (lambda t, x: t.decode(t.encode(x)[::-1]), 'token map 0 has shape'),
+    (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'),
+    (lambda t, x: t.decode(t.encode(x)*2), '8 token maps'), (lambda t, x: t.decode(t.encode(x), 9), 'n_scales is 9')])
+def test_bad_input_gets_one_sentence(branches, break_it, words):
+    tok = mini(branches=branches).eval()
+    with pytest.raises(ValueError) as e: break_it(tok, torch.rand(2, 2, 32, 32))
+    assert words in str(e.value) and '\n' not in str(e.value)
+
+def test_weights_of_another_config_are_refused(tmp_path):
+    save_weights(mini(), tmp_path/'a.safetensors')
+    for other in (dict(codebook_size=128), dict(branches=2), dict(width=32), dict(patch=4), dict(encoder_depth=1)):
+        with pytest.raises(ValueError, match='does not fit its config.json'): load_weights(mini(**other), tmp_path/'a.safetensors')
+    a, b = mini().eval(), load_weights(mini().apply(lambda m: None), tmp_path/'a.safetensors').eval()
+    x = torch.rand(2, 2, 32, 32)
+    assert all(torch.equal(s, t) for s, t in zip(a.encode(x), b.encode(x)))
+
+def test_beats_the_class_mean_on_unseen_instruments():
+    "A minute of training on some instruments, then others: the issue's least demand on learning."
+    notes = AdditiveNotes(None, range(48, 72, 4), (100,))
+    train, _, test = notes.split_by_instrument(valid=0., test=0.34, seed=0)
+    assert not set(train.instruments) & set(test.instruments)
+    ls, cmx = LogSpectrogram(), CMX.fit()
+    tok = train_tokenizer(train, TrainConfig.preset('tiny', steps=150), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
+    (seen, known), (unseen, asked) = (Images(n, cmx, ls, keep=0)(range(len(n))) for n in (train, test))
+    left = lambda guess: ((guess - unseen).pow(2).mean()/unseen.var()).item()
+    mean_of = lambda key: torch.stack([seen[known[key] == v].mean(0) for v in asked[key]])
+    means = [left(mean_of(key)) for key in ('pitch', 'family')]
+    assert left(tok.decode(tok.encode(unseen))) < 0.8*min(means), means
