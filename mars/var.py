@@ -7,15 +7,15 @@ __all__ = ['ONEDNN', 'VARConfig', 'scale_of', 'scale_mask', 'linear', 'KVCache',
            'LabelEmbedding', 'drop_labels', 'VAR', 'descending', 'sample', 'note_uniforms', 'scale_settings',
            'check_seed', 'Passes']
 
-# %% ../nbs/03_var.ipynb #a9387d51
+# %% ../nbs/03_var.ipynb #f7a39571
 import math, numbers, platform, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, asdict
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
-from .quantizer import MultiScaleQuantizer, freeze
-from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path
+from .quantizer import freeze
+from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path, make_quantizer
 
 # %% ../nbs/03_var.ipynb #1c4e556d
 @dataclass(frozen=True)
@@ -260,10 +260,7 @@ def drop_labels(
     gone = torch.rand(first.shape, device=first.device) < p_all
     return {k: v.masked_fill(gone | (torch.rand(v.shape, device=v.device) < p_each), -1) for k, v in labels.items()}
 
-# %% ../nbs/03_var.ipynb #8c1ae854
-def _quantizer(t): return MultiScaleQuantizer(t.scales, t.codebook_size, t.code_dim, t.n_phi, t.phi_ratio, t.beta, t.lookup)
-
-# %% ../nbs/03_var.ipynb #490881ca
+# %% ../nbs/03_var.ipynb #d974ef77
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
     def __init__(self,
@@ -274,7 +271,7 @@ class VAR(nn.Module):
         self.cfg, self.tok_cfg = cfg, tok_cfg
         t, w, std = tok_cfg, cfg.width, math.sqrt(1/(3*cfg.width))
         self.lengths = [h*w_ for h, w_ in t.scales]
-        self.branches, self.quantizer = getattr(t, 'branches', 1), freeze(_quantizer(t)) # a token map of P branches is (B, h*w, P)
+        self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
         self.labels = LabelEmbedding(cfg.labels, w)
         self.word_embed, self.head = nn.Linear(self.branches*t.code_dim, w), nn.Linear(w, self.branches*t.codebook_size)

@@ -126,6 +126,16 @@ def test_preview_ends_with_the_note(m):
     assert all(not torch.equal(a[0], b[0]) for a, b in zip(seen, seen[1:]))
     assert torch.equal(seen[1][0], m.spec(m.var.generate(dict(pitch=[60, 61]), **{k: v for k, v in kw.items() if k != 'pitch'}), 2))
 
+def test_two_branches(tmp_path, waves):
+    torch.manual_seed(0)
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), branches=2)
+    tok = Tokenizer(cfg)
+    m = Mars(tok, VAR(VARConfig.preset('tiny'), cfg).bind(tok), spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32))
+    assert wide(m, 3, pitch=60, seed=0, cfg_scale=1.).isfinite().all() and m.reconstruct(waves, n_iter=1).shape == waves.shape
+    m.save_pretrained(tmp_path)
+    assert torch.equal(wide(Mars.from_pretrained(tmp_path), 2, seed=0), wide(m, 2, seed=0))
+    assert wide(m.half(), 2, seed=0).isfinite().all()
+
 # --- precision and devices
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

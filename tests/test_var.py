@@ -1,6 +1,5 @@
 """The next-scale transformer: what it promises about order, cache, guidance, labels, seeds and precision, at unit-test size."""
 import copy, json, math, pickle, subprocess, sys
-from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 import mars.var
-from mars.quantizer import MultiScaleQuantizer
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import (VAR, VARConfig, LabelEmbedding, Passes, Trunk, descending, drop_labels, linear, note_uniforms, sample, scale_mask,
                       scale_of, scale_settings)
@@ -419,8 +417,7 @@ def test_untrained_loss_is_a_blind_guess_and_every_token_weighs_the_same():
 # --- sizes
 
 def millions(depth, V=16384, classes=12, scales=None, branches=1, **kw):
-    t = TokenizerConfig.preset('paper', codebook_size=V, **(dict(scales=scales) if scales else {}))
-    t = t if branches == 1 else Branched(**{**t.__dict__, 'branches': branches})
+    t = TokenizerConfig.preset('paper', codebook_size=V, branches=branches, **(dict(scales=scales) if scales else {}))
     with torch.device('meta'): m = VAR(VARConfig(depth=depth, **kw), t)
     return (sum(p.numel() for p in m.parameters()) - sum(p.numel() for p in m.labels.parameters()) + classes*m.cfg.width)/1e6
 
@@ -431,25 +428,12 @@ def test_parameter_counts(want, kw): assert millions(**kw) == pytest.approx(want
 
 # --- product quantization
 
-@dataclass(frozen=True)
-class Branched(TokenizerConfig):
-    branches:int = 1
-
-class TwoQuantizers(nn.Module):
-    "Stands for a product quantizer: one quantizer a branch, channels side by side."
-    def __init__(self, t):
-        super().__init__()
-        self.parts = nn.ModuleList(MultiScaleQuantizer(t.scales, t.codebook_size, t.code_dim, t.n_phi, t.phi_ratio, t.beta, t.lookup) for _ in range(t.branches))
-    def area(self, k, f): return self.parts[0].area(k, f)
-    def contribution(self, k, tokens): return torch.cat([q.contribution(k, t) for q, t in zip(self.parts, tokens.unbind(-1))], 1)
-    def next_inputs(self, tokens): return torch.cat([q.next_inputs([t[..., i] for t in tokens]) for i, q in enumerate(self.parts)], -1)
-
 @torch.no_grad()
-def test_branches(monkeypatch):
-    monkeypatch.setattr(mars.var, '_quantizer', TwoQuantizers)
-    monkeypatch.setattr(mars.var, 'check_tokens', lambda *a: None)
+def test_branches():
     torch.manual_seed(0)
-    var = VAR(VARConfig.preset('tiny', gamma_init=1.), Branched(**{**CFG.__dict__, 'branches': 2})).eval()
+    cfg = TokenizerConfig.preset('tiny', **SMALL, branches=2)
+    tok, var = Tokenizer(cfg).eval(), VAR(VARConfig.preset('tiny', gamma_init=1.), cfg).eval()
+    var.bind(tok)
     var.head.weight.mul_(50)
     tokens = var.generate(ALL, seed=0, cfg_scale=1.)
     assert [tuple(t.shape) for t in tokens] == [(3, n, 2) for n in var.lengths] and (flat(tokens)[..., 0] != flat(tokens)[..., 1]).any()
@@ -462,6 +446,8 @@ def test_branches(monkeypatch):
     want = sum(F.cross_entropy(logits[:, :, i].flatten(0, 1), flat(tokens)[..., i].flatten()) for i in range(2))/2
     torch.testing.assert_close(loss, want)
     assert per['loss'].shape == per['accuracy'].shape == (4,)
+    assert [tok.decode(part).shape for part in var.stream(ALL, seed=0)] == [(3, *cfg.image_shape)]*4
+    with pytest.raises(ValueError, match='token map 0'): var([t[..., 0] for t in tokens])
 
 # --- bad input: one sentence each
 
