@@ -68,7 +68,7 @@ def scale_mask(
     level = scale_of(lengths)
     return level[:, None] >= level[None, :]
 
-# %% ../nbs/03_var.ipynb #24ccc398
+# %% ../nbs/03_var.ipynb #60c44d00
 ONEDNN = platform.machine() in ('x86_64', 'AMD64') and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, '_linear_pointwise')
 
 def linear(
@@ -78,7 +78,7 @@ def linear(
     gelu:bool=False,        # apply the tanh approximation of GELU
 )->torch.Tensor: # (..., o)
     "Multiply by a weight matrix, as `F.linear`; by oneDNN on a CPU when no gradient is wanted."
-    if ONEDNN and not torch.is_grad_enabled() and x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu'):
+    if ONEDNN and x.numel()*len(weight) >= 2**20 and not torch.is_grad_enabled() and x.device.type == 'cpu' and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu'):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *(('gelu', [], 'tanh') if gelu else ('none', [], '')))
     x = F.linear(x, weight, bias)
     return F.gelu(x, approximate='tanh') if gelu else x
@@ -335,7 +335,7 @@ def _loss(self:VAR,
 
 VAR.loss = _loss
 
-# %% ../nbs/03_var.ipynb #62edb76a
+# %% ../nbs/03_var.ipynb #f775e6b6
 def descending(x, k):
     "The k greatest values of each row, greatest first."
     if x.device.type != 'cpu': return x.topk(k).values
@@ -351,7 +351,7 @@ def sample(
     "Draw codes by inverting the cumulative distribution; codes that tie with the last one kept are kept too."
     if temperature == 0: return logits.argmax(-1)
     logits = logits.detach().float()
-    logits = (logits - logits.amax(-1, keepdim=True))/temperature # a tiny temperature must not divide to inf - inf
+    if temperature != 1: logits = (logits - logits.amax(-1, keepdim=True))/temperature # a tiny temperature must not divide to inf - inf
     if top_k or (top_p and top_p < 1):
         best = descending(logits, top_k or logits.shape[-1])
         last = best[..., -1:]
@@ -466,18 +466,17 @@ class Passes:
             done.append(self.tokens[k].clone()) # the next replay writes over it
             yield [*done]
 
-# %% ../nbs/03_var.ipynb #f21f80c6
+# %% ../nbs/03_var.ipynb #88435b76
 @contextmanager
 def _passes(self:VAR, n, settings, graph):
     "Lend passes for so many notes and these settings, recorded ones if the last two kinds of call fit."
     if graph is None: graph = self.start.is_cuda
     if graph and not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
+    if not graph: yield Passes(self, n, settings); return
     key = n, settings, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))
-    made = graph and self._passes.pop(key, None) or Passes(self, n, settings)
-    if graph and not made.graphs: made.record()
+    made = self._passes.pop(key, None) or Passes(self, n, settings).record()
     try: yield made
-    finally:
-        if graph: self._passes = {**dict([*self._passes.items()][-1:]), key: made}
+    finally: self._passes = {**dict([*self._passes.items()][-1:]), key: made}
 
 VAR.passes = _passes
 

@@ -226,11 +226,11 @@ def test_descending_is_topk():
     assert torch.equal(descending(x, 13), x.topk(13).values)
 
 def test_linear():
-    x, w, b = torch.randn(3, 5, 16), torch.randn(8, 16), torch.randn(8)
+    x, w, b = torch.randn(3, 500, 64), torch.randn(80, 64), torch.randn(80)  # enough for oneDNN
     for bias in (b, None):
         want = F.linear(x, w, bias)
-        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias), want, atol=1e-5, rtol=1e-5)
-        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias, gelu=True), F.gelu(want, approximate='tanh'), atol=1e-5, rtol=1e-5)
+        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias), want, atol=1e-4, rtol=1e-5)
+        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias, gelu=True), F.gelu(want, approximate="tanh"), atol=1e-4, rtol=1e-5)
     assert linear(x, w.requires_grad_(), b).requires_grad
     with torch.no_grad(): assert linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
 
@@ -312,7 +312,7 @@ def test_recorded_passes_are_kept_and_lent_to_one_generation_at_a_time(monkeypat
     var, made = make(), []
     class OnGPU(torch.nn.Parameter): is_cuda = True
     var.start = OnGPU(var.start.data)
-    monkeypatch.setattr(Passes, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]))
+    monkeypatch.setattr(Passes, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]) or self)
     want = flat(var.generate(ALL, seed=1, graph=False))
     assert torch.equal(flat(var.generate(ALL, seed=1)), want) and len(made) == 1
     var.generate(ALL, seed=2)
