@@ -1,0 +1,222 @@
+"""How long a note takes, and what the same transformer takes when it is run in two plainer ways, in the same process.
+
+    python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--batches 1 4 16] [--depth 12] [--quick] [--json FILE]
+
+Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per second against the batch; the share of the
+roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the largest
+batch, both measured here, in the precision of the run); and the ratio to two baselines with the same weights: one token a
+pass (T passes, cached, recorded like ours), and a plain next-scale loop (cache grown by concatenation, adaptive norms
+recomputed in every pass, always both batches, eager float32). Times are the least of several runs, what the machine does
+when left alone. Weights are random: time does not depend on them.
+"""
+import argparse, copy, json, math, os, platform, statistics, time
+import torch
+import torch.nn.functional as F
+from mars.pipeline import Mars, pick_device, pick_dtype
+from mars.stft import LogSpectrogram
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.var import VAR, Passes, VARConfig, linear, note_uniforms, sample, scale_settings
+
+FILTERS = dict(tiny=dict(top_p=.96), small=dict(top_k=600, top_p=.96), paper=dict(top_k=900, top_p=.96))
+
+# ---- the clock and the machine
+
+def sync():
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+
+def seconds(f, repeats):
+    "Median and least seconds of several runs after a first one."
+    f(); times = []
+    for _ in range(repeats):
+        sync(); start = time.perf_counter()
+        f()
+        sync(); times.append(time.perf_counter() - start)
+    return dict(median=statistics.median(times), least=min(times))
+
+def versus(f, g, repeats):
+    "Seconds of both, run in turns, so that a machine that slows down slows both."
+    f(); g(); times = [], []
+    for _ in range(repeats):
+        for run, kept in zip((f, g), times): kept.append(seconds(run, 1)['median'])
+    return [dict(median=statistics.median(t), least=min(t)) for t in times]
+
+def machine(device, dtype, quick):
+    "Matrix peak in FLOP/s and memory bandwidth in bytes/s, measured."
+    n = 256 if quick else 2048 if device.type == 'cpu' else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    x = torch.ones((2**20 if quick else 2**26 if device.type == 'cpu' else 2**30), device=device)
+    read = lambda: x.view(-1, 2**16).sum(-1)
+    return dict(flops=2*n**3/seconds(lambda: linear(a, b), 10)['least'], bandwidth=4*x.numel()/seconds(read, 10)['least'])
+
+# ---- baseline 1: one token a pass
+
+class Flat(Passes):
+    "The same trunk, cache, guidance and sampling in flat next-token order: T passes of one token."
+    def __init__(self, var, n, setting): super().__init__(var, n, (setting,)*sum(var.lengths))
+
+    def step(self, t):
+        v, n, (s, *knobs) = self.var, self.n, self.settings[t]
+        if t == 0:
+            cond = v.labels(self.ids)
+            if self.guided: cond = torch.cat([cond, v.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})])
+            self.x, self.mods, self.places, self.tokens = cond[:, None] + v.start[:, :1], v.trunk.modulation(cond), v.places(), []
+        self.cache.length = t
+        h = v.trunk(self.x + self.places[:, t:t+1], self.mods, cache=self.cache).float()
+        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
+        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.u[:, t:t+1], *knobs))
+        self.x = v.embed(v.quantizer.codebook[self.tokens[t]])
+        if self.guided: self.x = torch.cat([self.x, self.x])
+
+    def run(self, labels, u):
+        for name, i in labels.items(): self.ids[name].copy_(i)
+        self.u.copy_(u)
+        for t in range(len(self.settings)): self.graphs[t].replay() if self.graphs else self.step(t)
+        return torch.cat(self.tokens, 1)
+
+# ---- baseline 2: a plain next-scale loop
+
+def plain_attention(att, x, past):
+    "Attention whose cache is a pair of tensors that grow."
+    bias = torch.cat([att.q_bias, torch.zeros_like(att.q_bias), att.v_bias])
+    q, k, v = F.linear(x, att.qkv.weight, bias).unflatten(-1, (3, att.heads, -1)).permute(2, 0, 3, 1, 4)
+    if att.qk_norm: q, k = F.normalize(q, dim=-1)*att.log_scale.clamp(max=math.log(100.)).exp(), F.normalize(k, dim=-1)
+    if past: k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
+    y = F.scaled_dot_product_attention(q, k, v, scale=1. if att.qk_norm else None)
+    return att.proj(y.transpose(1, 2).flatten(2)), (k, v)
+
+def plain_pass(trunk, x, cond, past):
+    "The trunk with everything computed anew but keys and values."
+    c = F.silu(cond)
+    for i, b in enumerate(trunk.blocks):
+        mod = (trunk.ada if trunk.shared else b.ada)(c).view(len(c), 1, 6, -1)
+        if trunk.shared: mod = mod + b.offset.transpose(0, 1)
+        g1, g2, s1, s2, b1, b2 = mod.unbind(2)
+        y, past[i] = plain_attention(b.attention, b.norm(x)*(1+s1) + b1, past[i])
+        x = x + g1*y
+        x = x + g2*b.mlp(b.norm(x)*(1+s2) + b2)
+    s, b = trunk.head_ada(c).view(len(c), 1, 2, -1).unbind(2)
+    return trunk.norm(x)*(1+s) + b
+
+def plain_filter(logits, top_k, top_p):
+    "Mask what top_k and top_p leave out, by a full sort."
+    if top_k: logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
+    if top_p and top_p < 1:
+        down, order = logits.sort(dim=-1, descending=True)
+        p = down.softmax(-1)
+        logits = logits.masked_fill(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) - p >= top_p), -math.inf)
+    return logits
+
+@torch.no_grad()
+def plain_generate(v, labels, n, cfg_scale=0., temperature=1., top_k=0, top_p=0.):
+    "Next-scale generation without any of what mars.var adds to it."
+    null = v.labels.check({}, n, v.start.device)
+    cond = torch.cat([v.labels(v.labels.check(labels, n, v.start.device)), v.labels(null)])
+    x, past, total, tokens, K = cond[:, None] + v.start, [None]*len(v.trunk.blocks), 0, [], len(v.lengths)
+    for k in range(K):
+        x = x + (v.position + v.level[v.scale_of])[:, sum(v.lengths[:k]):sum(v.lengths[:k+1])]
+        logits, s = v.head(plain_pass(v.trunk, x, cond, past)), cfg_scale*k/max(1, K-1)
+        logits = (1+s)*logits[:n] - s*logits[n:]
+        if temperature == 0: tokens.append(logits.argmax(-1))
+        else: tokens.append(torch.multinomial(plain_filter(logits/temperature, top_k, top_p).softmax(-1).flatten(0, 1), 1).view(n, -1))
+        if k+1 < K:
+            total = total + v.quantizer.contribution(k, tokens[k])
+            x = v.word_embed(v.quantizer.area(k+1, total)).repeat(2, 1, 1)
+    return tokens
+
+# ---- what a note costs
+
+def costs(v, guided):
+    "Weights that a pass must read, those read once a note, and FLOPs of a note."
+    c, V, T, rows = v.cfg, v.tok_cfg.codebook_size, sum(v.lengths), 1 + guided
+    block, once = int((4 + 2*c.mlp_ratio)*c.width**2), (6*(1 if c.shared_adaln else c.depth) + 2)*c.width**2
+    attention = sum(n*sum(v.lengths[:k+1]) for k, n in enumerate(v.lengths))*4*c.width*c.depth
+    return dict(each_pass=c.depth*block + V*c.width, once=once, flops=rows*(2*T*c.depth*block + attention + 2*once) + 2*T*V*c.width)
+
+# ---- the run
+
+def build(preset, device, dtype, depth, quick):
+    tok_cfg = TokenizerConfig.preset(preset, **(dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)) if quick else {}))
+    torch.manual_seed(0)
+    tok = Tokenizer(tok_cfg)
+    var = VAR(VARConfig.preset(preset, gamma_init=1., **(dict(depth=depth, width=0, heads=0) if depth else {})), tok_cfg).bind(tok)
+    return Mars(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32) if quick else None).to(device, dtype)
+
+@torch.no_grad()
+def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg_scale=1.5, depth=None, repeats=5, quick=False, flat=True, filtered=False):
+    device, dtype = pick_device(device), pick_dtype(dtype)
+    if quick: preset, batches, repeats = 'tiny', (1, 2), 1
+    m = build(preset, device, dtype, depth, quick)
+    v, ask, filters = m.var, dict(pitch=60, family=3), FILTERS[preset] if filtered else {}
+    K, T, limit, size = len(v.lengths), sum(v.lengths), machine(device, dtype, quick), dtype.itemsize
+    out = dict(preset=preset, filters=filters, depth=v.cfg.depth, passes=K, tokens=T, parameters=sum(p.numel() for p in v.parameters()), device=torch.cuda.get_device_name() if device.type == 'cuda' else platform.machine(),
+               threads=torch.get_num_threads(), cores=os.cpu_count(), dtype=str(dtype).removeprefix('torch.'), torch=torch.__version__, matmul_gflops=limit['flops']/1e9, bandwidth_gb=limit['bandwidth']/1e9)
+    for guided, s in (('plain', 0.), ('guided', cfg_scale)):
+        make = lambda n: v.generate(ask, n, seed=0, cfg_scale=s, **filters)
+        tokens = make(1)
+        spec = m.spec(tokens)
+        stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.spec(tokens), repeats), phase=seconds(lambda: m.wave(spec), repeats))
+        row = dict(stages=stages, note=sum(t['least'] for t in stages.values()))
+        row['real_time'] = m.spectrogram.n_samples/m.spectrogram.sample_rate/row['note']
+        row['batches'] = {}
+        for n in batches:
+            many = make(n)
+            specs = m.spec(many)
+            t = {**{name: seconds(f, max(1, repeats//2))['least'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.spec(many), phase=lambda: m.wave(specs)).items()}}
+            row['batches'][n] = dict(tokens=n/t['tokens'], notes=n/sum(t.values()))
+        c = costs(v, bool(s))
+        row['roofline'] = dict(bandwidth=size*(K*c['each_pass'] + c['once'])/limit['bandwidth']/stages['tokens']['least'], gflop=c['flops']/1e9,
+                               flops=max(b['tokens'] for b in row['batches'].values())*c['flops']/limit['flops'])
+        out[guided] = row
+    compare(out, m, ask, cfg_scale, filters, repeats, flat)
+    return out
+
+def compare(out, m, ask, cfg_scale, filters, repeats, flat):
+    "Add the two baselines at batch 1, with and without guidance; the plain loop is float32 whatever the precision of the run."
+    v, T = m.var, sum(m.var.lengths)
+    labels, u = v.labels.check(ask, 1, v.start.device), note_uniforms(0, 0, 1, T).to(v.start.device)
+    sides = dict(plain=0., guided=cfg_scale)
+    ours = lambda s: lambda: v.generate(ask, 1, seed=0, cfg_scale=s, **filters)
+    def add(guided, name, theirs, s, repeats):
+        mine, other = versus(ours(s), theirs, repeats)
+        out[guided][name] = dict(ours=mine, theirs=other, ratio=other['least']/mine['least'])
+    for guided, s in sides.items():
+        if not flat: break
+        passes = Flat(v, 1, scale_settings(1, v.tok_cfg.codebook_size, s, **filters)[0])
+        if v.start.is_cuda: passes.record()
+        add(guided, 'flat', lambda: passes.run(labels, u), s, max(1, repeats//2))
+    plain = copy.deepcopy(v).float()
+    greedy = plain_generate(plain, ask, 1, cfg_scale, temperature=0)
+    out['plain_agrees'] = (torch.cat(greedy, 1) == torch.cat(plain.generate(ask, 1, cfg_scale=cfg_scale, temperature=0), 1)).float().mean().item()
+    for guided, s in sides.items(): add(guided, 'loop', lambda: plain_generate(plain, ask, 1, s, **filters), s, repeats)
+
+def report(out):
+    ms = lambda t: f'{1e3*t["least"]:8.1f} ms'
+    print(f'{out["preset"]}, depth {out["depth"]}, {out["parameters"]/1e6:.1f} M parameters, {out["passes"]} passes for {out["tokens"]} tokens; {out["device"]}, {out["threads"]} of {out["cores"]} cores, '
+          f'{out["dtype"]}, torch {out["torch"]}; measured here: {out["matmul_gflops"]:.0f} GFLOP/s, {out["bandwidth_gb"]:.1f} GB/s; {out["filters"] or "no filters"}')
+    for g in ('plain', 'guided'):
+        r = out[g]
+        print(f'\n{"without" if g == "plain" else "with"} guidance: a note in {r["note"]:.3f} s, {r["real_time"]:.0f}x real time')
+        for name, t in r['stages'].items(): print(f'  {name:8}{ms(t)} (median {1e3*t["median"]:.1f})')
+        for n, b in r['batches'].items(): print(f'  batch {n:4}: {b["tokens"]:8.1f} notes/s as tokens, {b["notes"]:8.1f} as sound')
+        print(f'  roofline: {r["roofline"]["bandwidth"]:.0%} of the bandwidth at batch 1, {r["roofline"]["flops"]:.0%} of the matrix peak at the best batch ({r["roofline"]["gflop"]:.1f} GFLOP a note)')
+        for name, title in (('flat', 'one token a pass'), ('loop', 'plain next-scale loop')):
+            if name in r: print(f'  {title:22}{ms(r[name]["theirs"])} against {ms(r[name]["ours"])}: {r[name]["ratio"]:.2f}x' + (f' (passes: {out["tokens"]/out["passes"]:.1f}x)' if name == 'flat' else ''))
+    print(f'\nthe plain loop writes {out["plain_agrees"]:.1%} of the same tokens at temperature 0')
+
+if __name__ == '__main__':
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--preset', default='small', choices=['tiny', 'small', 'paper'])
+    ap.add_argument('--device', default=None, help='default: the GPU if there is one')
+    ap.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'])
+    ap.add_argument('--batches', type=int, nargs='+', default=[1, 4, 16])
+    ap.add_argument('--cfg-scale', type=float, default=1.5)
+    ap.add_argument('--depth', type=int, help="the transformer's depth in place of the preset's")
+    ap.add_argument('--repeats', type=int, default=5)
+    ap.add_argument('--no-flat', action='store_true', help='leave the next-token baseline out')
+    ap.add_argument('--filter', action='store_true', help="sample with top_k and top_p (the preset's usual values) in place of the whole distribution")
+    ap.add_argument('--quick', action='store_true', help='miniature shapes, one repeat: does it run?')
+    ap.add_argument('--json', help='write the figures to this file')
+    a = ap.parse_args()
+    out = bench(a.preset, a.device, a.dtype, a.batches, a.cfg_scale, a.depth, a.repeats, a.quick, not a.no_flat, a.filter)
+    report(out)
+    if a.json: open(a.json, 'w').write(json.dumps(out, indent=1))
