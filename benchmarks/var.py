@@ -3,7 +3,7 @@
     python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--batches 1 4 16] [--depth 12] [--quick] [--json FILE]
 
 Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per second against the batch; the share of the
-roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the largest
+roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the best
 batch, both measured here, in the precision of the run); and the ratio to two baselines with the same weights: one token a
 pass (T passes, cached, recorded like ours), and a plain next-scale loop (cache grown by concatenation, adaptive norms
 recomputed in every pass, always both batches, eager float32). Times are the least of several runs, what the machine does

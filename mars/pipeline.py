@@ -217,7 +217,7 @@ def _bar(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items)
 
-# %% ../nbs/03a_pipeline.ipynb #ef5b1c59
+# %% ../nbs/03a_pipeline.ipynb #5bbc1dc8
 def _wishes(self, n, asked):
     "Check labels given by name or number, and give back what else was asked."
     if self.var is None: raise ValueError('this model has no transformer and cannot generate; train one with `mars train var --out FOLDER`')
@@ -237,9 +237,13 @@ def _stream(self:Mars,
     labels, settings = _wishes(self, n, asked)
     n, seed = len(labels['pitch']), check_seed(seed)
     def make(first, size):
-        tokens = self.var.generate({k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **settings)
-        return self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=first)
-    yield from in_batches(make, n, batch_size, progress)
+        try:
+            tokens = self.var.generate({k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **settings)
+            return self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=first)
+        except torch.OutOfMemoryError:
+            self.var._passes.clear() # recorded passes hold the memory of the batch that did not fit
+            raise
+    return in_batches(make, n, batch_size, progress)
 
 def _generate(self:Mars,
     n:int=None,         # number of notes; None takes it from the labels, or 1
@@ -263,6 +267,9 @@ def _generate(self:Mars,
     return torch.cat([*self.stream(n, pitch=pitch, family=family, source=source, velocity=velocity, instrument=instrument, seed=seed, cfg_scale=cfg_scale, cfg_ramp=cfg_ramp,
         top_k=top_k, top_p=top_p, temperature=temperature, n_iter=n_iter, phase=phase, batch_size=batch_size, progress=progress)])
 
+Mars.stream, Mars.generate = _stream, _generate
+
+# %% ../nbs/03a_pipeline.ipynb #37c4d5ee
 def _preview(self:Mars,
     n:int=None,       # number of notes; None takes it from the labels, or 1
     *, seed:int=None, # None draws one
@@ -277,7 +284,7 @@ def _preview(self:Mars,
         spec = self.spec(tokens)
         yield spec, self.wave(spec, n_iter, seed, phase)
 
-Mars.stream, Mars.generate, Mars.preview = _stream, _generate, _preview
+Mars.preview = _preview
 
 # %% ../nbs/03a_pipeline.ipynb #05537fd6
 def _reconstruct(self:Mars,

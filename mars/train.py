@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Images', 'RunLog', 'read_log', 'plot_log', 'param_groups', 'autocast',
-           'fit', 'TokenizerStage', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'train_var']
+           'fit', 'TokenizerStage', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'instrument_ids',
+           'train_var']
 
 # %% ../nbs/04_train.ipynb #13e82926
 import json, math, random, time
@@ -295,7 +296,7 @@ def reconstruction_error(
     half_range_db = -10*math.log10(model.spectrogram.floor) # one unit of the spectrogram in dB
     return dict(mse=mse, mse_active=active, share=mse/(sums['xx']/sums['n'] - mean**2), db_active=math.sqrt(active)*half_range_db)
 
-# %% ../nbs/04_train.ipynb #31a4bee0
+# %% ../nbs/04_train.ipynb #a2d9c4b3
 @torch.no_grad()
 def tokenize(
     notes,              # a source of mars.data
@@ -309,6 +310,16 @@ def tokenize(
         parts.append((model.tokenizer.encode(image), labels))
     tokens, labels = zip(*parts)
     return [torch.cat(t) for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]) for k in labels[0]}
+
+# %% ../nbs/04_train.ipynb #2ba39844
+def instrument_ids(
+    notes,    # a source of mars.data
+    size:int, # of the model's table, `VARConfig.n_instruments`
+)->tuple: # (int64 (N,), names in order of their ids); ValueError if the table is too small
+    "Number the instruments of a set."
+    names = notes.instruments
+    if len(names) > size: raise ValueError(f'n_instruments is {size}, but the notes are of {len(names)} instruments; make it at least that')
+    return torch.tensor([names.index(i) for i in notes.labels['instrument']]), names
 
 def train_var(
     notes,                  # a source of mars.data
@@ -326,7 +337,10 @@ def train_var(
     train, cfg, device = train or TrainConfig.preset('tiny', 'var'), cfg or VARConfig.preset('tiny'), pick_device(device)
     seed_all(train.seed)
     m = Mars(tok.to(device), None, cmx, spectrogram)
-    tokens, labels = tokenize(notes, m)
+    (tokens, labels), info = tokenize(notes, m), dict(info or {})
+    if cfg.n_instruments:
+        ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
+        labels['instrument'] = ids.to(device)
     var, order, own = VAR(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     log = RunLog(out) if own else log
 
@@ -339,5 +353,5 @@ def train_var(
     finally:
         if own: log.close()
     if out is not None:
-        Mars(tok, var, m.cmx, m.spectrogram, {**(info or {}), 'train_var': asdict(train), 'notes': len(notes)}).save_pretrained(out)
+        Mars(tok, var, m.cmx, m.spectrogram, {**info, 'train_var': asdict(train), 'notes': len(notes)}).save_pretrained(out)
     return var

@@ -17,7 +17,7 @@ from torch import nn
 from .quantizer import freeze
 from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path, make_quantizer
 
-# %% ../nbs/03_var.ipynb #1c4e556d
+# %% ../nbs/03_var.ipynb #2255eca0
 @dataclass(frozen=True)
 class VARConfig:
     "The shape of a next-scale transformer. `preset` names the three sizes."
@@ -35,10 +35,13 @@ class VARConfig:
 
     def __post_init__(self):
         for name, low in dict(depth=1, width=0, heads=0, n_instruments=0).items():
-            if getattr(self, name) < low: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least {low}')
-        for name in ('drop_path', 'label_drop', 'label_drop_each'):
+            v = getattr(self, name)
+            if isinstance(v, bool) or not isinstance(v, int) or v < low: raise ValueError(f'{name} is {v!r}; it must be a whole number of at least {low}')
+        for name in ('label_drop', 'label_drop_each'):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
-        if not self.mlp_ratio > 0: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
+        if not 0 <= self.drop_path < 1: raise ValueError(f'drop_path is {self.drop_path}; it must lie in 0..1, without 1')
+        if not 0 < self.mlp_ratio < math.inf: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
+        if not math.isfinite(self.gamma_init): raise ValueError(f'gamma_init is {self.gamma_init}; it must be a number')
         width = self.width or 64*self.depth
         object.__setattr__(self, 'width', width)
         object.__setattr__(self, 'heads', self.heads or max(1, width//64))
@@ -124,7 +127,7 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1. if self.qk_norm else None)
         return linear(x.transpose(1, 2).flatten(2), self.proj.weight, self.proj.bias)
 
-# %% ../nbs/03_var.ipynb #e340d489
+# %% ../nbs/03_var.ipynb #11332f3b
 class AdaBlock(nn.Module):
     "Transformer block modulated by six vectors of the condition."
     def __init__(self, width, heads, mlp_ratio, qk_norm, p_drop, shared):
@@ -139,7 +142,7 @@ class AdaBlock(nn.Module):
     def forward(self, x, mod, mask=None, cache=None, block=0): # mod: (6, B, 1, w), the attention's constants
         (g1, g2, s1, s2, b1, b2), constants = mod # s1 and s2 with the 1 of 1+s already in
         up, _, down = self.mlp
-        add = lambda x, g, y: torch.addcmul(x, g, drop_path(y, self.p_drop, self.training))
+        add = lambda x, g, y: torch.addcmul(x, g, drop_path(y, self.p_drop, self.training and cache is None)) # a cache means generation
         x = add(x, g1, self.attention(torch.addcmul(b1, self.norm(x), s1), mask, cache, block, constants))
         return add(x, g2, linear(linear(torch.addcmul(b2, self.norm(x), s2), up.weight, up.bias, gelu=True), down.weight, down.bias))
 
@@ -208,7 +211,7 @@ class Trunk(nn.Module):
         "Make an empty cache for `batch` sequences of at most `length` tokens."
         return KVCache(len(self.blocks), batch, self.heads, length, self.width//self.heads, device, dtype)
 
-# %% ../nbs/03_var.ipynb #3dc070b5
+# %% ../nbs/03_var.ipynb #8075bc9e
 class LabelEmbedding(nn.Module):
     "Sum of one learned vector for each label, with a null for what is not given."
     def __init__(self, sizes, width):
@@ -223,7 +226,7 @@ class LabelEmbedding(nn.Module):
         device=None, # where the result should be
     )->dict: # every label -> int64 (n,), -1 where not given; ValueError for what does not fit
         "Complete and validate labels."
-        if not isinstance(labels or {}, dict): raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
+        if not isinstance({} if labels is None else labels, dict): raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
         labels = {k: self.ids(k, v) for k, v in (labels or {}).items() if v is not None}
         if bad := [k for k in labels if k not in self.sizes]: raise ValueError(f'label {bad[0]!r} is unknown; this model knows {", ".join(self.sizes)}')
         if n is None: n = max([len(v) for v in labels.values() if v.ndim], default=1)
@@ -244,7 +247,7 @@ class LabelEmbedding(nn.Module):
         except (TypeError, ValueError, RuntimeError): raise ValueError(f'label {name} is {v!r}; give whole numbers') from None
         if v.ndim and not len(v): raise ValueError(f'label {name} is an empty list; leave the label out')
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool: raise ValueError(f'label {name} must hold integers, not {v.dtype}')
-        return v
+        return v.long() # comparisons would wrap in eight bits
 
     def forward(self, labels): # checked labels -> (B, w)
         return sum(t(labels[name].masked_fill(labels[name] < 0, self.sizes[name])) for name, t in self.tables.items())
@@ -335,7 +338,7 @@ def _loss(self:VAR,
 
 VAR.loss = _loss
 
-# %% ../nbs/03_var.ipynb #f775e6b6
+# %% ../nbs/03_var.ipynb #a268e7ed
 def descending(x, k):
     "The k greatest values of each row, greatest first."
     if x.device.type != 'cpu': return x.topk(k).values
@@ -351,13 +354,13 @@ def sample(
     "Draw codes by inverting the cumulative distribution; codes that tie with the last one kept are kept too."
     if temperature == 0: return logits.argmax(-1)
     logits = logits.detach().float()
-    if temperature != 1: logits = (logits - logits.amax(-1, keepdim=True))/temperature # a tiny temperature must not divide to inf - inf
+    if temperature != 1: logits = (logits - logits.amax(-1, keepdim=True))/max(temperature, 1e-38) # a tiny temperature must not divide to inf - inf
     if top_k or (top_p and top_p < 1):
         best = descending(logits, top_k or logits.shape[-1])
         last = best[..., -1:]
         if top_p and top_p < 1:
             p = best.softmax(-1)
-            last = best.gather(-1, (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True) - 1)
+            last = best.gather(-1, (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True).clamp(min=1) - 1)
         logits = logits.masked_fill(logits < last, -math.inf)
     cdf = logits.softmax(-1).cumsum(-1)
     total = cdf[..., -1:].contiguous()
@@ -371,11 +374,11 @@ def note_uniforms(
     length:int, # numbers a note needs
 )->torch.Tensor: # (n, length) in [0, 1), on the CPU
     "Uniform numbers that depend only on the seed and a note's index."
-    # torch's CPU generator keeps 32 bits of a seed, so (seed, index) is hashed; the last number sets tokens apart from phases
-    states = [np.random.SeedSequence([seed, first+i, 1]).generate_state(1) for i in range(n)]
-    return torch.stack([torch.rand(length, generator=torch.Generator().manual_seed(int(s[0]))) for s in states])
+    # torch's CPU generator keeps 32 bits of a seed, too few for many notes; the last number sets tokens apart from phases
+    draws = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, first+i, 1]))).random(length, np.float32) for i in range(n)]
+    return torch.from_numpy(np.stack(draws))
 
-# %% ../nbs/03_var.ipynb #6e0f740c
+# %% ../nbs/03_var.ipynb #38577dfc
 def scale_settings(
     K:int,             # number of scales
     codebook_size:int, # number of codes
@@ -383,14 +386,15 @@ def scale_settings(
 )->tuple: # K tuples (guidance, temperature, top_k, top_p); ValueError for what makes no sense
     "Spread sampling settings over the scales, refusing in one sentence what makes no sense."
     def spread(name, v, ok, must):
-        one = isinstance(v, numbers.Number) or not hasattr(v, '__len__') or getattr(v, 'ndim', 1) == 0
-        values = [v]*K if one else v.tolist() if hasattr(v, 'tolist') else list(v)
+        if isinstance(v, (dict, set, str)): raise ValueError(f'{name} is a {type(v).__name__}; give one number, or a list of one for each of the {K} scales')
+        if getattr(v, 'ndim', 1) == 0 and hasattr(v, 'item'): v = v.item()
+        values = [v]*K if not hasattr(v, '__len__') else v.tolist() if hasattr(v, 'tolist') else list(v)
         if len(values) != K: raise ValueError(f'{name} lists {len(values)} values; give one number, or one for each of the {K} scales')
         for x in values:
             if isinstance(x, bool) or not isinstance(x, numbers.Real) or not ok(x): raise ValueError(f'{name} is {x!r}; it must {must}')
         return values
     positive = lambda x: math.isfinite(x) and x >= 0
-    s = spread('cfg_scale', cfg_scale, positive, 'be a number of at least 0')
+    s = spread('cfg_scale', cfg_scale, lambda x: 0 <= x <= 1000, 'be a number in 0..1000')
     if cfg_ramp and isinstance(cfg_scale, numbers.Number) and K > 1: s = [x*k/(K-1) for k, x in enumerate(s)]
     t = spread('temperature', temperature, positive, 'be a number of at least 0')
     whole = lambda x: isinstance(x, (int, np.integer)) and 0 <= x <= codebook_size
@@ -400,10 +404,11 @@ def scale_settings(
 
 def check_seed(
     seed, # None draws one
+    name='seed', # what it is called
 )->int: # ValueError for what is no seed
     "Complete and validate a seed."
     if seed is None: return torch.randint(2**31, ()).item()
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'seed is {seed!r}; it must be a whole number of at least 0, or None')
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'{name} is {seed!r}; it must be a whole number of at least 0{", or None" if name == "seed" else ""}')
     return int(seed)
 
 # %% ../nbs/03_var.ipynb #efe369be
@@ -466,21 +471,21 @@ class Passes:
             done.append(self.tokens[k].clone()) # the next replay writes over it
             yield [*done]
 
-# %% ../nbs/03_var.ipynb #88435b76
+# %% ../nbs/03_var.ipynb #8bf3ea9f
 @contextmanager
 def _passes(self:VAR, n, settings, graph):
     "Lend passes for so many notes and these settings, recorded ones if the last two kinds of call fit."
     if graph is None: graph = self.start.is_cuda
     if graph and not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
     if not graph: yield Passes(self, n, settings); return
-    key = n, settings, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))
+    key = n, settings, self.start.dtype, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))
     made = self._passes.pop(key, None) or Passes(self, n, settings).record()
     try: yield made
     finally: self._passes = {**dict([*self._passes.items()][-1:]), key: made}
 
 VAR.passes = _passes
 
-# %% ../nbs/03_var.ipynb #626b8582
+# %% ../nbs/03_var.ipynb #9d7cd324
 @torch.no_grad()
 def _stream(self:VAR,
     labels:dict=None, # any subset of the labels, a value each or one per note
@@ -491,7 +496,7 @@ def _stream(self:VAR,
     **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `generate`
 ): # iterator of K lists: the 1, 2, ... K token maps so far, for coarse previews
     "Write the tokens of n notes and show them after each scale."
-    settings, seed = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings), check_seed(seed)
+    settings, seed, first = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings), check_seed(seed), check_seed(first, 'first')
     labels = self.labels.check(labels, n)
     n = len(labels['pitch'])
     u = note_uniforms(seed, first, n, sum(self.lengths)*self.branches)

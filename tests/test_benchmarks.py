@@ -58,9 +58,10 @@ def test_lookups_agree(run):
     assert rows['blocks of 2^18']['MiB'] < rows['all similarities']['MiB']/2
 
 def test_a_failing_compile_is_a_row(bench, monkeypatch):
-    class Broken(torch.nn.Module):
+    class Broken(torch.nn.Module): # has the weights, but does not run
+        def __init__(self, module): super().__init__(); self.__dict__.update(module.__dict__)
         def forward(self, *args): raise RuntimeError('no compiler here\nand a long story')
-    monkeypatch.setattr(torch, 'compile', lambda module, **kwargs: Broken())
+    monkeypatch.setattr(torch, 'compile', lambda module, **kwargs: Broken(module))
     rows = bench('--parts', 'presets')['presets']
     assert {r['variant'] for r in rows if 'error' in r} == {'compiled fp32', 'compiled bf16'}
     assert {r['error'] for r in rows if 'error' in r} == {'RuntimeError: no compiler here'}

@@ -178,7 +178,6 @@ def test_one_pass_a_scale_and_no_second_batch_without_guidance(var, cfg_scale, r
 
 def test_modulation_is_computed_once(var):
     seen = []
-    for b in var.trunk.blocks: assert not list(b.ada.children())
     modulation, var.trunk.modulation = var.trunk.modulation, lambda c: seen.append(len(c)) or modulation(c)
     try: var.generate(ALL, cfg_scale=1.)
     finally: del var.trunk.modulation
@@ -499,3 +498,32 @@ def test_benchmark(tmp_path):
     gflop = lambda rows: (rows*(2*30*2*12*64**2 + (1 + 4*5 + 9*14 + 16*30)*4*64*2 + 2*14*64**2) + 2*30*256*64)/1e9
     assert out['plain']['roofline']['gflop'] == pytest.approx(gflop(1)) and out['guided']['roofline']['gflop'] == pytest.approx(gflop(2))
     for said in ('roofline', 'one token a pass', 'plain next-scale loop', 'notes/s'): assert said in done.stdout
+
+def test_generation_in_training_mode_is_determined_by_the_seed():
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
+    torch.manual_seed(0)
+    v = VAR(VARConfig.preset('tiny', gamma_init=1., drop_path=0.9, depth=3, width=64), cfg).train()
+    with torch.no_grad(): v.head.weight.mul_(50)
+    a, b = v.generate(n=4, seed=1), v.generate(n=4, seed=1)
+    assert v.training and all(torch.equal(x, y) for x, y in zip(a, b))
+    assert all(torch.equal(x, y) for x, y in zip(a, v.eval().generate(n=4, seed=1)))
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type(dtype):
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
+    v = VAR(VARConfig.preset('tiny'), cfg).eval()
+    assert all(torch.equal(a, b) for a, b in zip(v.generate(dict(pitch=torch.tensor([60, 61], dtype=dtype)), seed=0), v.generate(dict(pitch=[60, 61]), seed=0)))
+
+def test_extreme_settings_do_not_crash():
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
+    torch.manual_seed(0)
+    v = VAR(VARConfig.preset('tiny'), cfg).eval()
+    best = v.generate(temperature=0, seed=0)
+    for kw in (dict(top_p=1e-50), dict(temperature=1e-50)): assert all(torch.equal(a, b) for a, b in zip(v.generate(seed=0, **kw), best))
+    assert len(v.generate(cfg_scale=torch.tensor(2.), seed=0)) == 4
+    for kw, words in ((dict(cfg_scale=1e39), '0..1000'), (dict(cfg_scale={0: 1, 1: 1, 2: 1, 3: 1}), 'is a dict'), (dict(first=-1), 'first is -1'), (dict(labels=0), 'give a dict')):
+        with pytest.raises(ValueError, match=words.replace('.', r'\.')): v.generate(**kw)
+
+@pytest.mark.parametrize('kw', [dict(drop_path=1.), dict(gamma_init=float('nan')), dict(mlp_ratio=float('inf')), dict(depth=0)])
+def test_config_refuses_what_cannot_train(kw):
+    with pytest.raises(ValueError, match=next(iter(kw))): VARConfig.preset('tiny', **kw)
