@@ -186,7 +186,7 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #45a83ee8
+# %% ../nbs/09_cli.ipynb #8d295579
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json)
@@ -205,10 +205,10 @@ def run_train(a):
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
         off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
         gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
-        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan)
+        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume)
     else:
         m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
-        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info)
+        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume)
     return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
 
 # %% ../nbs/09_cli.ipynb #983c4188
@@ -277,7 +277,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #5b34237e
+# %% ../nbs/09_cli.ipynb #0eae8846
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
@@ -297,6 +297,7 @@ def add_train(verb):
         s.add_argument('--out', required=True, help='run folder')
         s.add_argument('--data', default='auto', help='auto, additive, an .sf2 or .sf3 file, or a folder of notes')
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
+        s.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in the run folder')
         for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
         s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
         s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')

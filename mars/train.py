@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Images', 'RunLog', 'read_log', 'plot_log', 'param_groups', 'autocast',
-           'fit', 'TokenizerStage', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'instrument_ids',
-           'train_var']
+           'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state', 'Term', 'fit',
+           'TokenizerStage', 'train_tokenizer', 'reconstruction_error', 'tokenize', 'instrument_ids', 'train_var']
 
-# %% ../nbs/04_train.ipynb #13e82926
-import json, math, random, time
+# %% ../nbs/04_train.ipynb #85492451
+import hashlib, json, math, random, signal, threading, time, warnings
 from dataclasses import dataclass, asdict
 from pathlib import Path
 import numpy as np
@@ -16,13 +16,13 @@ import torch
 from torch import nn
 from .cmx import CMX
 from .stft import LogSpectrogram, active_frames
-from .data import Batches
+from .data import Batches, write_whole
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
 from .discriminator import Adversary, AdversaryConfig
 from .var import VAR, VARConfig
 from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #0112a36d
+# %% ../nbs/04_train.ipynb #e63d690f
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -44,10 +44,13 @@ class TrainConfig:
     compile:bool = False        # run the networks through torch.compile; for runs long enough to pay for its minutes
     seed:int = 0                # of weights, order and dropout
     log_every:int = 10          # steps between lines of metrics
+    save_every:int = 250        # steps between checkpoints in the run folder; 0 is never
+    keep_last:int = 2           # checkpoints that are kept
+    max_bad:int = 10            # steps in a row without a finite loss and gradient (they are skipped) after which a run gives up
 
     def __post_init__(self):
         object.__setattr__(self, 'betas', tuple(self.betas))
-        for name, low in dict(steps=1, batch_size=1, log_every=1, revive_patience=1, revive_every=0, warmup=0, warm_start=0, seed=0).items():
+        for name, low in dict(steps=1, batch_size=1, log_every=1, keep_last=1, max_bad=1, save_every=0, revive_patience=1, revive_every=0, warmup=0, warm_start=0, seed=0).items():
             if getattr(self, name) < low: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least {low}')
         if self.precision not in ('auto', 'fp32', 'bf16'): raise ValueError(f'precision {self.precision!r} is unknown; choose auto, fp32 or bf16')
         if not 0 <= self.ema < 1: raise ValueError(f'ema is {self.ema}; it must lie in 0..1, without 1')
@@ -126,16 +129,24 @@ class Images:
         idx = torch.as_tensor(idx, device=self.device)
         return images[idx], {k: v[idx] for k, v in labels.items()}
 
-# %% ../nbs/04_train.ipynb #e6d0ecbd
+# %% ../nbs/04_train.ipynb #8d4b9af4
 class RunLog:
     "Metrics of a run: a list in memory and, with a folder, lines of JSON."
     def __init__(self,
         folder:Path=None, # where metrics.jsonl is appended; None keeps the metrics in memory only
     ):
-        self.rows, self.file = [], None
+        self.rows, self.file, self.folder = [], None, folder
         if folder is not None:
             Path(folder).mkdir(parents=True, exist_ok=True)
             self.file = open(Path(folder)/'metrics.jsonl', 'a')
+
+    def rewind(self, stage, step):
+        "Forget what a stage logged from a step on: a resumed run will say it again."
+        if self.file is None or not (Path(self.folder)/'metrics.jsonl').exists(): return
+        self.close()
+        rows, path = read_log(self.folder), Path(self.folder)/'metrics.jsonl'
+        write_whole(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
+        self.file = open(path, 'a')
 
     def __call__(self, **row):
         row = {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in row.items()}
@@ -151,7 +162,11 @@ def read_log(
     "Read metrics.jsonl."
     path = Path(folder)/'metrics.jsonl'
     if not path.exists(): raise FileNotFoundError(f'{path} is missing; give the folder that a training run wrote')
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    rows = []
+    for line in path.read_text().splitlines():
+        try: rows.append(json.loads(line))
+        except json.JSONDecodeError: pass # the last line of a run that was killed may be half of one
+    return rows
 
 def plot_log(
     rows:list,         # of a RunLog or of `read_log`
@@ -179,7 +194,114 @@ def autocast(cfg, device):
     on = cfg.precision == 'bf16' or (cfg.precision == 'auto' and kind == 'cuda')
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=on)
 
-# %% ../nbs/04_train.ipynb #3ceea725
+# %% ../nbs/04_train.ipynb #33b5f99e
+def _digest(tensors):
+    h = hashlib.sha256()
+    for name in sorted(tensors): h.update(name.encode()); h.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return h.hexdigest()
+
+class Checkpoints:
+    "The checkpoints of one stage in a run folder."
+    def __init__(self,
+        folder:Path,  # of the run; the files lie in checkpoints/
+        stage:str,    # 'tokenizer' or 'var'
+        about:dict,   # settings that a resumed run must share
+        keep:int=2,   # newest ones that are kept
+    ):
+        self.folder, self.stage, self.about, self.keep = Path(folder)/'checkpoints', stage, json.loads(json.dumps(about)), keep
+
+    def files(self): # newest first
+        "List the checkpoints of this stage."
+        return sorted(self.folder.glob(f'{self.stage}-*.safetensors'), reverse=True)
+
+    def save(self,
+        step:int,     # steps done
+        tensors:dict, # name -> tensor
+    ):
+        "Write a checkpoint and remove the oldest; ValueError where it cannot be written."
+        from safetensors.torch import save
+        self.folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        data = save(tensors, dict(step=str(step), sha256=_digest(tensors), about=json.dumps(self.about)))
+        write_whole(self.folder/f'{self.stage}-{step:09d}.safetensors', data)
+        for old in self.files()[self.keep:]: old.unlink()
+
+    def clear(self):
+        "Remove the checkpoints of an earlier run, which a new one must not mistake for its own."
+        for old in self.files(): old.unlink()
+
+    def load(self): # (steps done, tensors), or None if there is none; ValueError if the settings differ
+        "Read the newest checkpoint that is whole."
+        from safetensors import safe_open
+        for path in self.files():
+            try:
+                with safe_open(path, 'pt') as f: meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+                if meta['sha256'] != _digest(tensors): raise ValueError('its contents do not match their hash')
+            except Exception as e:
+                warnings.warn(f'{path} is damaged and was passed over ({str(e).splitlines()[0] if str(e) else type(e).__name__})')
+                continue
+            if differ := [k for k, v in self.about.items() if json.loads(meta['about']).get(k) != v]:
+                raise ValueError(f'{path} was made with another {", ".join(differ)}; resume with the settings of that run, or start anew in another folder')
+            return int(meta['step']), tensors
+
+# %% ../nbs/04_train.ipynb #8bdb126f
+def lasting(
+    cfg:TrainConfig, # settings
+)->dict: # those that two halves of a run must share
+    "Drop what may change when a run is resumed."
+    return {k: v for k, v in asdict(cfg).items() if k not in ('log_every', 'save_every', 'keep_last', 'max_bad', 'compile')}
+
+# %% ../nbs/04_train.ipynb #1793142d
+def random_state(device)->dict: # name -> tensor
+    "Return the state of python's, numpy's and torch's random generators."
+    version, words, gauss = random.getstate()
+    name, keys, pos, has, cached = np.random.get_state()
+    out = dict(python=torch.tensor(words), python_gauss=torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double),
+               numpy=torch.from_numpy(keys.astype(np.int64)), numpy_rest=torch.tensor([pos, has, cached], dtype=torch.double), torch=torch.get_rng_state())
+    if device.type == 'cuda': out['cuda'] = torch.cuda.get_rng_state(device)
+    return out
+
+def set_random_state(state, device):
+    "Take back what `random_state` returned."
+    gauss, (pos, has, cached) = state['python_gauss'].item(), state['numpy_rest'].tolist()
+    random.setstate((3, tuple(state['python'].tolist()), None if math.isnan(gauss) else gauss))
+    np.random.set_state(('MT19937', state['numpy'].numpy().astype(np.uint32), int(pos), int(has), cached))
+    torch.set_rng_state(state['torch'])
+    if device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], device)
+
+def run_state(model, opt, average, extra, device)->dict: # name -> tensor
+    "Everything that the next step of a run depends on."
+    parts = dict(model=dict([*model.named_parameters(), *model.named_buffers()]), random=random_state(device), extra=extra,
+                 opt={f'{i}.{k}': torch.as_tensor(v) for i, s in opt.state_dict()['state'].items() for k, v in s.items()},
+                 average=dict(enumerate(average or [])))
+    return {f'{part}/{k}': v for part, d in parts.items() for k, v in d.items()}
+
+@torch.no_grad()
+def set_run_state(state, model, opt, average, device)->dict: # the part that was called extra
+    "Take back what `run_state` returned."
+    parts = {}
+    for k, v in state.items(): parts.setdefault(k.split('/')[0], {})[k.split('/', 1)[1]] = v
+    own = dict([*model.named_parameters(), *model.named_buffers()])
+    for k, v in parts['model'].items(): own[k].copy_(v)
+    moments = {}
+    for k, v in parts.get('opt', {}).items(): moments.setdefault(int(k.split('.')[0]), {})[k.split('.', 1)[1]] = v
+    opt.load_state_dict(dict(state=moments, param_groups=opt.state_dict()['param_groups']))
+    for i, a in enumerate(average or []): a.copy_(parts['average'][str(i)])
+    set_random_state(parts['random'], device)
+    return parts.get('extra', {})
+
+# %% ../nbs/04_train.ipynb #db3c3151
+class Term:
+    "Notice SIGTERM instead of dying of it; only in the main thread, where python lets us."
+    def __enter__(self):
+        self.seen, self.old = False, None
+        if threading.current_thread() is threading.main_thread(): self.old = signal.signal(signal.SIGTERM, self.notice)
+        return self
+    def notice(self, *args): self.seen = True
+    def __exit__(self, *args):
+        if self.old is not None: signal.signal(signal.SIGTERM, self.old)
+
+# %% ../nbs/04_train.ipynb #4c3461da
 def fit(
     model:nn.Module,  # trained in place, left in eval mode
     loss_of,          # step -> (scalar loss, dict of metrics)
@@ -188,34 +310,51 @@ def fit(
     progress:bool=True, # show a bar
     extra=lambda: {}, # more metrics, computed for each line
     after=lambda step: None, # called after each step of the optimiser
+    saved:Checkpoints=None, # where checkpoints go; None makes none
+    resume:bool=False, # go on from the newest of them
+    state=lambda: {}, # more tensors for a checkpoint
+    restore=lambda tensors: None, # takes them back
 ):
-    "Run one stage; FloatingPointError when the loss is no number any more."
+    "Run one stage; FloatingPointError when the loss is no number any more, SystemExit(143) after SIGTERM."
     device = next(model.parameters()).device
     opt = torch.optim.AdamW(param_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, fused=device.type == 'cuda')
     params = [p for p in model.parameters() if p.requires_grad]
-    average, start = [p.detach().clone() for p in params] if cfg.ema else None, time.perf_counter()
+    average, began, first, bad, skipped = [p.detach().clone() for p in params] if cfg.ema else None, time.perf_counter(), 0, 0, 0
+    save = lambda done: saved.save(done, run_state(model, opt, average, state(), device))
+    if saved and not resume: saved.clear()
+    if resume and saved and (found := saved.load()):
+        first = found[0]
+        restore(set_run_state(found[1], model, opt, average, device))
+        log.rewind(cfg.stage, first)
     model.train()
-    for step in (bar := _bar(cfg.steps, progress)):
-        for g in opt.param_groups: g['lr'] = lr_at(step, cfg)
-        with autocast(cfg, device): loss, metrics = loss_of(step)
-        opt.zero_grad(); loss.backward()
-        norm = nn.utils.clip_grad_norm_(params, cfg.clip)
-        opt.step()
-        after(step)
-        if average: torch._foreach_lerp_(average, [p.detach() for p in params], 1-min(cfg.ema, (1+step)/(10+step)))
-        if step % cfg.log_every == 0 or step == cfg.steps-1:
-            if not loss.isfinite(): raise FloatingPointError(f'the loss became {loss.item()} at step {step}; lower lr (now {cfg.lr}) or check the data')
-            log(stage=cfg.stage, step=step, lr=lr_at(step, cfg), grad_norm=norm.item(), seconds=time.perf_counter()-start, **metrics, **extra())
-            if progress: bar.comment = f'{cfg.stage} loss {loss.item():.4f}'
+    with Term() as term:
+        for step in (bar := _bar(range(first, cfg.steps), progress)):
+            for g in opt.param_groups: g['lr'] = lr_at(step, cfg)
+            with autocast(cfg, device): loss, metrics = loss_of(step)
+            opt.zero_grad(); loss.backward()
+            norm = nn.utils.clip_grad_norm_(params, cfg.clip)
+            if loss.isfinite() & norm.isfinite():
+                bad = 0
+                opt.step(); after(step)
+                if average: torch._foreach_lerp_(average, [p.detach() for p in params], 1-min(cfg.ema, (1+step)/(10+step)))
+            else: bad, skipped = bad+1, skipped+1
+            if bad == cfg.max_bad:
+                if saved: save(step + 1 - bad)
+                raise FloatingPointError(f'loss or gradient was no number for {bad} steps up to step {step} (loss {loss.item()}); lower lr (now {cfg.lr}) or check the data')
+            if step % cfg.log_every == 0 or step == cfg.steps-1:
+                log(stage=cfg.stage, step=step, lr=lr_at(step, cfg), grad_norm=norm.item(), skipped=skipped, seconds=time.perf_counter()-began, **metrics, **extra())
+                if progress: bar.comment = f'{cfg.stage} loss {loss.item():.4f}'
+            if saved and (term.seen or (cfg.save_every and (step+1) % cfg.save_every == 0 and step+1 < cfg.steps)): save(step+1)
+            if term.seen: raise SystemExit(143)
     if average: torch._foreach_copy_([p.detach() for p in params], average)
     model.eval()
 
-def _bar(n, show):
-    if not show: return range(n)
+def _bar(steps, show):
+    if not show: return steps
     from fastprogress.fastprogress import progress_bar
-    return progress_bar(range(n))
+    return progress_bar(steps)
 
-# %% ../nbs/04_train.ipynb #dc4fabe5
+# %% ../nbs/04_train.ipynb #dcc3623e
 class TokenizerStage:
     "What one step of stage one computes; `fit` calls its methods."
     def __init__(self, tok, batch, train, adversary=None): # batch: step -> images (B, C, H, W)
@@ -244,11 +383,17 @@ class TokenizerStage:
             with autocast(t, self.image.device): self.seen = self.gan.update(step, self.image, self.recon.detach())
         if t.revive_every and step % t.revive_every == 0 and 0 < step < t.revive_until*t.steps: self.revived += self.tok.revive(self.image, t.revive_patience)
 
+    def state(self): # for a checkpoint
+        return {'revived': torch.tensor(self.revived), **({f'gan.{k}': v for k, v in self.gan.checkpoint().items()} if self.gan else {})}
+    def restore(self, tensors):
+        self.revived = int(tensors['revived'])
+        if self.gan: self.gan.restore({k[4:]: v for k, v in tensors.items() if k.startswith('gan.')})
+
     def extra(self):
         u, revived, self.revived = self.tok.quantizer.usage(reset=True), self.revived, 0
         return dict(usage=u['share'], attainable=u['attainable'], perplexity=u['perplexity'], revived=revived, **self.seen)
 
-# %% ../nbs/04_train.ipynb #e7767155
+# %% ../nbs/04_train.ipynb #29caafb6
 def train_tokenizer(
     notes,                       # a source of mars.data
     train:TrainConfig=None,      # settings; None is the tiny preset
@@ -259,6 +404,7 @@ def train_tokenizer(
     log:RunLog=None,             # None makes one in `out`
     cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the config's image
     adversary:AdversaryConfig=None, # of the PatchGAN; None leaves it out
+    resume:bool=False,           # go on from the newest checkpoint in `out`, if there is one
 )->Tokenizer: # trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."
     train, cfg, device = train or TrainConfig.preset('tiny'), cfg or TokenizerConfig.preset('tiny'), pick_device(device)
@@ -268,7 +414,9 @@ def train_tokenizer(
     images, order, own = Images(notes, m.cmx, m.spectrogram, device), Batches(notes, train.batch_size, train.seed), log is None
     if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     stage, log = TokenizerStage(tok, lambda step: images(order.at(step))[0], train, adversary), RunLog(out) if own else log
-    try: fit(tok, stage.loss, train, log, progress, stage.extra, stage.after)
+    about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=len(notes))
+    saved = Checkpoints(out, 'tokenizer', about, train.keep_last) if out is not None else None
+    try: fit(tok, stage.loss, train, log, progress, stage.extra, stage.after, saved, resume, stage.state, stage.restore)
     finally:
         if own: log.close()
     if out is not None:
@@ -311,7 +459,7 @@ def tokenize(
     tokens, labels = zip(*parts)
     return [torch.cat(t) for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]) for k in labels[0]}
 
-# %% ../nbs/04_train.ipynb #2ba39844
+# %% ../nbs/04_train.ipynb #3914aafe
 def instrument_ids(
     notes,    # a source of mars.data
     size:int, # of the model's table, `VARConfig.n_instruments`
@@ -332,6 +480,7 @@ def train_var(
     log:RunLog=None,        # None makes one in `out`
     cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the tokenizer's image
     info:dict=None,         # of the tokenizer's config.json, kept in this one
+    resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer on cached tokens by teacher forcing."
     train, cfg, device = train or TrainConfig.preset('tiny', 'var'), cfg or VARConfig.preset('tiny'), pick_device(device)
@@ -349,7 +498,8 @@ def train_var(
         loss, per = var.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
-    try: fit(var, loss_of, train, log, progress)
+    saved = Checkpoints(out, 'var', dict(train=lasting(train), shape=asdict(cfg), notes=len(notes)), train.keep_last) if out is not None else None
+    try: fit(var, loss_of, train, log, progress, saved=saved, resume=resume)
     finally:
         if own: log.close()
     if out is not None:
