@@ -87,6 +87,8 @@ def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--preset', default='tiny')
     ap.add_argument('--strips', action='store_true', help='cells that are narrow in frequency and long in time')
+    ap.add_argument('--config', type=json.loads, default={}, help='more fields of TokenizerConfig as JSON, such as {"patch": [4, 256], "scales": [[1, 1], [8, 1], [64, 1]]}')
+    ap.add_argument('--no-kmeans', action='store_true', help='leave out the slowest baseline')
     ap.add_argument('--minutes', type=float, default=5.)
     ap.add_argument('--steps', type=int)
     ap.add_argument('--batch-size', type=int)
@@ -97,7 +99,7 @@ def main(argv=None):
     a = ap.parse_args(argv)
     start, ls, cmx = time.perf_counter(), LogSpectrogram(), CMX.fit()
     train_notes, _, test_notes = data(a.quick)
-    cfg = TokenizerConfig.preset(a.preset, **(STRIPS if a.strips else {}))
+    cfg = TokenizerConfig.preset(a.preset, **{**(STRIPS if a.strips else {}), **a.config})
     own = {k: v for k, v in dict(batch_size=a.batch_size, lr=a.lr, steps=a.steps, precision=a.precision).items() if v}
     train = TrainConfig.preset(a.preset, log_every=25, **own)
     spec, seen = spectra(test_notes, ls), spectra(train_notes, ls)
@@ -105,7 +107,7 @@ def main(argv=None):
     bits = int(cfg.n_tokens*math.log2(cfg.codebook_size))
     print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from, {len(test_notes)} of {len(test_notes.instruments)} others; {train.steps} steps of {train.batch_size}; {bits} bits a note', flush=True)
     rows = {f'mean of the {key}': dict(bits=0, **errors(spec, class_mean(seen, train_notes, test_notes, key), ls)) for key in ('pitch', 'family')}
-    for patch, V in kmeans_shapes(bits, cfg.image_shape, **(dict(most=16, shapes=((16, 32), (4, 256))) if a.quick else {})):
+    for patch, V in () if a.no_kmeans else kmeans_shapes(bits, cfg.image_shape, **(dict(most=16, shapes=((16, 32), (4, 256))) if a.quick else {})):
         n = cfg.image_shape[1]//patch[0]*(cfg.image_shape[2]//patch[1])
         guess = kmeans(seen, patch, V, cmx)
         rows[f'k-means {patch[0]}x{patch[1]}, {V} codes'] = dict(bits=int(n*math.log2(V)), **errors(spec, lambda idx: guess(spec[idx]), ls))
@@ -119,7 +121,7 @@ def main(argv=None):
     rows['tokenizer'] = dict(bits=bits, **errors(spec, decode, ls))
     usage = {k: v.tolist() for k, v in code_usage(tokens, cfg.codebook_size).items()}
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
-    result = dict(experiment='tokenizer-learning', preset=a.preset, strips=a.strips, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
+    result = dict(experiment='tokenizer-learning', preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))
