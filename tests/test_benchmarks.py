@@ -102,3 +102,13 @@ def test_learning(monkeypatch, tmp_path):
     assert all(0 < v['share'] < 3 and v['bits'] <= bits for v in rows.values()) and r['steps'] == 3
     assert r['waves']['oracle']['all'] < r['waves']['tokenizer']['all']
     assert all(s <= a for s, a in zip(r['usage']['share'], r['usage']['attainable']))
+
+def test_training(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setenv('MARS_CACHE', str(tmp_path))
+    import train
+    r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--out', str(tmp_path/'t.json')])
+    assert json.loads((tmp_path/'t.json').read_text()) == r
+    assert [row['stage'] for row in r['stages']] == ['tokenizer', 'tokenizer + GAN', 'var']
+    for row in r['stages']: assert min(row[k] for k in ('notes/s', 'loader notes/s', 'plain notes/s', 'GFLOP/s', 'MFU %', 'process MiB')) > 0
