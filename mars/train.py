@@ -23,7 +23,7 @@ from .discriminator import Adversary, AdversaryConfig
 from .var import VAR, VARConfig
 from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #7be07ade
+# %% ../nbs/04_train.ipynb #aef05956
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -63,6 +63,7 @@ class TrainConfig:
         for name in ('lr', 'clip'):
             if not getattr(self, name) > 0: raise ValueError(f'{name} is {getattr(self, name)}; it must be above 0')
 
+# %% ../nbs/04_train.ipynb #c3c413f2
 STAGES = dict(
     tokenizer=dict(
         tiny=dict(),
@@ -140,7 +141,7 @@ class Images:
         idx = torch.as_tensor(idx, device=self.device)
         return images[idx], {k: v[idx] for k, v in labels.items()}
 
-# %% ../nbs/04_train.ipynb #8ee2c154
+# %% ../nbs/04_train.ipynb #68abb285
 class RunLog:
     "Metrics of a run: a list in memory and, with a folder, lines of JSON."
     def __init__(self,
@@ -167,6 +168,7 @@ class RunLog:
     def close(self):
         if self.file: self.file.close()
 
+# %% ../nbs/04_train.ipynb #3f9edf84
 def versions(device)->dict: # of what a run's numbers depend on
     "Say what a run ran on."
     import mars
