@@ -191,7 +191,7 @@ class LabelTable:
         "Labels of all notes as the model takes them."
         return labels_dict(self.notes)
 
-# %% ../nbs/01a_data.ipynb #53ec5b79
+# %% ../nbs/01a_data.ipynb #0e560647
 class Notes(LabelTable):
     "Labelled notes of 64,000 samples. A source fills `notes`, `credits` and `_make(i)`; everything else is here."
     def __init__(self,
@@ -249,28 +249,36 @@ class Notes(LabelTable):
         waves = np.stack([self.row(int(i)) for i in indices]) if len(indices) else np.zeros((0, N_SAMPLES), np.int16)
         return torch.from_numpy(waves), {key: values[indices] for key, values in self.targets.items()}
 
-    def prepare(self,
-        progress:bool=True, # show a progress bar
-        workers:int=1, # threads
-    ):
-        "Make every note once, so that all later passes only read the cache; gives itself back."
-        from concurrent.futures import ThreadPoolExecutor
-        from fastprogress.fastprogress import progress_bar
-        with ThreadPoolExecutor(workers) as pool:
-            done = pool.map(lambda i: self.row(i) is not None, range(len(self)))
-            for _ in progress_bar(done, total=len(self)) if progress else done: pass
-        return self
+# %% ../nbs/01a_data.ipynb #b549df8c
+def _prepare(self:Notes,
+    progress:bool=True, # show a progress bar
+    workers:int=1, # threads
+)->Notes: # itself
+    "Make every note once, so that all later passes only read the cache."
+    from concurrent.futures import ThreadPoolExecutor
+    from fastprogress.fastprogress import progress_bar
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(lambda i: self.row(i) is not None, range(len(self)))
+        for _ in progress_bar(done, total=len(self)) if progress else done: pass
+    return self
 
-    def select(self, which):
-        "View the notes of these indices, or of this mask: see `select`."
-        return select(self, which)
-    def filter(self, families=None, sources=None, pitches=None, velocities=None):
-        "View the notes that have all labels asked for: see `matches`."
-        return self.select(matches(self.notes, families, sources, pitches, velocities))
-    def split_by_instrument(self, valid=0.1, test=0.1, seed=0):
-        "Split into (train, valid, test): see `split_by_instrument`."
-        return split_by_instrument(self, valid, test, seed)
-    def __add__(self, other): return ConcatNotes([self, other])
+Notes.prepare = _prepare
+
+# %% ../nbs/01a_data.ipynb #5f1346ce
+def _select(self:Notes, which):
+    "View the notes of these indices, or of this mask: see `select`."
+    return select(self, which)
+def _filter(self:Notes, families=None, sources=None, pitches=None, velocities=None):
+    "View the notes that have all labels asked for: see `matches`."
+    return self.select(matches(self.notes, families, sources, pitches, velocities))
+def _split(self:Notes, valid=0.1, test=0.1, seed=0):
+    "Split into (train, valid, test): see `split_by_instrument`."
+    return split_by_instrument(self, valid, test, seed)
+def _join(self:Notes, other):
+    "Put two sets one after the other."
+    return ConcatNotes([self, other])
+
+Notes.select, Notes.filter, Notes.split_by_instrument, Notes.__add__ = _select, _filter, _split, _join
 
 # %% ../nbs/01a_data.ipynb #a64ca4e7
 Recipe = namedtuple('Recipe', 'source tilt even decay damping attack release stretch detune')

@@ -146,7 +146,7 @@ def _half(self:Mars)->Mars: # itself
 
 Mars.to, Mars.half = _to, _half
 
-# %% ../nbs/03a_pipeline.ipynb #2c63c432
+# %% ../nbs/03a_pipeline.ipynb #1e193900
 def _image(self:Mars,
     wave:torch.Tensor, # (N,) or (B, N) at the spectrogram's rate
 )->torch.Tensor: # (B, C, H, W) in [-1, 1]
@@ -157,17 +157,14 @@ def _encode(self:Mars,
     wave:torch.Tensor, # (N,) or (B, N) at the spectrogram's rate
 )->list: # K int64 token maps
     "Turn waves into tokens."
-    return self.tokenizer.encode(self.image(wave).to(self.dtype))
+    return self.tokenizer.encode(self.image(wave))
 
 def _spec(self:Mars,
     tokens:list,       # K token maps, or the first few of them
     n_scales:int=None, # use only so many (a coarse preview)
 )->torch.Tensor: # (B, 1, F, T) float32 in [-1, 1]
     "Turn tokens into spectrograms."
-    match = lambda decoder, args: tuple(a.to(self.dtype) for a in args) # the quantizer sums up in float32
-    hook = self.tokenizer.decoder.register_forward_pre_hook(match)
-    try: return self.cmx.unfold(self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float())
-    finally: hook.remove()
+    return self.cmx.unfold(self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float())
 
 def _wave(self:Mars,
     spec:torch.Tensor, # (B, 1, F, T) in [-1, 1]
