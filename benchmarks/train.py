@@ -4,7 +4,8 @@
 
 loader  int16 rows of a converted NSynth folder -> spectrogram -> CMX image on the device, notes/s
 stage   `train_tokenizer` (with and without its PatchGAN) and `train_var` as they are, notes/s of the steps after the first few,
-        model FLOP/s and MFU (tokenizer or transformer alone) of the measured matmul peak, and peak memory of the process
+        model FLOP/s and MFU (tokenizer or transformer alone) of the measured matmul peak, and peak memory (of the GPU, or of the
+        whole process on a CPU) beside what `mars.machines.step_memory` foresees for a step in bf16
 plain   a bare loop of forward, backward, clip and AdamW on one batch that lies ready, in float32 and without GAN
 
 Stage two reads tokens that were computed once, so only stage one waits for the loader. Each ratio is one of medians.
@@ -17,6 +18,7 @@ from torch import nn
 from mars.cmx import CMX
 from mars.data import NSynth, write_nsynth_fixture, write_whole
 from mars.discriminator import AdversaryConfig
+from mars.machines import step_memory
 from mars.pipeline import pick_device
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -64,8 +66,9 @@ def bench(preset, args, notes, device, peak):
         took, memory = step_seconds(stage, args.steps)
         bare = plain_seconds(model, loss_of, args.steps)
         work = flops(lambda: loss_of().backward())
+        m = step_memory(cfg, gan if 'GAN' in name else None, var_cfg if name == 'var' else None)
         rows.append({'preset': preset, 'stage': name, 'batch': batch, 'notes/s': batch/took, 'loader notes/s': load, 'loader x': load*took/batch,
-                     'plain notes/s': batch/bare, 'against plain x': bare/took, 'GFLOP/s': work/took/1e9, 'MFU %': 100*work/took/peak[precision], 'process MiB': memory})
+                     'plain notes/s': batch/bare, 'against plain x': bare/took, 'GFLOP/s': work/took/1e9, 'MFU %': 100*work/took/peak[precision], 'peak MiB': memory, 'foreseen MiB': (m['fixed'] + batch*m['per_note'])/2**20})
     return rows
 
 def main(argv=None):

@@ -8,9 +8,9 @@ __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table',
            'run_train', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model', 'add_train', 'add_ablate',
            'main']
 
-# %% ../nbs/09_cli.ipynb #72f4b866
-import argparse, base64, contextlib, html, io, json, sys, time, warnings
-from dataclasses import MISSING, fields
+# %% ../nbs/09_cli.ipynb #09900f5e
+import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 # %% ../nbs/09_cli.ipynb #cfdf350c
@@ -135,9 +135,10 @@ def picture(fig):
     plt.close(fig)
     return data.getvalue()
 
-# %% ../nbs/09_cli.ipynb #fa123173
+# %% ../nbs/09_cli.ipynb #6ae718a0
 def open_notes(
     name:str, # as above
+    split:str=None, # of an NSynth folder that holds several
     **filters, # families, sources, pitches, velocities
 ): # a source of mars.data
     "Open a source of notes by name."
@@ -147,7 +148,7 @@ def open_notes(
     elif name == 'additive': notes = AdditiveNotes()
     elif path.suffix.lower() in ('.sf2', '.sf3'): notes = SoundFontNotes(path)
     elif not path.is_dir(): raise FileNotFoundError(f'there is no data {name!r}; give auto, additive, an .sf2 or .sf3 file, or a folder of notes')
-    elif (path/'examples.json').exists() or list(path.glob('nsynth-*')): notes = NSynth(path, split=None)
+    elif (path/'examples.json').exists() or list(path.glob('nsynth-*')): notes = NSynth(path, split if split and (path/f'nsynth-{split}'/'examples.json').exists() else None)
     else: notes = NoteFolder(path)
     filters = {k: v for k, v in filters.items() if v is not None}
     return notes.filter(**filters) if filters else notes
@@ -186,7 +187,7 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #8d295579
+# %% ../nbs/09_cli.ipynb #84839fb8
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json)
@@ -195,20 +196,25 @@ def run_demo(a):
 
 def run_train(a):
     from mars.discriminator import AdversaryConfig
+    from mars.machines import parts_for
     from mars.pipeline import Mars
     from mars.tokenizer import TokenizerConfig
-    from mars.train import TrainConfig, train_tokenizer, train_var
+    from mars.train import TrainConfig, check_tracker, train_tokenizer, train_var
     from mars.var import VARConfig
-    notes = open_notes(a.data, families=a.families, pitches=a.pitches, velocities=a.velocities)
+    notes = open_notes(a.data, 'train', families=a.families, pitches=a.pitches, velocities=a.velocities)
     train = TrainConfig.preset(a.preset, a.stage, **field_values(a, TrainConfig, ('stage',)))
     if a.stage == 'tokenizer':
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
         off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
         gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
-        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume)
+        if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan))
+        for name in a.tracker: check_tracker(name)
+        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume, trackers=a.tracker)
     else:
         m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
-        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume)
+        if a.memory: train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg))
+        for name in a.tracker: check_tracker(name)
+        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume, trackers=a.tracker)
     return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
 
 # %% ../nbs/09_cli.ipynb #983c4188
@@ -277,7 +283,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #0eae8846
+# %% ../nbs/09_cli.ipynb #d3ef1216
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
@@ -298,6 +304,8 @@ def add_train(verb):
         s.add_argument('--data', default='auto', help='auto, additive, an .sf2 or .sf3 file, or a folder of notes')
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
         s.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in the run folder')
+        s.add_argument('--memory', type=float, metavar='GIB', help='compute a step in as many parts (--accumulate) as fit into so much GPU memory')
+        s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
         for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
         s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
         s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
@@ -316,7 +324,7 @@ def add_ablate(verb):
     v.add_argument('--seed', type=int, default=0, help='of everything')
     v.add_argument('--out', default=None, help='a JSON file for the result')
 
-# %% ../nbs/09_cli.ipynb #0c13ab7e
+# %% ../nbs/09_cli.ipynb #61a9ba9b
 def main(
     argv:list=None, # arguments; None takes those of the process
 )->int: # 0 done, 2 could not (one sentence on stderr), 130 interrupted
@@ -333,5 +341,8 @@ def main(
         except KeyboardInterrupt:
             print('mars: interrupted', file=sys.stderr)
             return 130
-    print(json.dumps(result) if a.json else line)
+    if int(os.environ.get('RANK', 0)) == 0: print(json.dumps(result) if a.json else line)
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        from mars.train import Team
+        Team(a.device).leave()
     return 0

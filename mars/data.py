@@ -11,8 +11,8 @@ __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', '
            'fit_note', 'NoteFolder', 'NSynth', 'fetch', 'unpack_nsynth', 'download_nsynth', 'write_nsynth_fixture',
            'SoundFontNotes', 'default_notes', 'credits_text', 'write_credits']
 
-# %% ../nbs/01a_data.ipynb #e19ebe3b
-import bisect, hashlib, io, json, operator, os, re, shutil, sys, tarfile, tempfile, urllib.error, urllib.request, warnings, zlib
+# %% ../nbs/01a_data.ipynb #e67c0c00
+import bisect, csv, hashlib, io, json, operator, os, re, shutil, sys, tarfile, tempfile, urllib.error, urllib.request, warnings, zlib
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -97,7 +97,7 @@ def cache_dir()->Path:
     if sys.platform == 'win32': return Path(os.environ.get('LOCALAPPDATA', '~')).expanduser()/'mars'
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'mars'
 
-# %% ../nbs/01a_data.ipynb #80bb486c
+# %% ../nbs/01a_data.ipynb #9e33eb98
 def _cache_files(n): return ('notes.int16', 2*N_SAMPLES*n), ('crc.uint32', 4*n) # names and bytes
 
 def _cache_fault(folder, about, n):
@@ -116,20 +116,20 @@ def _make_cache(folder, about, n, labels):
     try:
         for name, size in _cache_files(n):
             with open(aside/name, 'wb') as f: f.truncate(size) # a sparse file: rows take space when they are written
-        labels.to_csv(aside/'labels.csv', index=False)
+        with open(aside/'labels.csv', 'w', newline='') as f: csv.writer(f, lineterminator='\n').writerows(labels)
         (aside/'about.json').write_text(about)
         try: os.rename(aside, folder)
         except OSError:
             if not folder.exists(): raise # else another process was first, with the same content
     finally: shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../nbs/01a_data.ipynb #0ee22169
+# %% ../nbs/01a_data.ipynb #a5675bb2
 class RowCache:
     "Keep int16 notes in one memory-mapped file; a row counts only if its checksum does. Raises OSError on a full disk."
     def __init__(self,
         folder, # where notes.int16, crc.uint32, labels.csv and about.json live
         about:dict, # everything that the sound of these notes depends on; n, how many there are
-        labels, # DataFrame, kept beside the samples
+        labels=(), # rows of a table, kept as a CSV beside the samples
     ):
         self.folder, n, text = Path(folder), about['n'], json.dumps(about, indent=1, sort_keys=True)
         if self.folder.exists() and (fault := _cache_fault(self.folder, text, n)):
@@ -166,7 +166,7 @@ def to_int16(
     "Round a wave to 16 bits."
     return np.clip(np.rint(np.asarray(wave, np.float32)*32768), -32768, 32767).astype(np.int16)
 
-# %% ../nbs/01a_data.ipynb #4cc46b2f
+# %% ../nbs/01a_data.ipynb #4303fa0f
 class LabelTable:
     "What a set of notes knows without a sound: `notes`, a list of `Note`, and tables made of it."
     notes, credits, kin, missing = (), (), {}, () # kin: instrument -> keys; two instruments that share a key share recordings
@@ -179,19 +179,25 @@ class LabelTable:
     @property
     def families(self)->list: return [f for f in FAMILIES if f in {note.family for note in self.notes}] # in NSynth's order
 
+    @property
+    def table(self)->list: # of tuples
+        "The names of the columns, then the values of each note."
+        names = 'pitch', 'velocity', 'family', 'source', 'instrument', 'family_id', 'source_id', 'note_str'
+        return [names, *(tuple(getattr(note, name) for name in names) for note in self.notes)]
+
     @cached_property
     def labels(self): # DataFrame, one row per note
         "The fields of `Note`, both ids and note_str."
         import pandas as pd
-        columns = ('pitch', 'velocity', 'family', 'source', 'instrument', 'family_id', 'source_id', 'note_str')
-        return pd.DataFrame({name: [getattr(note, name) for note in self.notes] for name in columns}, columns=columns)
+        names, *rows = self.table
+        return pd.DataFrame(rows, columns=names)
 
     @cached_property
     def targets(self)->dict: # pitch, family, source, velocity: int64 (n,)
         "Labels of all notes as the model takes them."
         return labels_dict(self.notes)
 
-# %% ../nbs/01a_data.ipynb #0e560647
+# %% ../nbs/01a_data.ipynb #3a3e7e07
 class Notes(LabelTable):
     "Labelled notes of 64,000 samples. A source fills `notes`, `credits` and `_make(i)`; everything else is here."
     def __init__(self,
@@ -214,7 +220,7 @@ class Notes(LabelTable):
         labels = hashlib.sha256('\n'.join(note.note_str for note in self.notes).encode()).hexdigest()
         about = dict(self.about, kind=type(self).__name__, n=len(self), labels=labels, format=1)
         key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        try: return RowCache((Path(self.cache) if self.cache else cache_dir())/f'{type(self).__name__.lower()}-{key}', about, self.labels)
+        try: return RowCache((Path(self.cache) if self.cache else cache_dir())/f'{type(self).__name__.lower()}-{key}', about, self.table)
         except OSError as e: return warnings.warn(f'notes are not cached, since their cache cannot be written ({e})', stacklevel=3)
 
     def row(self,
@@ -640,7 +646,7 @@ def _read_csv(folder, labels_csv):
         except ValueError as e: raise ValueError(f'{labels_csv}, file {row.file}: {e}') from e
     return files, notes
 
-# %% ../nbs/01a_data.ipynb #a0d06eb9
+# %% ../nbs/01a_data.ipynb #efbf5141
 NSYNTH_CREDIT = Credit('NSynth (magenta.tensorflow.org/datasets/nsynth)', 'CC-BY-4.0', 'Engel et al., Google Inc.')
 NSYNTH_SPLITS = ('train', 'valid', 'test')
 
@@ -662,7 +668,7 @@ class NSynth(Notes):
         names, notes = list(examples), [notes[i] for i in keep]
         self.examples = {names[i]: examples[names[i]] for i in keep}
         there = {entry.name for entry in os.scandir(self.folder/'audio')} if (self.folder/'audio').is_dir() else set()
-        suffix = '.wav' if any(name.endswith('.wav') for name in there) else '.flac'
+        suffix = next((s for s in ('.wav', '.flac', '.ogg') if any(name.endswith(s) for name in there)), '.wav')
         if lost := [name for name in self.examples if name + suffix not in there]:
             raise ValueError(f'{self.folder/"audio"} lacks {len(lost)} of {len(notes)} files, {lost[0] + suffix} for one: download the split again')
         self.files = [self.folder/'audio'/(name + suffix) for name in self.examples]

@@ -66,18 +66,20 @@ def hinge_generator(
     "Return the generator's hinge loss."
     return -fake.float().mean()
 
-# %% ../nbs/02b_discriminator.ipynb #2e45f6d2
+# %% ../nbs/02b_discriminator.ipynb #19d490e4
 def adaptive_weight(
     rec_loss:torch.Tensor, # scalar, depends on `weight`
     gen_loss:torch.Tensor, # scalar, depends on `weight`
     weight:torch.Tensor,   # parameter of the generator's last layer
+    reduce=None,           # averages a list of tensors over processes, in place; None where there is one process
 )->torch.Tensor: # scalar, detached, 0..1e4; the graphs of both losses stay
     "Return the factor that makes two gradients equally long at a weight (VQGAN, Esser et al. 2021)."
     with torch.autocast(weight.device.type, enabled=False):
-        rec, gen = (torch.autograd.grad(loss, weight, retain_graph=True)[0].float().norm() for loss in (rec_loss, gen_loss))
+        grads = [torch.autograd.grad(loss, weight, retain_graph=True)[0].float() for loss in (rec_loss, gen_loss)]
+        rec, gen = (g.norm() for g in (reduce(grads) if reduce else grads))
     return (rec/(gen + 1e-4)).clamp(0, 1e4).detach()
 
-# %% ../nbs/02b_discriminator.ipynb #74a71865
+# %% ../nbs/02b_discriminator.ipynb #90fd552c
 class LeCam(nn.Module):
     "Penalise logits that leave the running mean of the other side far behind (Tseng et al. 2021)."
     def __init__(self,
@@ -93,10 +95,11 @@ class LeCam(nn.Module):
     def update(self,
         real:torch.Tensor, # logits of images
         fake:torch.Tensor, # logits of reconstructions
+        reduce=None,       # averages a list of tensors over processes, in place; None where there is one process
     ):
         "Move the running means towards the means of this batch."
-        for mean, logits in ((self.real, real), (self.fake, fake)):
-            now = logits.float().mean()
+        means = [logits.float().mean() for logits in (real, fake)]
+        for mean, now in zip((self.real, self.fake), reduce(means) if reduce else means):
             mean.copy_(torch.where(mean.isinf(), now, mean.lerp(now, 1-self.decay)))
 
     def forward(self, real, fake): # logits -> scalar penalty, float32; 0 before the first update
@@ -136,7 +139,7 @@ ADVERSARIES = dict(
 
 config_class(AdversaryConfig, ADVERSARIES);
 
-# %% ../nbs/02b_discriminator.ipynb #05fb8c16
+# %% ../nbs/02b_discriminator.ipynb #7b3829c1
 class Adversary(nn.Module):
     "The discriminator of a training run, with its optimiser, schedule and regularisation."
     def __init__(self,
@@ -144,11 +147,14 @@ class Adversary(nn.Module):
         channels:int,        # of the image
         steps:int,           # of the whole training, the non-GAN phase included
         device=None,         # where it lives; None is the CPU
+        reduce=None,         # averages a list of tensors over processes, in place; None where there is one process
     ):
         super().__init__()
         if steps < 1: raise ValueError(f'steps is {steps}; it must be at least 1')
-        self.cfg, self.steps, self.first = cfg, steps, round(cfg.start*steps)
+        self.cfg, self.steps, self.first, self.reduce = cfg, steps, round(cfg.start*steps), reduce
         self.disc, self.lecam = PatchGAN(channels, cfg.width, cfg.layers, cfg.norm), LeCam()
+        # on CPUs torch has no such norm; there each process keeps its own batch statistics and the running ones are averaged
+        if reduce and torch.device(device or 'cpu').type == 'cuda': self.disc = nn.SyncBatchNorm.convert_sync_batchnorm(self.disc)
         self.register_buffer('factor', torch.ones(())) # the last adaptive weight
         self.to(device or 'cpu')
         decays = lambda p: p.ndim > 1
@@ -174,7 +180,7 @@ class Adversary(nn.Module):
         done = (step - self.first - self.cfg.warmup)/max(1, self.steps - 1 - self.first - self.cfg.warmup)
         return self.cfg.lr*self.ramp(step)*(0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done)))))
 
-# %% ../nbs/02b_discriminator.ipynb #6f980e11
+# %% ../nbs/02b_discriminator.ipynb #eb67b0db
 @contextmanager
 def frozen(
     module:nn.Module, # put in evaluation mode, its parameters without gradient
@@ -200,13 +206,13 @@ def _generator_loss(self:Adversary,
     with torch.autocast(image.device.type, enabled=False):
         pull = (recon.float()*torch.autograd.grad(gen, image)[0]).sum()
         loss = gen.detach() + (pull - pull.detach())
-        if self.cfg.adaptive and (step - self.first) % self.cfg.adaptive_every == 0: self.factor.copy_(adaptive_weight(rec_loss, loss, last_layer))
+        if self.cfg.adaptive and (step - self.first) % self.cfg.adaptive_every == 0: self.factor.copy_(adaptive_weight(rec_loss, loss, last_layer, self.reduce))
         share = self.cfg.weight*self.ramp(step)*self.factor.clone()
         return share*loss, dict(gen_loss=gen.detach(), adv_weight=share)
 
 Adversary.generator_loss = _generator_loss
 
-# %% ../nbs/02b_discriminator.ipynb #43b144f0
+# %% ../nbs/02b_discriminator.ipynb #c26a446d
 def _update(self:Adversary,
     step:int,          # of the training, from 0
     real:torch.Tensor, # (B, C, H, W) images
@@ -220,11 +226,12 @@ def _update(self:Adversary,
     for g in self.opt.param_groups: g['lr'] = self.lr_at(step)
     for _ in range(self.cfg.updates):
         r, f = self.disc(both).float().split([len(real), len(fake)])
-        self.lecam.update(r, f)
+        self.lecam.update(r, f, self.reduce)
         hinge, lecam = hinge_discriminator(r, f), self.lecam(r, f)
         with torch.autocast(both.device.type, enabled=False):
             self.opt.zero_grad()
             (hinge + self.cfg.lecam*lecam).backward()
+            if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + [b for b in self.disc.buffers() if b.is_floating_point()])
             norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
             self.opt.step()
         torch.clear_autocast_cache() # within one context autocast would go on with copies of the old weights

@@ -185,14 +185,15 @@ def lowpass(
     "Fade the band edge out by half a cosine: 1 up to `start`, 0 at the Nyquist frequency."
     return (0.5 + 0.5*np.cos(np.pi*np.clip((np.linspace(0, 1, n) - start)/(1 - start), 0, 1))).astype(np.float32)
 
-# %% ../nbs/01aa_soundfont.ipynb #fdcfaad5
+# %% ../nbs/01aa_soundfont.ipynb #f1eafa26
 def resample(
     wave:np.ndarray, # (n,) at `rate`
     rate:int, # Hz
     target:int=SAMPLE_RATE, # Hz
 )->np.ndarray: # (round(n*target/rate),) float32
     "Change the sample rate by FFTs of overlapping frames (overlap-save) and a linear-phase low-pass."
-    from scipy.fft import irfft, rfft
+    try: from scipy.fft import irfft, rfft
+    except ImportError: from numpy.fft import irfft, rfft # slower: a borrowed machine may have no scipy
     wave = np.asarray(wave, np.float32)
     if rate == target or not len(wave): return wave
     unit = np.gcd(int(rate), int(target)) # in 1/unit seconds both rates have a whole number of samples
@@ -202,7 +203,7 @@ def resample(
     padded = np.pad(wave, (n_in//8, frames*(n_in//8*6) + n_in//8 - len(wave)))
     spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, n_in)[::n_in//8*6])[:, :min(n_in, n_out)//2 + 1]
     spectrum = spectrum*(lowpass(spectrum.shape[1])*np.float32(n_out/n_in))
-    return irfft(spectrum, n_out)[:, n_out//8:-(n_out//8)].reshape(-1)[:round(len(wave)*target/rate)]
+    return irfft(spectrum, n_out)[:, n_out//8:-(n_out//8)].reshape(-1)[:round(len(wave)*target/rate)].astype(np.float32, copy=False)
 
 # %% ../nbs/01aa_soundfont.ipynb #f84a7234
 def _quiet_import(name):

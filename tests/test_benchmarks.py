@@ -111,4 +111,4 @@ def test_training(monkeypatch, tmp_path):
     r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--out', str(tmp_path/'t.json')])
     assert json.loads((tmp_path/'t.json').read_text()) == r
     assert [row['stage'] for row in r['stages']] == ['tokenizer', 'tokenizer + GAN', 'var']
-    for row in r['stages']: assert min(row[k] for k in ('notes/s', 'loader notes/s', 'plain notes/s', 'GFLOP/s', 'MFU %', 'process MiB')) > 0
+    for row in r['stages']: assert min(row[k] for k in ('notes/s', 'loader notes/s', 'plain notes/s', 'GFLOP/s', 'MFU %', 'peak MiB', 'foreseen MiB')) > 0

@@ -503,3 +503,23 @@ def test_committed_credits_are_up_to_date(tmp_path):
     records = data.write_credits(tmp_path/'CREDITS.md', [NSynth(SHARED, cache=False)] if SHARED.is_dir() else [])
     assert all(credit.source in package.read_text() for credit in records)
     if SHARED.is_dir(): assert (tmp_path/'CREDITS.md').read_text() == package.read_text()
+
+def test_the_whole_route_of_nsynth(server, tmp_path):
+    "download -> check -> unpack -> convert -> both stages -> measure -> a note, by the commands that the real NSynth takes."
+    from mars.cli import main
+    from mars.pipeline import Mars
+    from mars.train import reconstruction_error
+    root = write_nsynth_fixture(tmp_path/'published', dict(train=(0, 1), test=(2,)), ('organ', 'synth_lead'))
+    for split in ('test', 'train'):
+        body = io.BytesIO()
+        with tarfile.open(fileobj=body, mode='w:gz') as tar: tar.add(root/f'nsynth-{split}', f'nsynth-{split}')
+        server.body = body.getvalue()
+        download_nsynth(split, tmp_path/'nsynth', url=server.url.format(split='test'), sha256=hashlib.sha256(server.body).hexdigest(), progress=False)
+    assert sorted(p.name for p in (tmp_path/'nsynth').iterdir()) == ['cache', 'nsynth-test', 'nsynth-train']
+    common = ['--data', str(tmp_path/'nsynth'), '--out', str(tmp_path/'run'), '--json', '--steps', '3', '--batch-size', '4']
+    assert main(['train', 'tokenizer', *common, '--warm-start', '8', '--width', '32', '--codebook-size', '32']) == 0
+    assert main(['train', 'var', *common]) == 0
+    m, test = Mars.from_pretrained(tmp_path/'run'), NSynth(tmp_path/'nsynth', 'test')
+    assert m.info['notes'] == len(NSynth(tmp_path/'nsynth', 'train')) != len(test)
+    assert 0 < reconstruction_error(m, test)['mse'] < 1
+    assert m.generate(pitch=60, family='organ', n_iter=1, seed=0).shape == (1, 64000)

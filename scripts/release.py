@@ -1,0 +1,131 @@
+"""Train a model from sounds to weights, in as many sittings as it takes:
+
+    python scripts/release.py --out runs/small --preset small
+    python scripts/release.py --out runs/small --preset small --seconds 540      # stop in time, and pack what is to come back
+    python scripts/release.py --out runs/small --preset small --take pieces     # go on elsewhere from such a package
+
+Stages: render or read the notes, split them by instrument, train the tokenizer, train the transformer on its tokens,
+measure both on instruments that were held out, write weights in half precision. A second call goes on where the first
+one stopped. What is to leave the machine lies in OUT/pieces, in files of at most 16 MiB: after an unfinished sitting
+the running stage (and the tokenizer, if that is done), at the end the weights, the results and the curves.
+"""
+import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
+from pathlib import Path
+import torch
+from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes, write_whole
+from mars.discriminator import AdversaryConfig
+from mars.machines import cut, hand_over, join, parts_for, take_over
+from mars.pipeline import Mars
+from mars.tokenizer import TokenizerConfig
+from mars.train import Checkpoints, TrainConfig, reconstruction_error, train_tokenizer, train_var, versions
+from mars.var import VARConfig
+
+def open_data(names, quick):
+    "The notes of all sources, joined; and what is to be said of them."
+    grid = dict(pitches=range(60, 72, 6), velocities=(100,)) if quick else dict(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+    def one(name):
+        if name == 'additive': return AdditiveNotes(None, *grid.values())
+        if name == 'auto': return default_notes(pitches=grid['pitches'], velocities=grid['velocities'])
+        if Path(name).suffix in ('.sf2', '.sf3'): return SoundFontNotes(name, **grid)
+        return NSynth(name, split=None).filter(pitches=grid['pitches'])
+    first, *rest = map(one, names)
+    for notes in rest: first = first + notes
+    return first
+
+def pack_files(folder, names, out, name):
+    "Some files of a folder as one tar, cut into pieces; nothing where none of them is there."
+    if not any((folder/n).exists() for n in names): return []
+    tar = io.BytesIO()
+    with tarfile.open(fileobj=tar, mode='w') as t:
+        for n in names:
+            if (folder/n).exists(): t.add(folder/n, n)
+    return cut(tar.getvalue(), out, name)
+
+def unpack_files(folder, name, to):
+    with tarfile.open(fileobj=io.BytesIO(join(folder, name))) as t: t.extractall(to, filter='data')
+
+def half(run, to):
+    "The model of a run folder, in half precision."
+    Mars.from_pretrained(run).save_pretrained(to, half=True)
+
+def measure(m, sets, a):
+    "Errors of the tokenizer, and the pitch of generated notes where pYIN (librosa) is installed."
+    out = {f'reconstruction, {name}': dict(notes=min(len(s), a.measure), **reconstruction_error(m, s.select(range(0, len(s), max(1, len(s)//a.measure))))) for name, s in sets.items() if len(s)}
+    try: import librosa
+    except ImportError: return out
+    from mars.eval import cents_error, f0
+    notes = sets['seen']
+    pick = [notes.notes[i] for i in range(0, len(notes), max(1, len(notes)//a.measure))][:a.measure]
+    waves = m.generate(pitch=[n.pitch for n in pick], family=[n.family for n in pick], source=[n.source for n in pick], velocity=[n.velocity for n in pick], seed=0, top_k=a.top_k, cfg_scale=a.cfg_scale, progress=False)
+    cents = [abs(float(cents_error(float(f0(w).midi), n.pitch))) for w, n in zip(waves, pick)]
+    real = [abs(float(cents_error(float(f0(notes[i][0]).midi), notes.notes[i].pitch))) for i in range(0, len(notes), max(1, len(notes)//a.measure))][:a.measure]
+    right = lambda c: sum(x <= 50 for x in c)/len(c) # an unvoiced note is NaN and counts as wrong
+    return {**out, 'pitch within 50 cents': dict(notes=len(pick), generated=right(cents), real=right(real), top_k=a.top_k, cfg_scale=a.cfg_scale)}
+
+def curves(run):
+    "The log without its lists, every so often."
+    rows = [json.loads(line) for line in (run/'metrics.jsonl').read_text().splitlines()]
+    keep = ('stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'seconds', 'notes_per_second', 'memory_mib', 'disc_loss', 'adv_weight', 'real_logit', 'fake_logit')
+    some = [r for stage in ('tokenizer', 'var') for rs in [[r for r in rows if r['stage'] == stage]] for r in rs[::max(1, len(rs)//150)] + rs[-1:]]
+    return [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items() if k in keep} for r in some]
+
+def main(argv=None):
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--out', type=Path, required=True)
+    ap.add_argument('--preset', default='small')
+    ap.add_argument('--data', action='append', help='auto, additive, an .sf2 or .sf3 file, or a folder in NSynth layout; may be given again')
+    ap.add_argument('--device')
+    ap.add_argument('--seconds', type=float, help='stop after so long, at the end of a step')
+    ap.add_argument('--take', type=Path, help='pieces of an earlier sitting')
+    for name, what in dict(tokenizer='TokenizerConfig', var='VARConfig', train_tokenizer='stage one', train_var='stage two', gan='AdversaryConfig').items():
+        ap.add_argument(f'--{name.replace("_", "-")}', type=json.loads, default={}, metavar='JSON', help=f'fields of {what}')
+    ap.add_argument('--memory', type=float, help='GiB of the GPU: compute steps in parts that fit')
+    ap.add_argument('--note', default='', help="a sentence for config.json, such as 'provisional: ...'")
+    ap.add_argument('--measure', type=int, default=96, help='notes to measure')
+    ap.add_argument('--top-k', type=int, default=20)
+    ap.add_argument('--cfg-scale', type=float, default=1.)
+    ap.add_argument('--quick', action='store_true', help='a dozen notes, to rehearse a command')
+    a = ap.parse_args(argv)
+    start, pieces = time.time(), a.out/'pieces'
+    shutil.rmtree(pieces, ignore_errors=True)
+    if a.take:
+        for name in ('done', 'log'):
+            if (a.take/f'{name}.json').exists(): unpack_files(a.take, name, a.out)
+        for stage in ('tokenizer', 'var'):
+            if (a.take/f'{stage}.json').exists(): print(f'{stage}: taken over at step', take_over(a.take, stage, a.out), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # a stage in training finishes its step and saves first
+    if a.seconds:
+        timer = threading.Timer(max(1, a.seconds), os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+    stage = 'tokenizer'
+    notes = open_data(a.data or ['auto'], a.quick)
+    train_notes, valid, test = notes.split_by_instrument(valid=0.06, test=0.14, seed=0)
+    print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from; held out: {len(valid)} and {len(test)} notes', flush=True)
+    cfg, gan, var = TokenizerConfig.preset(a.preset, **a.tokenizer), AdversaryConfig.preset(a.preset, **a.gan), VARConfig.preset(a.preset, **a.var)
+    one, two = TrainConfig.preset(a.preset, 'tokenizer', **a.train_tokenizer), TrainConfig.preset(a.preset, 'var', **a.train_var)
+    if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var)})
+    try:
+        if not (a.out/'config.json').exists(): train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
+        m, stage = Mars.from_pretrained(a.out), 'var'
+        if m.var is None: train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True)
+    except SystemExit as e:
+        if e.code != 143: raise
+        begun = Checkpoints(a.out, stage, {}).files() # none where it was stopped while it prepared
+        files = (hand_over(a.out, stage, pieces) if begun else []) + pack_files(a.out, ['metrics.jsonl'], pieces, 'log')
+        if stage == 'var': files += pack_files(a.out, ['config.json', 'tokenizer.safetensors'], pieces, 'done')
+        print(f'stopped in stage {stage} after {time.time()-start:.0f} s; {len(files)} files in {pieces}', flush=True)
+        return 0
+    if a.seconds: timer.cancel()
+    m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits})
+    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in notes.notes), max(n.pitch for n in notes.notes)], credits=credits), **({'note': a.note} if a.note else {}))
+    m.info['results'] = results = measure(m, dict(seen=train_notes, valid=valid, test=test), a)
+    m.save_pretrained(a.out/'weights', half=True)
+    write_whole(a.out/'results.json', json.dumps(dict(about=versions(m.device), results=results, curves=curves(a.out)), indent=1))
+    files = pack_files(a.out, ['weights/config.json', 'weights/tokenizer.safetensors', 'weights/var.safetensors', 'results.json'], pieces, 'release')
+    print(json.dumps(results, indent=1))
+    print(f'done after {time.time()-start:.0f} s; {len(files)} files in {pieces}', flush=True)
+    return 0
+
+if __name__ == '__main__': raise SystemExit(main())
