@@ -8,9 +8,10 @@ __all__ = ['VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS', 'NoteSet', 
            'true_phase_oracle', 'class_means', 'memoriser', 'bins_for', 'evaluate', 'table_markdown', 'result_json',
            'plot_features', 'plot_bins', 'worst_and_best']
 
-# %% ../nbs/05b_protocol.ipynb #489d154f
+# %% ../nbs/05b_protocol.ipynb #7b42f4c5
 import hashlib, importlib.util, json, math, os, sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
@@ -320,7 +321,7 @@ def memoriser(train,     # NoteSet of training notes
     rows = match_labels(train.labels, wanted, keys, seed)
     return NoteSet(train[rows], {k: v[rows] for k, v in train.labels.items()}, name='memoriser')
 
-# %% ../nbs/05b_protocol.ipynb #045a5ef0
+# %% ../nbs/05b_protocol.ipynb #58b9beef
 def _pass(notes, embedders, classifier, size):
     "Read a set once: features of each embedder, logits and features of the classifier, silent and clipped notes."
     got = {e.name: [] for e in embedders}
@@ -336,6 +337,8 @@ def _pass(notes, embedders, classifier, size):
     if classifier is not None: out['classifier'] = torch.cat(features)[:, None]
     return out, {k: torch.cat(v) for k, v in logits.items()}, dict(silent=silent, clipped=clipped)
 
+def _whole_kid(x, y): return kid(x, y, 1, min(len(x), len(y)))[0]
+
 def _finite(logits): return logits[:, torch.isfinite(logits).all(0)]
 
 def _scaled(reference, logits):
@@ -349,29 +352,34 @@ def bins_for(n): # reference notes -> bins of NDB, or None
     "Choose the number of bins that n reference notes allow."
     return next((k for k in (100, 50, 20, 10) if n >= 10*k), None)
 
-# %% ../nbs/05b_protocol.ipynb #f29863e3
-def _features_block(name, x, y, seed, draws):
+# %% ../nbs/05b_protocol.ipynb #6365dd6a
+def _between(f, x, y, paired, seed, draws):
+    "Give a distance of two sets an interval; notes that belong together are drawn together, else the sets would seem less alike than they are."
+    if paired: return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
+    return interval(f, x, y, draws=draws, seed=seed)
+
+def _features_block(name, x, y, paired, seed, draws):
     "Distances of one embedder's features, (n, windows, d)."
     flat = lambda a: a.flatten(0, -2)
     label = 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
     n, d = len(x), x.shape[-1]
-    out = {label: interval(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, draws=draws, seed=seed),
-           f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
+    fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, paired, seed, draws)
+    out = {label: replace(fd, low=max(0., fd.low)), f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
     if n >= 4*d: out[f'{label}, infinity'] = frechet_infinity(x, y, both=True, seed=seed).value
     x, y = (a.double().mean(1) for a in (x, y))   # one row per note for what compares notes
     sigma = _median_distance(x)   # frozen: the kernel must not change with the draw
-    out[f'KAD, {name}'] = interval(lambda a, b: kad(a, b, sigma), x, y, draws=draws, seed=seed)
+    out[f'KAD, {name}'] = _between(lambda a, b: kad(a, b, sigma), x, y, paired, seed, draws)
     dc = density_coverage(x, y); out[f'density, {name}'], out[f'coverage, {name}'] = dc.density, dc.coverage
     out[f'Vendi score, {name}'] = vendi_score(y - x.mean(0))
     return out
 
-def _logits_block(ref_logits, logits, labels, pairs, seed, draws):
+def _logits_block(ref_logits, logits, labels, pairs, paired, seed, draws):
     "Scores of the classifier's logits."
     out = {}
     for key, letter in (('pitch', 'P'), ('family', 'I')):
         a, b = _finite(ref_logits[key]), _finite(logits[key])
         n = min(len(a), len(b))
-        out[f'{letter}KID'] = interval(lambda x, y: kid(x, y, 1, min(len(x), len(y)))[0], *_scaled(a, b), draws=draws, seed=seed)
+        out[f'{letter}KID'] = _between(_whole_kid, *_scaled(a, b), paired, seed, draws)
         out[f'{letter}KID, Nistal less floor'] = kid_nistal(a, b) - kid_nistal_floor(len(a), len(b))
         out[f'{letter}KID, Nistal floor'] = kid_nistal_floor(len(a), len(b))
         out[f'{letter}IS'] = interval(inception_score, b, method='bootstrap', draws=draws, seed=seed)
@@ -401,7 +409,7 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
         out |= {'f0 within 50 cents': score.within, 'f0, octaves folded': score.folded, 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #264b4727
+# %% ../nbs/05b_protocol.ipynb #36468462
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -425,16 +433,16 @@ def evaluate(reference,       # NoteSet of test notes
     table, more = {}, dict(features={'reference': x[first].mean(1)}, bins={}, nearest={})
     for name, notes in rows.items():
         y, logits, flaws = _pass(notes, embedders, classifier, size)
-        pairs, out = match_labels(reference.labels, notes.labels, keys, seed), {}
+        pairs, out = torch.arange(len(notes)) if name in paired else match_labels(reference.labels, notes.labels, keys, seed), {}
         if k:
             bins = [ndb(x[first].mean(1), y[first].mean(1), k, seed=seed+s) for s in range(2)]
             out |= {'NDB/k': float(np.mean([b.ndb_over_k for b in bins])), 'JS': float(np.mean([b.js for b in bins])), 'NDB k': k}; more['bins'][name] = bins[0]
         if classifier is not None:
-            out |= _logits_block(ref_logits, logits, notes.labels, pairs, seed, draws)
-            out['KID features'] = interval(lambda a, b: kid(a, b, 1, min(len(a), len(b)))[0], x['classifier'][:, 0], y['classifier'][:, 0], draws=draws, seed=seed)
+            out |= _logits_block(ref_logits, logits, notes.labels, pairs, name in paired, seed, draws)
+            out['KID features'] = _between(_whole_kid, x['classifier'][:, 0], y['classifier'][:, 0], name in paired, seed, draws)
         sound, more['nearest'][name] = _waves_block(reference, notes, name in paired, n_f0, seed, draws, size, device)
         out |= sound
-        for e in x: out |= _features_block(e, x[e], y[e], seed, draws)
+        for e in x: out |= _features_block(e, x[e], y[e], name in paired, seed, draws)
         if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed)).items()}
         table[name], more['features'][name] = out | flaws, y[first].mean(1)
     return dict(rows=table, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), **more)

@@ -220,7 +220,8 @@ def test_evaluate_orders_the_rows(result):
     assert v('memoriser', 'memorisation quantile_share') == 1 and v('real', 'memorisation quantile_share') < .15 and v('memoriser', 'memorisation median_ratio') < .01
     assert v('real', 'accuracy pitch') > .95 and v('real', 'PIS') > 1.5 and v('copy of reference', 'NDB/k') < .2 < v('noise', 'NDB/k') and r['real']['NDB k'] == 10
     assert 'MSE paired' not in r['real'] and r['real'][FD].low < r['real'][FD].value < r['real'][FD].high and r['real']['PKID, Nistal floor'] == pytest.approx(2/119)
-    assert abs(v('real', 'PKID')) < 1 and v('copy of reference', 'IKID') < v('noise', 'IKID')
+    copy = r['copy of reference'][FD]; assert copy.low == 0 and copy.high < 1e-6   # drawn together
+    assert v('copy of reference', 'KL pitch') == v('copy of reference', 'KL family') == 0 and abs(v('real', 'PKID')) < 1 and v('copy of reference', 'IKID') < v('noise', 'IKID')
 
 def test_evaluate_says_what_it_did(result, pca):
     s = result['settings']
