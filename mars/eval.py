@@ -71,7 +71,7 @@ def _draw(x, n, g, replace=False):
     "Take n notes of x at random."
     return x[(torch.randint(len(x), (n,), generator=g) if replace else torch.randperm(len(x), generator=g)[:n]).to(x.device)]
 
-# %% ../nbs/05_eval.ipynb #48d15e69
+# %% ../nbs/05_eval.ipynb #f85668f0
 @dataclass(frozen=True, eq=False)
 class FrechetInfinity:
     "A Fréchet distance read at 1/N = 0."
@@ -86,16 +86,22 @@ def frechet_infinity(x,           # (n, d) features of the reference, or (n, win
                      points=15,   # sizes of subset
                      least=None,  # smallest size; None takes a quarter of the notes, or 2d where that is more
                      both=False,  # also shrink the reference, so that its bias leaves as well
+                     together=False,  # shrink both by the same rows, for sets whose row i belongs together (a copy, or equal labels)
                      seed=0,      # of the draws
                      ):           # FrechetInfinity: .value, .slope, .r2, .sizes, .distances
     "Extrapolate the Fréchet distance to infinitely many notes, drawn without replacement; raise ValueError for fewer than 2 x least notes. Chong and Forsyth 2020."
     x, y = _notes(x, 'x'), _notes(y, 'y')
-    n = min(len(x), len(y)) if both else len(y)
+    if together and len(x) != len(y): raise ValueError(f"x has {len(x)} notes and y has {len(y)}: rows that belong together need equal numbers.")
+    n = min(len(x), len(y)) if both or together else len(y)
     least = max(n//4, 2*x.shape[-1]) if least is None else least
     if points < 3 or least < 2: raise ValueError(f"points is {points} and least {least}: use at least 3 and 2.")
     if n < 2*least: raise ValueError(f"there are {n} notes and the smallest subset has {least}: pass at least {2*least}, or reduce the features to {n//4} or fewer by PCA.")
     g, sizes = torch.Generator().manual_seed(seed), np.linspace(least, n, points).round().astype(int)
-    d = np.array([frechet_distance(_rows(_draw(x, k, g) if both else x), _rows(_draw(y, k, g))) for k in sizes.tolist()])
+    def at(k):
+        rows = torch.randperm(n, generator=g)[:k] if together else None
+        a = x[rows.to(x.device)] if together else _draw(x, k, g) if both else x
+        return frechet_distance(_rows(a), _rows(y[rows.to(y.device)] if together else _draw(y, k, g)))
+    d = np.array([at(k) for k in sizes.tolist()])
     slope, value = np.polyfit(1/sizes, d, 1)
     left = d - value - slope/sizes
     return FrechetInfinity(float(value), float(slope), float(1-left.var()/max(d.var(), 1e-300)), sizes, d)

@@ -6,7 +6,7 @@
 __all__ = ['VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS', 'NoteSet', 'as_int16', 'blocks', 'stored', 'match_labels',
            'check_labels', 'MelPCA', 'VGGish', 'embed_set', 'lowpass', 'add_noise', 'griffin_lim_oracle',
            'true_phase_oracle', 'class_means', 'memoriser', 'bins_for', 'evaluate', 'table_markdown', 'result_json',
-           'plot_features', 'plot_bins', 'worst_and_best']
+           'plot_features', 'plot_bins', 'worst_and_best', 'listen_html', 'save_report']
 
 # %% ../nbs/05b_protocol.ipynb #7b42f4c5
 import hashlib, importlib.util, json, math, os, sys
@@ -352,39 +352,38 @@ def bins_for(n): # reference notes -> bins of NDB, or None
     "Choose the number of bins that n reference notes allow."
     return next((k for k in (100, 50, 20, 10) if n >= 10*k), None)
 
-# %% ../nbs/05b_protocol.ipynb #6365dd6a
-def _between(f, x, y, paired, seed, draws):
-    "Give a distance of two sets an interval; notes that belong together are drawn together, else the sets would seem less alike than they are."
-    if paired: return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
-    return interval(f, x, y, draws=draws, seed=seed)
+# %% ../nbs/05b_protocol.ipynb #0a7a025d
+def _between(f, x, y, seed, draws):
+    "Give a distance an interval; rows with the same labels are drawn together, else the sets would seem less alike than they are."
+    return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
 
-def _features_block(name, x, y, paired, seed, draws):
-    "Distances of one embedder's features, (n, windows, d)."
+def _features_block(name, x, y, seed, draws):
+    "Distances of one embedder's features, (n, windows, d); row i of both has the same labels."
     flat = lambda a: a.flatten(0, -2)
     label = 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
     n, d = len(x), x.shape[-1]
-    fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, paired, seed, draws)
+    fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, draws)
     out = {label: replace(fd, low=max(0., fd.low)), f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
-    if n >= 4*d: out[f'{label}, infinity'] = frechet_infinity(x, y, both=True, seed=seed).value
+    if n >= 4*d: out[f'{label}, infinity'] = frechet_infinity(x, y, together=True, seed=seed).value
     x, y = (a.double().mean(1) for a in (x, y))   # one row per note for what compares notes
     sigma = _median_distance(x)   # frozen: the kernel must not change with the draw
-    out[f'KAD, {name}'] = _between(lambda a, b: kad(a, b, sigma), x, y, paired, seed, draws)
+    out[f'KAD, {name}'] = _between(lambda a, b: kad(a, b, sigma), x, y, seed, draws)
     dc = density_coverage(x, y); out[f'density, {name}'], out[f'coverage, {name}'] = dc.density, dc.coverage
     out[f'Vendi score, {name}'] = vendi_score(y - x.mean(0))
     return out
 
-def _logits_block(ref_logits, logits, labels, pairs, paired, seed, draws):
-    "Scores of the classifier's logits."
+def _logits_block(ref_logits, logits, labels, seed, draws):
+    "Scores of the classifier's logits; row i of both has the same labels."
     out = {}
     for key, letter in (('pitch', 'P'), ('family', 'I')):
         a, b = _finite(ref_logits[key]), _finite(logits[key])
         n = min(len(a), len(b))
-        out[f'{letter}KID'] = _between(_whole_kid, *_scaled(a, b), paired, seed, draws)
+        out[f'{letter}KID'] = _between(_whole_kid, *_scaled(a, b), seed, draws)
         out[f'{letter}KID, Nistal less floor'] = kid_nistal(a, b) - kid_nistal_floor(len(a), len(b))
         out[f'{letter}KID, Nistal floor'] = kid_nistal_floor(len(a), len(b))
         out[f'{letter}IS'] = interval(inception_score, b, method='bootstrap', draws=draws, seed=seed)
         if n >= 100: out[f'{letter}IS, 10 splits'] = inception_score(b, 10)[0]
-        out[f'KL {key}'] = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key][pairs], logits[key])), method='bootstrap', draws=draws, seed=seed)
+        out[f'KL {key}'] = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key], logits[key])), method='bootstrap', draws=draws, seed=seed)
     for key, hit in label_accuracy(logits, labels).items():
         out[f'accuracy {key}'] = interval(torch.mean, torch.from_numpy(hit).double(), method='bootstrap', draws=draws, seed=seed)
     return out
@@ -409,7 +408,7 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
         out |= {'f0 within 50 cents': score.within, 'f0, octaves folded': score.folded, 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #36468462
+# %% ../nbs/05b_protocol.ipynb #52006a56
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -438,11 +437,11 @@ def evaluate(reference,       # NoteSet of test notes
             bins = [ndb(x[first].mean(1), y[first].mean(1), k, seed=seed+s) for s in range(2)]
             out |= {'NDB/k': float(np.mean([b.ndb_over_k for b in bins])), 'JS': float(np.mean([b.js for b in bins])), 'NDB k': k}; more['bins'][name] = bins[0]
         if classifier is not None:
-            out |= _logits_block(ref_logits, logits, notes.labels, pairs, name in paired, seed, draws)
-            out['KID features'] = _between(_whole_kid, x['classifier'][:, 0], y['classifier'][:, 0], name in paired, seed, draws)
+            out |= _logits_block({k: v[pairs] for k, v in ref_logits.items()}, logits, notes.labels, seed, draws)
+            out['KID features'] = _between(_whole_kid, x['classifier'][pairs, 0], y['classifier'][:, 0], seed, draws)
         sound, more['nearest'][name] = _waves_block(reference, notes, name in paired, n_f0, seed, draws, size, device)
         out |= sound
-        for e in x: out |= _features_block(e, x[e], y[e], name in paired, seed, draws)
+        for e in x: out |= _features_block(e, x[e][pairs], y[e], seed, draws)
         if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed)).items()}
         table[name], more['features'][name] = out | flaws, y[first].mean(1)
     return dict(rows=table, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), **more)
@@ -536,3 +535,45 @@ def worst_and_best(reference, # NoteSet
         errors |= {i+j: _clip_error(x/32768, y/32768)[2] for j, (x, y) in enumerate(zip(a.float(), b.float())) if x.abs().max() > 0}
     order = sorted(errors, key=errors.get, reverse=True)
     return [(i, errors[i]) for i in order[:n] + order[n:][-n:]]
+
+# %% ../nbs/05b_protocol.ipynb #ffb17556
+def _player(wave):
+    "Return an HTML player that holds the sound."
+    import base64, io, soundfile
+    data = io.BytesIO(); soundfile.write(data, wave.numpy(), SAMPLE_RATE, format='FLAC')
+    return f'<audio controls src="data:audio/flac;base64,{base64.b64encode(data.getvalue()).decode()}"></audio>'
+
+def listen_html(reference, # NoteSet
+                rows,      # dict of NoteSets whose note i is a version of reference note i
+                n=3,       # worst and best of each
+                size=64,   # notes at a time
+                )->str:    # an HTML page
+    "Put the worst and the best reconstructions of each row on one page, beside the original."
+    page = ['<!doctype html><meta charset="utf-8"><title>Reconstructions</title><h1>Worst and best reconstructions</h1>']
+    for name, notes in rows.items():
+        page.append(f'<h2>{name}</h2><p>By log-mel MSE on active frames: the worst first. Left the original.</p>')
+        for i, e in worst_and_best(reference, notes, n, size):
+            labels = ', '.join(f'{k} {int(v[i])}' for k, v in reference.labels.items())
+            page.append(f'<p>note {i} ({labels}), MSE {e:.4f}<br>{_player(reference[[i]][0])} {_player(notes[[i]][0])}</p>')
+    return '\n'.join(page)
+
+# %% ../nbs/05b_protocol.ipynb #4bec0615
+def save_report(result,       # of `evaluate`
+                folder,       # made if it does not exist
+                reference=None, # NoteSet, for the page to listen to
+                paired=None,  # dict of NoteSets, for the same
+                )->list:      # names of the files
+    "Write everything to a folder; raise ValueError where that fails."
+    folder = Path(folder)
+    try: folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise ValueError(f"the folder {folder} cannot be made ({e.strerror}): choose another.") from None
+    files = {'results.json': result_json(result), 'table.md': table_markdown(result), 'features.png': _png(plot_features(result))}
+    files |= {f"ndb-{i}.png": _png(plot_bins(b, f'{name}:')) for i, (name, b) in enumerate(result['bins'].items())}
+    if reference is not None and paired: files['listen.html'] = listen_html(reference, paired)
+    for name, data in files.items(): write_whole(folder/name, data)
+    return sorted(files)
+
+def _png(fig):
+    import io
+    data = io.BytesIO(); fig.savefig(data, format='png', dpi=110)
+    return data.getvalue()

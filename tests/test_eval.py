@@ -308,6 +308,12 @@ def test_frechet_infinity_is_a_line_and_draws_by_notes():
     windows = frechet_infinity(x.view(1000, 4, 16), y.view(500, 4, 16), points=6)
     assert windows.sizes[-1] == 500 and windows.distances[-1] == pytest.approx(frechet_distance(x, y))
 
+def test_frechet_infinity_of_rows_that_belong_together():
+    x = normal(400, 12, 0); y = x + .3*normal(400, 12, 1)
+    truth = 12*(math.sqrt(1.09)-1)**2
+    assert frechet_infinity(x, y, together=True).value == pytest.approx(truth, abs=.05) and frechet_infinity(x, y, both=True).value < -.15
+    with pytest.raises(ValueError, match='equal numbers'): frechet_infinity(x, y[1:], together=True)
+
 def test_interval_of_a_mean():
     x = normal(900, 1, 0)[:, 0]
     for method in ('subsample', 'bootstrap'):

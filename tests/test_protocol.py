@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from mars.cmx import CMX
 from mars.protocol import (CAVEATS, PAPER_ROWS, MelPCA, NoteSet, VGGish, VGGISH_FILES, add_noise, as_int16, bins_for, blocks, check_labels, class_means,
-                           embed_set, evaluate, griffin_lim_oracle, lowpass, match_labels, memoriser, plot_bins, plot_features, result_json, stored, table_markdown,
+                           embed_set, evaluate, griffin_lim_oracle, lowpass, match_labels, memoriser, plot_bins, plot_features, result_json, save_report, stored, table_markdown,
                            true_phase_oracle, worst_and_best)
 from mars.stft import LogSpectrogram
 
@@ -260,6 +260,14 @@ def test_bins_and_plots(result):
     w = ref[:].float()/32768; w[3] = 0; w[1] = w[1]*.97
     found = worst_and_best(ref, NoteSet(w), 2, size=4)
     assert [i for i, _ in found[:2]] == [3, 1] and found[2][1] == found[3][1] == 0
+
+def test_save_report(result, tmp_path):
+    ref = tones(8, 0)
+    names = save_report(result, tmp_path/'a'/'b', ref, dict(same=ref))
+    assert names == sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) and {'results.json', 'table.md', 'features.png', 'ndb-0.png', 'listen.html'} <= set(names)
+    assert json.loads((tmp_path/'a'/'b'/'results.json').read_text())['settings']['notes'] == 120 and (tmp_path/'a'/'b'/'ndb-0.png').read_bytes()[:4] == b'\x89PNG'
+    (tmp_path/'file').write_text('')
+    with pytest.raises(ValueError, match='cannot be made'): save_report(result, tmp_path/'file'/'x')
 
 def test_import_is_cheap():
     tree = ast.parse((ROOT/'mars/protocol.py').read_text())
