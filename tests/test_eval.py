@@ -2,8 +2,9 @@
 import ast, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.eval import (F0, cents_error, density_coverage, f0, frechet_distance, frechet_floor, inception_score, kad, kid, log_mel,
-                       log_mel_error, mel_features, ndb, proportion_z)
+from mars.eval import (F0, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score,
+                       interval, kad, kid, kid_nistal, kid_nistal_floor, label_accuracy, log_mel, log_mel_error, mel_distance, mel_features,
+                       memorisation, ndb, nearest_mel_error, posterior_kl, proportion_z, stft_distance, vendi_score)
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT/'../shared/data/notes'
@@ -290,3 +291,164 @@ def test_import_is_cheap():
     tree = ast.parse((ROOT/'mars/eval.py').read_text())
     names = {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names} | {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
     assert names <= {'math', 'dataclasses', 'functools', 'numpy', 'torch', 'torch.nn.functional'}
+
+# Extrapolation, intervals
+
+def test_frechet_infinity_removes_the_bias():
+    pairs = [(normal(300, 12, 2*s), normal(300, 12, 2*s+1)) for s in range(8)]   # truth: 0
+    plain, one, both = (np.mean([f(x, y) for x, y in pairs]) for f in (frechet_distance, lambda x, y: frechet_infinity(x, y).value, lambda x, y: frechet_infinity(x, y, both=True).value))
+    floor = frechet_floor(torch.ones(12), 300)
+    assert plain == pytest.approx(floor, rel=.1) and one == pytest.approx(floor/2, rel=.3) and abs(both) < .12*floor
+
+def test_frechet_infinity_is_a_line_and_draws_by_notes():
+    x, y = normal(4000, 16, 0), normal(2000, 16, 1)
+    r = frechet_infinity(x, y, points=6)
+    assert r.sizes.tolist() == sorted(r.sizes.tolist()) and r.sizes[0] == 500 and r.sizes[-1] == 2000 and r.distances[-1] == pytest.approx(frechet_distance(x, y))
+    assert r.r2 > .9 and r.slope > 0 and abs(r.value) < .02 < r.distances[0] and frechet_infinity(x, y, points=6).value == r.value
+    windows = frechet_infinity(x.view(1000, 4, 16), y.view(500, 4, 16), points=6)
+    assert windows.sizes[-1] == 500 and windows.distances[-1] == pytest.approx(frechet_distance(x, y))
+
+def test_frechet_infinity_of_rows_that_belong_together():
+    x = normal(400, 12, 0); y = x + .3*normal(400, 12, 1)
+    truth = 12*(math.sqrt(1.09)-1)**2
+    assert frechet_infinity(x, y, together=True).value == pytest.approx(truth, abs=.05) and frechet_infinity(x, y, both=True).value < -.15
+    with pytest.raises(ValueError, match='equal numbers'): frechet_infinity(x, y[1:], together=True)
+
+def test_interval_of_a_mean():
+    x = normal(900, 1, 0)[:, 0]
+    for method in ('subsample', 'bootstrap'):
+        r = interval(torch.mean, x, method=method, draws=600)
+        assert r.std == pytest.approx(float(x.std())/30, rel=.12) and r.value == pytest.approx(float(x.mean()))
+        assert r.low < r.value < r.high and r.high-r.low == pytest.approx(3.92*r.std, rel=.12)
+    assert interval(torch.mean, x, draws=20) == interval(torch.mean, x, draws=20) != interval(torch.mean, x, draws=20, seed=1)
+
+def test_interval_draws_tuples_together():
+    x = normal(50, 3, 0)
+    r = interval(lambda s, z: float((s[0]-s[1]).abs().sum()), (x, x.clone()), x, draws=12, method='bootstrap')
+    assert (r.value, r.low, r.high) == (0, 0, 0)
+
+def test_interval_of_a_frechet_distance_is_not_shifted_by_repeats():
+    x, y = normal(100, 10, 0), normal(100, 10, 1)
+    r = interval(frechet_distance, x, y, draws=40)
+    assert r.low < frechet_distance(x, y) < r.high
+    g = np.random.default_rng(0)
+    plain = [frechet_distance(x[g.integers(100, size=100)], y[g.integers(100, size=100)]) for _ in range(40)]
+    assert np.quantile(plain, .025) > r.value   # what the plain bootstrap would say
+
+# KID of the public code
+
+@pytest.mark.parametrize('n,m', [(40, 40), (40, 25)])
+def test_kid_nistal_is_the_formula_with_its_diagonal(n, m):
+    x, y = normal(n, 6, 0).numpy(), normal(m, 6, 1, .4).numpy()
+    k = lambda a, b: 16/(16+((a[:, None]-b)**2).sum(-1))
+    assert kid_nistal(x, y) == pytest.approx(k(x, x).sum()/(n*(n-1)) + k(y, y).sum()/(m*(m-1)) - 2*k(x, y).mean(), abs=1e-9)
+    assert kid_nistal_floor(n, m) == pytest.approx(1/(n-1)+1/(m-1))
+
+def test_kid_nistal_floor_is_its_mean_when_nothing_differs():
+    values = [kid_nistal(normal(1000, 11, 2*s), normal(1000, 11, 2*s+1)) for s in range(8)]
+    assert np.mean(values) == pytest.approx(kid_nistal_floor(1000), rel=.1) and kid_nistal_floor(4096) == pytest.approx(.000488, abs=1e-6)
+
+# Labels
+
+def test_posterior_kl():
+    p, q = torch.tensor([[.9, .1], [.5, .5]]), torch.tensor([[.5, .5], [.9, .1]])
+    assert posterior_kl(p.log(), q.log()) == pytest.approx(np.sum((p*(p/q).log()).numpy(), 1), abs=1e-6)
+    x = 3*normal(30, 9, 0); x[:, 0] = -math.inf
+    assert posterior_kl(x, x).max() == 0 and posterior_kl(x, x+5).max() < 1e-9 and posterior_kl(x, x.roll(1, 0)).min() > 0
+
+def test_label_accuracy():
+    pitch, family = torch.full((5, 128), -math.inf), torch.zeros(5, 11)
+    pitch[torch.arange(5), [60, 48, 61, 72, 60]] = 1.; family[torch.arange(5), [0, 1, 2, 3, 4]] = 1
+    got = label_accuracy(dict(pitch=pitch, family=family), dict(pitch=[60, 60, 60, 60, -1], family=[0, 1, 2, 0, -1], velocity=[1]*5))
+    assert {k: v.tolist() for k, v in got.items()} == dict(pitch=[True, False, False, False], octave=[True, True, False, True], family=[True, True, True, False])
+    for labels, say in [(dict(pitch=[60]*4), 'one label per note'), (dict(family=[11]*5), 'outside the classifier'), (dict(velocity=[1]*5), 'nothing to compare')]:
+        with pytest.raises(ValueError, match=say): label_accuracy(dict(pitch=pitch, family=family), labels)
+
+def test_f0_accuracy():
+    r = f0_accuracy([60.2, 71.9, math.nan, 64], [60, 60, 60, 60])
+    assert vars(r) == pytest.approx(dict(within=.25, folded=.5, median_cents=400, folded_cents=20, voiced=.75))
+    silent = f0_accuracy([math.nan]*2, [60, 61])
+    assert silent.within == silent.folded == silent.voiced == 0 and math.isnan(silent.median_cents)
+
+# Copies and diversity
+
+def test_memorisation_null_and_copies():
+    make = lambda n, s: 1.5*normal(6, 10, 99)[torch.arange(n) % 6] + normal(n, 10, s)
+    train, test, fresh = make(1500, 0), make(1000, 1), make(1000, 2)
+    null, copied = memorisation(train, test, fresh), memorisation(train, test, torch.cat([train[:500], fresh[:500]]))
+    assert null.quantile_share < .03 and null.median_ratio == pytest.approx(1, abs=.05) and null.auth == pytest.approx(null.auth_test, abs=.05) and abs(null.c_t) < 1.6
+    assert copied.quantile_share == pytest.approx(.505, abs=.01) and copied.median_ratio < .5 and copied.auth < null.auth-.2 and copied.c_t < -3
+    near = memorisation(train, test, train[:1000]+.05*normal(1000, 10, 5))   # copies with a little noise are copies
+    assert near.quantile_share > .99 and near.median_ratio < .1 and near.c_t < -5
+
+def test_memorisation_agrees_with_the_definition():
+    train, test, query = normal(70, 3, 0), normal(110, 3, 1), normal(90, 3, 2, .3)
+    r, d = memorisation(train, test, query, cells=1), lambda a, b: np.linalg.norm(a[:, None].numpy()-b.numpy(), axis=-1)
+    q, t, own = d(query, train), d(test, train), d(train, train)+1e9*np.eye(70)
+    assert r.quantile_share == pytest.approx((q.min(1) < np.quantile(t.min(1), .01)).mean()) and r.median_ratio == pytest.approx(torch.tensor(q.min(1)).median()/torch.tensor(t.min(1)).median())
+    assert r.auth == pytest.approx((q.min(1) > own.min(1)[q.argmin(1)]).mean()) and r.auth_test == pytest.approx((t.min(1) > own.min(1)[t.argmin(1)]).mean())
+    from scipy.stats import mannwhitneyu
+    u = mannwhitneyu(q.min(1), t.min(1)).statistic
+    assert r.c_t == pytest.approx((u-90*110/2)/np.sqrt(90*110*201/12))
+
+def test_vendi_score():
+    assert vendi_score(torch.eye(9).repeat(2, 1)) == pytest.approx(9) and vendi_score(np.ones((5, 3))) == pytest.approx(1)
+    x = normal(30, 12, 0)
+    k = torch.nn.functional.cosine_similarity(x[:, None], x[None], dim=-1)/30
+    lam = torch.linalg.eigvalsh(k).clamp(min=1e-15)
+    assert vendi_score(x) == pytest.approx(float(torch.exp(-(lam*lam.log()).sum())), rel=1e-6)
+    assert vendi_score(x[torch.randperm(30)]) == pytest.approx(vendi_score(x)) and vendi_score(5*x) == pytest.approx(vendi_score(x))
+
+# Distances of waves
+
+def test_mel_and_stft_distance():
+    x = .1*torch.randn(3, 8000, generator=torch.Generator().manual_seed(0))
+    assert mel_distance(x, x).tolist() == stft_distance(x, x).tolist() == [0, 0, 0]
+    y = x.flip(0)
+    assert mel_distance(x, y) == pytest.approx(mel_distance(y, x)) and mel_distance(x, y)[1] == 0 < mel_distance(x, y)[0]
+    want = 0
+    for w in (2048, 512):
+        A, B = (np.abs(torch.stft(v, w, w//4, window=torch.hann_window(w), return_complex=True)[0].numpy()) for v in (x, y))
+        want += np.abs(np.log10(np.maximum(A, 1e-5)**2)-np.log10(np.maximum(B, 1e-5)**2)).mean() + np.abs(A-B).mean()
+    assert stft_distance(x, y)[0] == pytest.approx(want, rel=1e-4)
+    louder = [mel_distance(x, x+s*y)[0] for s in (.1, .3, 1)]
+    assert louder == sorted(louder)
+
+def test_mel_distance_uses_librosas_bank():
+    librosa = pytest.importorskip('librosa')
+    x, y = (.1*np.random.default_rng(s).standard_normal(8000).astype(np.float32) for s in (0, 1))
+    want = 0
+    for w, m in ((2048, 150), (512, 80)):
+        A, B = (librosa.feature.melspectrogram(y=v, sr=16000, n_fft=w, hop_length=w//4, n_mels=m, power=1, pad_mode='reflect') for v in (x, y))
+        want += 2*np.abs(np.log10(np.maximum(A, 1e-5))-np.log10(np.maximum(B, 1e-5))).mean() + np.abs(A-B).mean()
+    assert mel_distance(x, y)[0] == pytest.approx(want, rel=1e-4)
+
+def test_nearest_mel_error_over_blocks_and_types():
+    ref = torch.stack([torch.from_numpy(tone(p, 8, 1.)) for p in range(40, 75)])
+    q = torch.stack([torch.from_numpy(tone(p, 8, 1., seed=3)) for p in (44.3, 60, 70.4)])
+    r, one = nearest_mel_error(ref, q, block=8), nearest_mel_error(ref, q, block=64)
+    assert (r.index == one.index).all() and r.index.tolist() == [4, 20, 30] and r.mse == pytest.approx(one.mse) and r.mae == pytest.approx(one.mae)
+    power = lambda w: log_mel(w, ref=torch.full((len(w),), 2542.))
+    d = (power(q)[:, None]-power(ref)).square().mean((-1, -2))
+    assert r.mse == pytest.approx(d.min(1).values.numpy(), rel=1e-4)
+    whole = (ref*32767).to(torch.int16)
+    exact = nearest_mel_error(whole.numpy(), whole[5:8])
+    assert exact.mse.tolist() == [0, 0, 0] and exact.index.tolist() == [5, 6, 7]
+
+def test_bad_input_of_the_newer_metrics():
+    x, w = normal(40, 4, 0), torch.zeros(2, 4000)
+    hole = x.clone(); hole[0, 0] = math.nan
+    for call, say in [(lambda: frechet_infinity(hole, x), 'NaN'), (lambda: frechet_infinity(x, x, least=30), 'pass at least 60'), (lambda: frechet_infinity(x, x, points=2), 'at least 3'),
+                      (lambda: interval(torch.mean, x, method='jackknife'), 'subsample'), (lambda: interval(torch.mean, x, draws=3), 'at least 10'), (lambda: interval(torch.mean, x[:3]), 'at least 4'),
+                      (lambda: interval(torch.mean, (x, x[1:])), 'equal numbers'), (lambda: kid_nistal(x, hole), 'NaN'), (lambda: kid_nistal(x, x[:, :2]), 'same embedder'),
+                      (lambda: posterior_kl(x, x[1:]), 'pair the notes'), (lambda: posterior_kl(x, hole), 'NaN'), (lambda: f0_accuracy([], []), 'at least one'),
+                      (lambda: memorisation(x, x, x), 'at least 100'), (lambda: memorisation(x, x.repeat(5, 1), x), 'split by instrument'), (lambda: vendi_score(0*x), 'no direction'),
+                      (lambda: mel_distance(w, w[:, :3000]), 'one length'), (lambda: mel_distance(w[:, :1500], w[:, :1500]), 'at least 2048'), (lambda: stft_distance(w*math.nan, w), 'NaN'),
+                      (lambda: nearest_mel_error(w, w[:0]), 'at least one of each'), (lambda: nearest_mel_error(w, w[:, :2000]), 'one length'), (lambda: mel_features(w.int()), 'int16')]:
+        with pytest.raises(ValueError, match=say): call()
+
+def test_order_and_precision_do_not_matter():
+    x, y = normal(300, 8, 0), normal(300, 8, 1, .3)
+    p = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    for f in (frechet_distance, lambda a, b: kad(a, b, 3.), kid_nistal, lambda a, b: density_coverage(a, b).coverage, lambda a, b: kid(a, b, 1, 300)[0]):
+        assert f(x, y[p]) == pytest.approx(f(x, y), rel=1e-9) and f(x.float(), y.float()) == pytest.approx(f(x, y), rel=1e-4)
