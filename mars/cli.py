@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table', 'player', 'demo_page', 'demo', 'make_folder',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'words', 'run_demo',
-           'run_train', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model', 'add_train', 'add_ablate',
-           'main']
+           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model',
+           'add_train', 'add_ablate', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
@@ -217,6 +217,24 @@ def run_train(a):
         train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume, trackers=a.tracker)
     return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
 
+# %% ../nbs/09_cli.ipynb #6b3412cf
+def run_train_classifier(a):
+    from mars.classifier import ClassifierConfig, measure_classifier, train_classifier
+    from mars.train import TrainConfig
+    notes = open_notes(a.data, families=a.families, pitches=a.pitches, velocities=a.velocities)
+    train = TrainConfig.preset(a.preset, 'classifier', **field_values(a, TrainConfig, ('stage',)))
+    known = notes.targets['pitch']
+    cfg = ClassifierConfig.preset(a.preset, **{'pitch_range': (int(known.min()), int(known.max())), **field_values(a, ClassifierConfig)})
+    sides = notes.split_by_instrument(a.valid, a.test, train.seed)
+    if not (len(sides.valid) and len(sides.test)): raise ValueError(f'the {len(notes.instruments)} instruments of these notes cannot be split in three; give more (three of a family at least), and --valid and --test above 0')
+    info = dict(data=[f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits], split=dict(valid=a.valid, test=a.test, seed=train.seed, families_in_training_only=sides.missing))
+    clf = train_classifier(sides.train, sides.valid, train, cfg, out := make_folder(a.out), a.device, not a.json, info=info, resume=a.resume)
+    got = measure_classifier(clf, sides.test)
+    clf.info['accuracy'] = dict(test={k: v for k, v in got.items() if k != 'by_instrument'})
+    clf.save_pretrained(out)
+    return (dict(folder=str(out), stage='classifier', notes=len(sides.train), steps=clf.info['train']['steps'], digest=clf.digest, test=got),
+            f"classifier trained on {len(sides.train)} notes; on {got['notes']} notes of {got['instruments']} other instruments: pitch {got['pitch']:.1%}, within a semitone {got['pitch_1']:.1%}, family {got['family']:.1%}: {out}")
+
 # %% ../nbs/09_cli.ipynb #983c4188
 def run_generate(a):
     from mars.data import save_wave
@@ -291,15 +309,16 @@ def add_model(v):
     v.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim')
 
 def add_train(verb):
+    from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
     from mars.var import VARConfig
-    v = verb('train', lambda a: None, 'Train one stage; the transformer needs the folder of a trained tokenizer.')
+    v = verb('train', lambda a: None, 'Train one stage (the transformer needs the folder of a trained tokenizer), or the classifier that evaluates.')
     stages = v.add_subparsers(dest='stage', required=True, metavar='STAGE')
-    for stage, cls in (('tokenizer', TokenizerConfig), ('var', VARConfig)):
+    for stage, cls in (('tokenizer', TokenizerConfig), ('var', VARConfig), ('classifier', ClassifierConfig)):
         s = stages.add_parser(stage, help=f'train the {stage}', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        s.set_defaults(run=run_train)
+        s.set_defaults(run=run_train_classifier if stage == 'classifier' else run_train)
         s.add_argument('--out', required=True, help='run folder')
         s.add_argument('--data', default='auto', help='auto, additive, an .sf2 or .sf3 file, or a folder of notes')
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
@@ -312,6 +331,8 @@ def add_train(verb):
         add_fields(s, TrainConfig, skip=('stage',))
         add_fields(s, cls)
         if stage == 'tokenizer': add_fields(s, AdversaryConfig, prefix='gan-')
+        if stage == 'classifier':
+            for side in ('valid', 'test'): s.add_argument(f'--{side}', type=float, default=0.1, help='share of the instruments set aside')
 
 def add_ablate(verb):
     from mars.ablations import EXPERIMENTS, run_experiment

@@ -65,7 +65,7 @@ def step_memory(
     frozen = sum(b.numel()*b.element_size() for b in net.buffers())
     return dict(parameters=P, fixed=20*P + frozen + max(0, 2*one - two), per_note=two - one)
 
-# %% ../nbs/04a_machines.ipynb #012d7f8d
+# %% ../nbs/04a_machines.ipynb #49820aaf
 def parts_for(
     gib:float,                # memory of the card, GiB
     cfg:TokenizerConfig,      # of the tokenizer
@@ -76,7 +76,7 @@ def parts_for(
     "Find the fewest equal parts in which a batch fits into memory."
     m = step_memory(cfg, gan, var)
     fits = int((0.9*gib*2**30 - m['fixed'])//m['per_note'])
-    if fits < 1: raise ValueError(f'{gib} GiB do not hold one note of this model: {(m["fixed"] + m["per_note"])/0.9/2**30:.1f} GiB are needed; choose a smaller preset')
+    if fits < 1: raise ValueError(f'{gib} GiB do not hold one note of this model: {(m["fixed"] + m["per_note"])/0.9/2**30:.2g} GiB are needed; choose a smaller preset')
     return next(n for n in range(1, train.batch_size+1) if train.batch_size % n == 0 and train.batch_size//n <= fits)
 
 # %% ../nbs/04a_machines.ipynb #fb1dff88
