@@ -95,6 +95,7 @@ def main(argv=None):
     ap.add_argument('--vocoder', help='folder of a trained vocoder; the package\'s own if not given')
     ap.add_argument('--additive', action='store_true', help='notes of the additive synthesiser, where there is no SoundFont')
     ap.add_argument('--out', type=Path, help='a JSON file for all rows')
+    ap.add_argument('--add', action='store_true', help='keep the rows of that file which this run does not measure')
     args = ap.parse_args(argv)
     if args.notes < 2: ap.error('--notes must be at least 2')
     torch.set_num_threads(1)
@@ -105,6 +106,14 @@ def main(argv=None):
     result = dict(about=dict(notes=names, torch=torch.__version__, threads=1, resolutions=RESOLUTIONS,
                              vocoder=vocoder and dict(parameters=sum(p.numel() for p in vocoder.parameters()), info=vocoder.info)),
                   delayed=measure(ls, F.pad(waves, (4000, 0))[:, :64000], chosen), plain=measure(ls, waves, short))
+    if args.add and args.out and args.out.exists():
+        old = json.loads(args.out.read_text())
+        if old['about']['notes'] != names: ap.error('--add needs a file of the same notes')
+        for part in ('delayed', 'plain'):
+            new = {r['method'] for r in result[part]} - {'Griffin-Lim 64', 'Griffin-Lim 128', 'true note'}
+            kept = [r for r in old[part] if r['method'] not in new]
+            result[part] = kept + [r for r in result[part] if r['method'] not in {k['method'] for k in kept}]
+        result['about']['vocoder'] = result['about']['vocoder'] or old['about']['vocoder']
     for part in ('delayed', 'plain'): table(part, result[part])
     if args.out: write_whole(args.out, json.dumps(result, indent=1))
     return result

@@ -160,7 +160,7 @@ def heap_integrate(
                     heapq.heappush(heap, (-m[j], j))
     return np.array(phase).reshape(bins, frames)
 
-# %% ../nbs/01b_phase.ipynb #f90842a8
+# %% ../nbs/01b_phase.ipynb #f6699d9f
 def _spanning_tree(level, on):
     "Return the cells that count, strongest links between neighbours of them: (ids (n,), pred (n+1,)); n stands for no predecessor."
     from scipy.sparse import coo_matrix
@@ -196,8 +196,8 @@ def tree_integrate(
     n, T, a, d = len(ids), magnitude.shape[1], advance.ravel(), delay.ravel()
     to, rooted = ids, pred[:n] == n
     come = np.where(rooted, ids, ids[np.minimum(pred[:n], n-1)])
-    gap = to - come
-    step = np.select([rooted, gap == 1, gap == -1, gap == T], [0., a[to], -a[come], d[to]], -d[come])
+    along = to//T == come//T  # from frame to frame, in the same bin
+    step = np.select([rooted, along & (to > come), along, to > come], [0., a[to], -a[come], d[to]], -d[come])
     total, up = np.append(step, 0.), np.append(pred[:n], n)
     while (up < n).any(): total, up = total + total[up], up[up]  # each round doubles the length of the path that is summed
     phase[ids] = total[:n]
@@ -242,7 +242,7 @@ def _pghi(ls, magnitude, n_iter, seed, first):
 
 PHASES['pghi'] = _pghi
 
-# %% ../nbs/01b_phase.ipynb #a1d7cbe4
+# %% ../nbs/01b_phase.ipynb #4093506e
 @dataclass(frozen=True)
 class VocoderConfig:
     "The shape of a vocoder."
@@ -252,7 +252,7 @@ class VocoderConfig:
     n_iter:int = 32                # Griffin-Lim iterations that follow, unless told otherwise
 
     def __post_init__(self):
-        object.__setattr__(self, 'dilations', tuple(int(d) for d in self.dilations))
+        object.__setattr__(self, 'dilations', (self.dilations,) if isinstance(self.dilations, int) else tuple(int(d) for d in self.dilations))
         for name in ('fold', 'width'):
             if getattr(self, name) < 1: raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
         if self.n_iter < 0: raise ValueError(f'n_iter is {self.n_iter}; it must be at least 0')
