@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table', 'player', 'demo_page', 'demo', 'make_folder',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'words', 'run_demo',
-           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model',
-           'add_train', 'add_ablate', 'main']
+           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_phase',
+           'add_iterations', 'add_model', 'add_train', 'add_ablate', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
 from dataclasses import MISSING, fields, replace
+from functools import partial
 from pathlib import Path
 
 # %% ../nbs/09_cli.ipynb #cfdf350c
@@ -75,7 +76,7 @@ def demo_page(made, back, real, rows, png, facts, credits):
 <table><tr><th>asked</th><th colspan="2">generated</th><th colspan="2">ceiling</th><th colspan="2">real</th></tr>
 {body}</table><h2>How it was made</h2><ul>{lines}</ul><p>Sounds: {html.escape('; '.join(credits))}</p></body></html>'''
 
-# %% ../nbs/09_cli.ipynb #686de70b
+# %% ../nbs/09_cli.ipynb #eaaddafc
 def demo(
     out,                       # folder, made if missing
     source:str='auto',         # 'auto' or 'additive'
@@ -84,15 +85,17 @@ def demo(
     seed:int=0,                # of training and sampling
     device=None,               # None takes the GPU if there is one
     progress:bool=True,        # show bars
+    phase:str='griffinlim',    # how phases are found: 'griffinlim', 'pghi' or 'vocoder'
 )->dict: # what was made: folder, notes, right (of 8), ceiling (of 8), rows
     "Render, train both stages, generate eight notes, write WAVs, a PNG and a page."
     import torch
     from mars.data import save_wave, write_whole
     from mars.pipeline import Mars, pick_device
-    from mars.stft import plot_specs
+    from mars.stft import find_phase, plot_specs
     from mars.tokenizer import STRIPS, TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
     out = make_folder(out)
+    find_phase(phase)  # an unknown name is refused before the training
     say = print if progress else lambda *_: None
     notes = demo_notes(source).prepare(progress=False)
     say(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')
@@ -105,14 +108,14 @@ def demo(
     asked, real = [note for _, note in wishes], torch.stack([wave for wave, _ in wishes])
     say('generating')
     made = m.generate(pitch=[n.pitch for n in asked], family=[n.family for n in asked], source=[n.source for n in asked],
-                      velocity=[n.velocity for n in asked], seed=seed, top_k=5, progress=False)
-    back = m.reconstruct(real)
+                      velocity=[n.velocity for n in asked], seed=seed, top_k=5, phase=phase, progress=False)
+    back = m.reconstruct(real, phase=phase)
     rows = [measure_pitch(w, asked) for w in (made, back, real)]
     for wave, note in zip(made, asked): save_wave(out/f'{note.family}-{note.pitch:03d}.wav', wave)
     titles = [f'{n.family} {n.pitch}' for n in asked] + ['real']*len(asked)
     png = picture(plot_specs([m.spectrogram.encode(w)[0] for w in torch.cat([made, real])], titles=titles, cols=len(asked), size=1.9))
     write_whole(out/'spectrograms.png', png)
-    facts = [f'{len(notes)} training notes', f'tokenizer: {steps_tokenizer} steps; transformer: {steps_var} steps; {m.device.type} device; seed {seed}', repr(m)]
+    facts = [f'{len(notes)} training notes', f'tokenizer: {steps_tokenizer} steps; transformer: {steps_var} steps; {m.device.type} device; seed {seed}; phases by {phase}', repr(m)]
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits})
     write_whole(out/'index.html', demo_page(made, back, real, rows, png, facts, credits))
     say('\n'.join(pitch_table(*rows)))
@@ -190,20 +193,25 @@ def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.
 # %% ../nbs/09_cli.ipynb #84839fb8
 def run_demo(a):
     start = time.perf_counter()
-    made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json)
+    made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json, phase=a.phase)
     return made, (f"{made['notes']} notes in {made['folder']}: {made['right']} of {made['notes']} at the asked pitch (the tokenizer's ceiling: {made['ceiling']}); "
                   f"open {made['folder']}/index.html ({time.perf_counter()-start:.0f} s)")
 
 def run_train(a):
     from mars.discriminator import AdversaryConfig
     from mars.machines import parts_for
+    from mars.phase import VocoderConfig, train_vocoder, vocoder_settings
     from mars.pipeline import Mars
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, check_tracker, train_tokenizer, train_var
     from mars.var import VARConfig
     notes = open_notes(a.data, 'train', families=a.families, pitches=a.pitches, velocities=a.velocities)
-    train = TrainConfig.preset(a.preset, a.stage, **field_values(a, TrainConfig, ('stage',)))
-    if a.stage == 'tokenizer':
+    settings = vocoder_settings if a.stage == 'vocoder' else partial(TrainConfig.preset, stage=a.stage)
+    train = settings(a.preset, **field_values(a, TrainConfig, ('stage',)))
+    if a.stage == 'vocoder':
+        cfg = VocoderConfig.preset(a.preset, **field_values(a, VocoderConfig))
+        train_vocoder(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, resume=a.resume)
+    elif a.stage == 'tokenizer':
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
         off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
         gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
@@ -235,13 +243,13 @@ def run_train_classifier(a):
     return (dict(folder=str(out), stage='classifier', notes=len(sides.train), steps=clf.info['train']['steps'], digest=clf.digest, test=got),
             f"classifier trained on {len(sides.train)} notes; on {got['notes']} notes of {got['instruments']} other instruments: pitch {got['pitch']:.1%}, within a semitone {got['pitch_1']:.1%}, family {got['family']:.1%}: {out}")
 
-# %% ../nbs/09_cli.ipynb #983c4188
+# %% ../nbs/09_cli.ipynb #6588d489
 def run_generate(a):
     from mars.data import save_wave
     from mars.pipeline import Mars
     labels = {k: v if v is None or len(v) > 1 else v[0] for k, v in dict(pitch=a.pitch, family=a.family, source=a.source, velocity=a.velocity).items()}
     m = Mars.from_pretrained(a.model, a.device or 'cpu')
-    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, progress=False if a.json else None)
+    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, phase=a.phase, progress=False if a.json else None)
     out = make_folder(a.out)
     files = [str(save_wave(out/f'note-{i:04d}.wav', w)) for i, w in enumerate(waves)]
     return dict(files=files), f'{len(files)} notes in {out}'
@@ -255,7 +263,7 @@ def run_reconstruct(a):
     waves = [load_wave(f) for f in a.files]
     out, files = make_folder(a.out), []
     for name, wave in zip(a.files, waves):
-        back = m.reconstruct(wave, n_iter=a.n_iter, seed=a.seed or 0)[0]
+        back = m.reconstruct(wave, n_iter=a.n_iter, seed=a.seed or 0, phase=a.phase)[0]
         files.append(str(save_wave(out/f'{Path(name).stem}-reconstructed.wav', back)))
     return dict(files=files), f'{len(files)} files in {out}'
 
@@ -265,7 +273,7 @@ def run_data(a):
     notes.prepare(progress=not a.json)
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), f'{len(notes)} notes of the {a.split} split in {a.out}'
 
-# %% ../nbs/09_cli.ipynb #7633c3a9
+# %% ../nbs/09_cli.ipynb #00950040
 def parser():
     "The arguments of `mars`."
     p = argparse.ArgumentParser('mars', description='Next-scale generation of musical notes on spectrograms (an unofficial implementation of arXiv 2509.26007).',
@@ -283,6 +291,7 @@ def parser():
     v.add_argument('--steps-tokenizer', type=int, default=600, help='optimiser steps of stage one')
     v.add_argument('--steps-var', type=int, default=400, help='optimiser steps of stage two')
     v.add_argument('--seed', type=int, default=0, help='of training and sampling')
+    add_phase(v)
     add_train(verb)
     v = verb('generate', run_generate, 'Make notes from labels.')
     add_model(v)
@@ -302,21 +311,29 @@ def parser():
     return p
 
 # %% ../nbs/09_cli.ipynb #d3ef1216
+def add_phase(v):
+    v.add_argument('--phase', default='griffinlim', choices=('griffinlim', 'pghi', 'vocoder'), help='how phases are found')
+
+def add_iterations(v):
+    add_phase(v)
+    v.add_argument('--n-iter', type=int, help='iterations of Griffin-Lim; the usual number of the phase method if not given, 64 for griffinlim')
+
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
     v.add_argument('--seed', type=int, help='the same seed gives the same notes')
-    v.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim')
+    add_iterations(v)
 
 def add_train(verb):
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
+    from mars.phase import VocoderConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
     from mars.var import VARConfig
-    v = verb('train', lambda a: None, 'Train one stage (the transformer needs the folder of a trained tokenizer), or the classifier that evaluates.')
+    v = verb('train', lambda a: None, 'Train one stage (the transformer needs the folder of a trained tokenizer), the vocoder, or the classifier that evaluates.')
     stages = v.add_subparsers(dest='stage', required=True, metavar='STAGE')
-    for stage, cls in (('tokenizer', TokenizerConfig), ('var', VARConfig), ('classifier', ClassifierConfig)):
+    for stage, cls in (('tokenizer', TokenizerConfig), ('var', VARConfig), ('vocoder', VocoderConfig), ('classifier', ClassifierConfig)):
         s = stages.add_parser(stage, help=f'train the {stage}', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         s.set_defaults(run=run_train_classifier if stage == 'classifier' else run_train)
         s.add_argument('--out', required=True, help='run folder')

@@ -6,7 +6,7 @@
 __all__ = ['DTYPES', 'FORMAT', 'save_weights', 'load_weights', 'label_ids', 'Mars', 'pick_device', 'pick_dtype', 'cast_network',
            'in_batches', 'find_model']
 
-# %% ../nbs/03a_pipeline.ipynb #017888c2
+# %% ../nbs/03a_pipeline.ipynb #32ea11c8
 import json, operator, warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import nn
 import mars
 from .cmx import CMX
 from .stft import LogSpectrogram, _as_wave
+from .phase import Vocoder
 from .data import FAMILIES, SOURCES, write_whole
 from .tokenizer import Tokenizer, TokenizerConfig
 from .var import VAR, VARConfig, check_seed
@@ -69,7 +70,7 @@ def label_ids(
     if not len(value): raise ValueError('an empty list of labels was given; leave the label out')
     return torch.tensor([one(v) for v in value])
 
-# %% ../nbs/03a_pipeline.ipynb #8a0d68bd
+# %% ../nbs/03a_pipeline.ipynb #bb698517
 class Mars:
     "The whole path of a note: encode, decode, reconstruct, generate, save, load."
     def __init__(self,
@@ -78,13 +79,14 @@ class Mars:
         cmx:CMX=None,             # None fits the default spectrogram to the tokenizer's image
         spectrogram:LogSpectrogram=None, # None is the default one
         info:dict=None,           # anything else to keep in config.json: training data, licence, ...
+        vocoder:Vocoder=None,     # for phase='vocoder'; None takes the one of the package
     ):
         self.spectrogram = spectrogram or LogSpectrogram()
         self.cmx = cmx or CMX.fit(self.spectrogram.shape[1:], tokenizer.cfg.image_shape)
         made = tuple(self.cmx.image_shape(self.spectrogram.shape[1:]))
         if made != tokenizer.cfg.image_shape: raise ValueError(f'{self.cmx} makes images {made} of this spectrogram but the tokenizer takes {tokenizer.cfg.image_shape}; give the CMX and LogSpectrogram it was trained with')
         if var is not None and var.tok_cfg != tokenizer.cfg: raise ValueError('this transformer was made for another tokenizer config; use the two that were saved together')
-        self.tokenizer, self.var, self.info = tokenizer.eval(), var and var.eval(), dict(info or {})
+        self.tokenizer, self.var, self.info, self.vocoder = tokenizer.eval(), var and var.eval(), dict(info or {}), vocoder and vocoder.eval()
 
     @property
     def device(self): return next(self.tokenizer.parameters()).device
@@ -146,7 +148,7 @@ def _half(self:Mars)->Mars: # itself
 
 Mars.to, Mars.half = _to, _half
 
-# %% ../nbs/03a_pipeline.ipynb #1e193900
+# %% ../nbs/03a_pipeline.ipynb #bec41f91
 def _image(self:Mars,
     wave:torch.Tensor, # (N,) or (B, N) at the spectrogram's rate
 )->torch.Tensor: # (B, C, H, W) in [-1, 1]
@@ -168,21 +170,22 @@ def _spec(self:Mars,
 
 def _wave(self:Mars,
     spec:torch.Tensor, # (B, 1, F, T) in [-1, 1]
-    n_iter:int=64,     # iterations of the phase method
+    n_iter:int=None,     # iterations of Griffin-Lim; None is the usual number of the phase method
     seed:int=0,        # of the phase
-    phase:str='griffinlim', # phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     first:int=0,       # index of the first note, when a batch is split
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
     "Turn spectrograms into waves. A note that would clip is turned down as a whole."
+    if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).wave
     wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
     return wave/wave.abs().amax(-1, keepdim=True).clamp(min=1)
 
 def _decode(self:Mars,
     tokens:list,           # K token maps
     n_scales:int=None,     # use only so many (a coarse preview)
-    n_iter:int=64,         # iterations of the phase method
+    n_iter:int=None,         # iterations of Griffin-Lim; None is the usual number of the phase method
     seed:int=0,            # of the phase
-    phase:str='griffinlim', # phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     first:int=0,           # index of the first note, when a batch is split
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
     "Turn tokens into waves."
@@ -214,7 +217,7 @@ def _bar(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items)
 
-# %% ../nbs/03a_pipeline.ipynb #5bbc1dc8
+# %% ../nbs/03a_pipeline.ipynb #380dc343
 def _wishes(self, n, asked):
     "Check labels given by name or number, and give back what else was asked."
     if self.var is None: raise ValueError('this model has no transformer and cannot generate; train one with `mars train var --out FOLDER`')
@@ -224,8 +227,8 @@ def _wishes(self, n, asked):
 def _stream(self:Mars,
     n:int=None,         # number of notes; None takes it from the labels, or 1
     *, seed:int=None,   # None draws one
-    n_iter:int=64,      # iterations of the phase method
-    phase:str='griffinlim', # phase method
+    n_iter:int=None,      # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     batch_size:int=16,  # notes at a time
     progress:bool=None, # show a bar; None shows it for more than one batch
     **asked,            # labels and sampling settings, as for `generate`
@@ -255,8 +258,8 @@ def _generate(self:Mars,
     top_k=0,            # keep the k best codes; 0 is off
     top_p=0.,           # keep the smallest set of this probability; 0 is off
     temperature=1.,     # 0 is argmax
-    n_iter:int=64,      # iterations of the phase method
-    phase:str='griffinlim', # phase method
+    n_iter:int=None,      # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     batch_size:int=16,  # notes at a time
     progress:bool=None, # show a bar; None shows it for more than one batch
 )->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
@@ -266,12 +269,12 @@ def _generate(self:Mars,
 
 Mars.stream, Mars.generate = _stream, _generate
 
-# %% ../nbs/03a_pipeline.ipynb #37c4d5ee
+# %% ../nbs/03a_pipeline.ipynb #ec5032b8
 def _preview(self:Mars,
     n:int=None,       # number of notes; None takes it from the labels, or 1
     *, seed:int=None, # None draws one
-    n_iter:int=64,    # iterations of the phase method
-    phase:str='griffinlim', # phase method
+    n_iter:int=None,    # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     **asked,          # labels and sampling settings, as for `generate`
 ): # iterator of K pairs: specs (n, 1, F, T) and waves (n, 64000) of the scales so far; the last is what `generate` returns
     "Make notes from labels and show them after each scale."
@@ -283,13 +286,13 @@ def _preview(self:Mars,
 
 Mars.preview = _preview
 
-# %% ../nbs/03a_pipeline.ipynb #05537fd6
+# %% ../nbs/03a_pipeline.ipynb #eac70417
 def _reconstruct(self:Mars,
     wave,                   # (N,) or (B, N) tensor or array
     sample_rate:int=16000,  # of the wave, Hz; resampled if it is another than the model's
-    n_iter:int=64,          # iterations of the phase method
+    n_iter:int=None,          # iterations of Griffin-Lim; None is the usual number of the phase method
     seed:int=0,             # of the phase
-    phase:str='griffinlim', # phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     batch_size:int=16,      # notes at a time
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
     "Send waves through the tokenizer and back."
@@ -306,7 +309,7 @@ def _reconstruct(self:Mars,
 
 Mars.reconstruct = _reconstruct
 
-# %% ../nbs/03a_pipeline.ipynb #3ceb526a
+# %% ../nbs/03a_pipeline.ipynb #1c600156
 FORMAT = 1 # of config.json
 
 def _save_pretrained(self:Mars,
@@ -326,6 +329,7 @@ def _save_pretrained(self:Mars,
     except OSError as e: raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
     save_weights(self.tokenizer, folder/'tokenizer.safetensors', half)
     if self.var: save_weights(self.var, folder/'var.safetensors', half)
+    if self.vocoder: self.vocoder.save(folder, half)
     write_whole(folder/'config.json', text)
 
 def find_model(
@@ -337,7 +341,7 @@ def find_model(
     raise FileNotFoundError(f'there is no model {str(name)!r}: no such folder with a config.json, and no weights of that name in the package; '
                             'train one with `mars demo --out FOLDER`, or `mars train tokenizer --out FOLDER` and `mars train var --out FOLDER`')
 
-# %% ../nbs/03a_pipeline.ipynb #c885763a
+# %% ../nbs/03a_pipeline.ipynb #a0dbbf19
 def _from_pretrained(cls,
     name:str='small', # a folder, or the name of weights in the package
     device='cpu',     # where the networks should be
@@ -355,6 +359,7 @@ def _from_pretrained(cls,
     var = load_weights(VAR(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
     if var and any(not torch.equal(v, var.quantizer.state_dict()[k]) for k, v in tok.quantizer.state_dict().items()):
         raise ValueError(f'{folder/"var.safetensors"} was trained on another tokenizer than the one beside it; train the transformer again')
-    return cls(tok, var, cmx, ls, c.get('info')).to(device, dtype)
+    vocoder = Vocoder.from_pretrained(folder) if (folder/'vocoder.json').exists() else None
+    return cls(tok, var, cmx, ls, c.get('info'), vocoder).to(device, dtype)
 
 Mars.save_pretrained, Mars.from_pretrained = _save_pretrained, classmethod(_from_pretrained)

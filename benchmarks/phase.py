@@ -1,0 +1,136 @@
+"""What each way back from magnitude to sound costs, and how good it is:
+
+    python benchmarks/phase.py [--parts griffinlim pghi window vocoder] [--notes 32] [--vocoder FOLDER] [--out results/phase.json]
+
+Notes of instruments that no training saw (FluidR3, the test side of the split by instrument), spread over instruments, pitches
+and velocities, are turned into spectrograms and back. They begin after 0.25 s of silence, so that there is room for a pre-echo;
+`plain` repeats the main rows with the note at once, as notes are stored; with --model, `model` repeats them from the spectrograms that
+the tokenizer of that model makes of these notes, against the true notes.
+
+stft       multi-resolution STFT distance: convergence + log magnitude, means over the resolutions of mars.phase.RESOLUTIONS
+mel dB     mean absolute difference of log-mel spectrograms (mars.eval.log_mel_error)
+pre-echo   power in the 64 ms before the attack against that of the true note after it, dB, mean over notes
+noise      power between the partials, per cell of a 4096-point STFT, dB, mean over notes
+frechet    Frechet distance of mars.eval.mel_features between the true notes and the same notes rebuilt
+ms         processor time of a note on one thread, median; against GL-64: the ratio to 64 iterations of Griffin-Lim
+"""
+import argparse, json, math, statistics, time
+from pathlib import Path
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mars.data import AdditiveNotes, SoundFontNotes, write_whole
+from mars.eval import frechet_distance, log_mel_error, mel_features
+from mars.pipeline import Mars
+from mars.phase import HANN, RESOLUTIONS, Vocoder, heap_integrate, partial_noise, pghi, pre_echo, stft_distance
+from mars.stft import LogSpectrogram, griffin_lim, note_phases
+from common import table
+
+def unseen(n, additive=False):
+    "n notes of unseen instruments, (n, 64000), and what they are."
+    notes = AdditiveNotes(pitches=range(36, 97, 7)) if additive else SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+    test = notes.split_by_instrument(valid=0.06, test=0.14, seed=0)[2] if not additive else notes
+    rng, rows = np.random.default_rng(0), {}
+    for i, note in enumerate(test.notes): rows.setdefault(note.instrument, []).append(i)
+    names = sorted(rows)
+    idx = [int(rng.choice(rows[names[i % len(names)]])) for i in range(n)]
+    return test.batch(idx)[0].float()/32768, [test.notes[i].note_str for i in idx]
+
+GAUSS = {'wide': HANN, 'narrow': .1}  # gamma/n^2: as wide as Hann (it ends at 5 % of its peak), and one that ends at 0.04 %
+
+def gaussian(ls, name):
+    "The Gaussian window that a method's name asks for, or None."
+    share = next((g for key, g in GAUSS.items() if f'{key} Gauss' in name), None)
+    return share and torch.exp(-math.pi*(torch.arange(ls.n_fft) - ls.n_fft/2).square()/(share*ls.n_fft**2))
+
+def methods(ls, parts, vocoder):
+    "name -> f(magnitude (1, 513, 256), index of the note) -> wave (1, N); names that end in 'Gauss' want the magnitudes of that window."
+    window, out = ls.window(), {}
+    find = lambda m, n, angles, momentum=.99, window=window: griffin_lim(m, window, ls.n_fft, ls.hop_length, n, momentum, angles)
+    if 'griffinlim' in parts:
+        for n in (16, 32, 64, 128, 256):
+            for momentum in (.99, 0.):
+                for start in ('random', 'zero'):
+                    angles = lambda i, start=start: note_phases(1, first=i) if start == 'random' else None
+                    name = f'Griffin-Lim {n}' + (', no momentum' if momentum == 0 else '') + (', zero start' if start == 'zero' else '')
+                    out[name] = lambda m, i, n=n, momentum=momentum, angles=angles: find(m, n, angles(i), momentum)
+    else:
+        for n in (64, 128): out[f'Griffin-Lim {n}'] = lambda m, i, n=n: find(m, n, note_phases(1, first=i))
+    if 'pghi' in parts:
+        for n in (0, 16, 32, 64, 128): out[f'PGHI + {n}' if n else 'PGHI'] = lambda m, i, n=n: find(m, n, pghi(m, first=i))
+        out['PGHI, heap'] = lambda m, i: find(m, 0, pghi(m, first=i, method=heap_integrate))
+    if 'window' in parts:
+        for key, share in GAUSS.items():
+            w, gamma = gaussian(ls, f'{key} Gauss'), share*ls.n_fft**2
+            for n in (0, 64): out[f'PGHI + {n}, {key} Gauss' if n else f'PGHI, {key} Gauss'] = lambda m, i, n=n, w=w, gamma=gamma: find(m, n, pghi(m, gamma=gamma, first=i), window=w)
+            out[f'Griffin-Lim 128, {key} Gauss'] = lambda m, i, w=w: find(m, 128, note_phases(1, first=i), window=w)
+    if 'vocoder' in parts:
+        for n in (0, 8, 16, 32, 64): out[f'vocoder + {n}' if n else 'vocoder'] = lambda m, i, n=n: vocoder.wave(ls, m, n, 0, i)
+    return out
+
+def magnitudes(ls, waves, window, model=None):
+    "Through the spectrogram, or as they are where the window is another."
+    if model: return ls.magnitude(model.spec(model.encode(waves)))[:, 0]
+    if window is None: return ls.magnitude(ls.encode(waves))[:, 0]
+    S = torch.stft(F.pad(waves, (0, ls.n_padded-ls.n_samples)), ls.n_fft, ls.hop_length, window=window, return_complex=True)
+    S[:, -1] = 0
+    return S.abs()
+
+def row(name, true, made, ms):
+    d, quiet = stft_distance(true, made), lambda x: float(x[~x.isnan()].mean()) if (~x.isnan()).any() else None
+    return {'method': name, 'stft': float(d.total.mean()), 'convergence': float(d.convergence.mean()), 'log magnitude': float(d.log_magnitude.mean()),
+            'mel dB': log_mel_error(true, made).mae_db, 'pre-echo': quiet(pre_echo(true, made)), 'noise': quiet(partial_noise(true, made)),
+            'frechet': frechet_distance(mel_features(true), mel_features(made)), 'ms': ms}
+
+def measure(ls, waves, chosen, model=None):
+    rows = [row('true note', waves, waves, None)]
+    for name, f in chosen.items():
+        M, made, took = magnitudes(ls, waves, gaussian(ls, name), model), [], []
+        for i in range(len(M)):
+            start = time.process_time()
+            made.append(f(M[i:i+1], i)[:, :ls.n_samples])
+            took.append(1000*(time.process_time()-start))
+        rows.append(row(name, waves, torch.cat(made), statistics.median(took)))
+    base = next(r['ms'] for r in rows if r['method'] == 'Griffin-Lim 64')
+    for r in rows: r['against GL-64'] = r['ms'] and r['ms']/base
+    return rows
+
+@torch.no_grad()
+def main(argv=None):
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--parts', nargs='+', default=['griffinlim', 'pghi', 'window', 'vocoder'], choices=['griffinlim', 'pghi', 'window', 'vocoder'])
+    ap.add_argument('--notes', type=int, default=32)
+    ap.add_argument('--vocoder', help='folder of a trained vocoder; the package\'s own if not given')
+    ap.add_argument('--additive', action='store_true', help='notes of the additive synthesiser, where there is no SoundFont')
+    ap.add_argument('--model', help='folder of a model whose tokenizer makes the spectrograms of `model`')
+    ap.add_argument('--out', type=Path, help='a JSON file for all rows')
+    ap.add_argument('--add', action='store_true', help='keep the rows of that file which this run does not measure')
+    args = ap.parse_args(argv)
+    if args.notes < 2: ap.error('--notes must be at least 2')
+    torch.set_num_threads(1)
+    ls, (waves, names) = LogSpectrogram(), unseen(args.notes, args.additive)
+    vocoder = Vocoder.from_pretrained(args.vocoder or 'vocoder') if 'vocoder' in args.parts else None
+    chosen = methods(ls, args.parts, vocoder)
+    short = {k: f for k, f in chosen.items() if k in ('Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI', 'PGHI + 32', 'PGHI + 64', 'vocoder', 'vocoder + 16', 'vocoder + 32')}
+    result = dict(about=dict(notes=names, torch=torch.__version__, threads=1, resolutions=RESOLUTIONS,
+                             vocoder=vocoder and dict(parameters=sum(p.numel() for p in vocoder.parameters()), info=vocoder.info)),
+                  delayed=measure(ls, F.pad(waves, (4000, 0))[:, :64000], chosen), plain=measure(ls, waves, short))
+    if args.model:
+        model = Mars.from_pretrained(args.model)
+        result['model'], result['about']['model'] = measure(ls, waves, short, model), repr(model)
+    if args.add and args.out and args.out.exists():
+        old = json.loads(args.out.read_text())
+        if old['about']['notes'] != names: ap.error('--add needs a file of the same notes')
+        for part in set(old) - {'about'}:
+            if part not in result: result[part] = old[part]; continue
+            new = {r['method'] for r in result[part]} - {'Griffin-Lim 64', 'Griffin-Lim 128', 'true note'}
+            kept = [r for r in old[part] if r['method'] not in new]
+            result[part] = kept + [r for r in result[part] if r['method'] not in {k['method'] for k in kept}]
+        result['about']['model'] = result['about'].get('model') or old['about'].get('model')
+        result['about']['vocoder'] = result['about']['vocoder'] or old['about']['vocoder']
+    for part in ('delayed', 'plain', 'model'):
+        if part in result: table(part, result[part])
+    if args.out: write_whole(args.out, json.dumps(result, indent=1))
+    return result
+
+if __name__ == '__main__': main()

@@ -1,0 +1,286 @@
+"Ways back from magnitude to sound: the measures, PGHI by heap and by tree, the vocoder with its folder, its training and its place in Mars and the shell."
+import json, math, subprocess, sys
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import mars.phase
+from mars.cli import main
+from mars.data import AdditiveNotes
+from mars.phase import (STAGE, VOCODERS, Crops, Vocoder, VocoderConfig, centred, heap_integrate, integrate, onset, partial_noise, pghi, phase_gradient,
+                        phase_steps, pre_echo, step_loss, stft_distance, train_vocoder, tree_integrate, turn, vocoder_settings, von_mises_loss)
+from mars.pipeline import Mars
+from mars.stft import PHASES, LogSpectrogram, find_phase, griffin_lim
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.train import RunLog
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = dict(n_fft=256, hop_length=64, n_frames=64)
+TINY = VocoderConfig(width=8, dilations=(1, 2), n_iter=2)
+
+def tone(pitch, n=64000, delay=0):
+    t, f0 = torch.arange(n-delay)/16000, 440*2**((pitch-69)/12)
+    wave = sum(torch.sin(2*math.pi*f0*k*t+k)*torch.exp(-t*(.5+.2*k))/k for k in range(1, 8) if f0*k < 7500)
+    return F.pad(.89*wave/wave.abs().max(), (delay, 0))
+
+@pytest.fixture(scope='module')
+def small(): return LogSpectrogram(**SMALL)
+
+@pytest.fixture(scope='module')
+def spec(small): return small.encode(torch.stack([tone(p, 4000, 700) for p in (57, 69, 76)]))
+
+@pytest.fixture(scope='module')
+def vocoder(small):
+    torch.manual_seed(0)
+    return Vocoder(TINY, small).eval()
+
+@pytest.fixture(scope='module')
+def notes(): return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(60, 68, 2), (100,))
+
+# --- measures
+
+def test_distance_grows_with_the_fault():
+    wave = tone(60)[None]
+    noise = torch.randn(1, 64000, generator=torch.Generator().manual_seed(0))
+    totals = [float(stft_distance(wave, wave+g*noise).total) for g in (0, 1e-4, 1e-3, 1e-2)]
+    assert totals[0] == 0 and totals == sorted(totals) and totals[-1] > 10*totals[1]
+
+def test_distance_of_each_note_alone():
+    a, b = torch.stack([tone(60), tone(67)]), torch.stack([tone(61), tone(67)*.9])
+    both, one = stft_distance(a, b), stft_distance(a[1:], b[1:])
+    assert torch.allclose(both.total[1:], one.total) and torch.allclose(one.convergence, torch.tensor([.1]), atol=1e-5)
+    assert stft_distance((a*32767).short(), (a*32767).short()).total.eq(0).all()
+
+@pytest.mark.parametrize('f', [stft_distance, pre_echo, partial_noise])
+def test_measures_refuse_what_cannot_be_compared(f):
+    with pytest.raises(ValueError, match='cut or pad'): f(torch.randn(2, 9000), torch.randn(2, 8000))
+    with pytest.raises(ValueError, match='reference 1 is silent'): f(torch.stack([torch.randn(9000), torch.zeros(9000)]), torch.randn(2, 9000))
+    with pytest.raises(ValueError, match='NaN'): f(torch.randn(1, 9000), torch.full((1, 9000), float('nan')))
+
+@pytest.mark.parametrize('db', [-20, -45])
+def test_pre_echo_in_db(db):
+    burst = torch.randn(1, 6000, generator=torch.Generator().manual_seed(3))
+    before = torch.randn(1, 3000, generator=torch.Generator().manual_seed(4))*10**(db/20)
+    found = pre_echo(F.pad(burst, (3000, 0)), torch.cat([before, burst], 1))
+    assert abs(float(found)-db) < .8
+    assert pre_echo(F.pad(burst, (100, 0)), F.pad(burst, (100, 0))).isnan().all()
+
+def test_onset_is_the_first_loud_sample():
+    wave = torch.zeros(2, 1000); wave[0, 300:] = 1.; wave[1, 100:] = 5e-3; wave[1, 700:] = -1.
+    assert onset(wave).tolist() == [300, 700] and onset(wave, within=60).tolist() == [300, 100]
+
+@pytest.mark.parametrize('db', [-30, -50])
+def test_noise_between_partials_in_db(db):
+    sine = tone(69)*0 + torch.sin(torch.arange(64000)*2*math.pi*440/16000)
+    noise = torch.randn(64000, generator=torch.Generator().manual_seed(5))*math.sqrt(.5)*10**(db/20)
+    assert abs(float(partial_noise(sine, sine+noise))-db) < .3
+
+# --- PGHI
+
+def test_gradient_is_exact_for_a_gaussian_window():
+    "The theory's own case: a sine and a click, seen through a long Gaussian."
+    n, hop, gamma = 256, 32, .08*256**2
+    window = torch.exp(-math.pi*(torch.arange(n, dtype=torch.double)-n/2).square()/gamma)
+    t = torch.arange(4096, dtype=torch.double)
+    click = torch.zeros(4096, dtype=torch.double); click[2010] = 1.
+    for wave, axis in ((torch.cos(2*math.pi*.2013*t), 0), (click, 1)):
+        S = torch.stft(wave[None], n, hop, window=window, return_complex=True)
+        guess = phase_gradient(S.abs().clamp(min=1e-200).log(), hop, n, gamma)[axis]
+        on = S.abs() > .3*S.abs().max()
+        on[..., :6], on[..., -6:] = False, False
+        error = torch.polar(torch.ones_like(guess), guess-phase_steps(S.to(torch.complex128), hop, n)[axis]).angle()[on]
+        assert on.sum() > 20 and error.abs().max() < 5e-3
+
+def test_steps_of_a_spectrogram_lead_back_to_it(small, spec):
+    S = small.stft(torch.stack([tone(57, 4000), tone(69, 4000, 700)]))[:, 0]
+    for method in (tree_integrate, heap_integrate):
+        phases = integrate(S.abs(), *phase_steps(S, 64, 256), 64, 256, tolerance=1e-7, method=method)
+        made = torch.istft(S.abs()*phases, 256, 64, window=small.window())
+        true = torch.istft(S, 256, 64, window=small.window())
+        assert float(stft_distance(true, made).convergence.max()) < .02
+
+@pytest.mark.parametrize('shape', [(1, 7), (7, 1), (2, 2), (9, 14), (14, 9)])
+@pytest.mark.parametrize('share', [0., .3])
+def test_heap_and_tree_agree_on_what_does_not_contradict_itself(shape, share):
+    rng = np.random.default_rng(hash(shape) % 1000)
+    m, truth = rng.random(shape)+.01, rng.normal(size=shape)*4
+    m[rng.random(shape) < share] = 0.
+    a, d, start = np.diff(truth, axis=1, prepend=0), np.diff(truth, axis=0, prepend=0), rng.random(shape)
+    heap, tree = (f(m, a, d, start) for f in (heap_integrate, tree_integrate))
+    assert np.allclose(heap, tree) and np.array_equal(tree[m == 0], start[m == 0])
+
+def test_tree_follows_the_strongest_links():
+    "A brute-force check of the weakest link: no path between two cells has a stronger one than the tree's."
+    m = np.random.default_rng(1).random((4, 5))+.01
+    ids, pred = mars.phase._spanning_tree(np.log(m), m > 0)
+    flat, n = m.ravel(), m.size
+    near = lambda i: [j for j, ok in ((i-1, i % 5), (i+1, (i+1) % 5), (i-5, i >= 5), (i+5, i < n-5)) if ok]
+    widest = np.zeros(n); root = int(flat.argmax()); widest[root] = flat[root]
+    for _ in range(n):
+        for i in range(n): widest[i] = max([widest[i], *(min(widest[j], flat[i]) for j in near(i))])
+    for i in range(n):
+        j, least = i, flat[i]
+        while pred[j] != n: assert ids[pred[j]] in near(ids[j]); j = pred[j]; least = min(least, flat[j])
+        assert j == root and least == widest[i]
+
+def test_pghi_does_not_depend_on_the_batch(small, spec):
+    M = small.magnitude(spec)[:, 0]
+    whole = pghi(M, 256, 64, seed=3)
+    assert torch.equal(whole[1:], pghi(M[1:], 256, 64, seed=3, first=1)) and not torch.equal(whole, pghi(M, 256, 64, seed=4))
+    assert torch.allclose(whole.abs(), torch.ones_like(M), atol=1e-5)
+    assert torch.equal(pghi(M*0, 256, 64, seed=None).angle().abs() % math.pi < 1e-5, torch.ones_like(M, dtype=torch.bool))
+
+def test_pghi_is_a_better_start_than_chance(small, spec):
+    wave = small.istft(small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69, 76)])))
+    made = [small.decode(spec, n_iter=8, phase=p) for p in ('griffinlim', 'pghi')]
+    chance, start = (float(stft_distance(wave, w).total.mean()) for w in made)
+    assert start < .8*chance
+
+def test_silence_stays_silent(small):
+    for phase in ('pghi', Vocoder(TINY, small).wave): assert (small.decode(torch.full((2, *small.shape), -1.), phase=phase) == 0).all()
+
+# --- the registry
+
+def test_stft_does_not_need_phase():
+    code = 'import sys, mars.stft; assert "mars.phase" not in sys.modules; mars.stft.find_phase("pghi"); assert "mars.phase" in sys.modules'
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+def test_find_phase(small, spec):
+    assert find_phase('pghi') is PHASES['pghi'] and find_phase(max) is max
+    with pytest.raises(ValueError, match='choose one of griffinlim, pghi, vocoder'): find_phase('wavenet')
+    assert torch.equal(small.decode(spec), small.decode(spec, n_iter=64))
+    assert torch.equal(small.decode(spec, phase='pghi'), small.decode(spec, n_iter=32, phase='pghi'))
+
+# --- the vocoder
+
+def test_sizes():
+    for name in VOCODERS:
+        v = Vocoder(VocoderConfig.preset(name))
+        assert sum(p.numel() for p in v.parameters()) < 3e6
+        assert VocoderConfig.from_dict(json.loads(json.dumps(v.cfg.__dict__))) == v.cfg
+    assert set(VOCODERS) == set(STAGE) == {'tiny', 'small', 'paper'}
+
+@pytest.mark.parametrize('fields, message', [(dict(width=0), 'width is 0'), (dict(fold=3), 'cannot be folded by 3'), (dict(dilations=[0]), 'at least 1'), (dict(n_iter=-1), 'n_iter is -1'), (dict(depth=3), "no field 'depth'")])
+def test_bad_configs(fields, message):
+    with pytest.raises(ValueError, match=message): Vocoder(VocoderConfig.from_dict(fields))
+
+def test_loss_is_a_likelihood():
+    angle, kappa = torch.linspace(-math.pi, math.pi, 2001), torch.tensor([.01, 1., 30.])
+    density = torch.exp(-von_mises_loss(torch.polar(kappa, torch.full((3,), .7))[:, None].expand(3, 2001), angle.expand(3, 2001)))
+    assert torch.allclose(torch.trapezoid(density, angle), torch.full((3,), 2*math.pi), atol=1e-2)
+
+def test_loss_falls_to_the_truth(vocoder, small):
+    "A network that said the true steps, surely, would have less loss than the theory's."
+    S = small.stft(tone(69, 4000, 700)[None])[:, 0]
+    class Oracle(torch.nn.Module):
+        spectrogram = small
+        def forward(self, spec): return tuple(torch.polar(torch.full_like(s, 50.), s) for s in phase_steps(S[:, :-1], 64, 256))
+    best, seen = step_loss(Oracle(), S)
+    assert best < step_loss(vocoder, S)[0]-1 and float(seen['advance']) == pytest.approx(1, abs=1e-4)
+
+def test_wave(vocoder, small, spec):
+    M = small.magnitude(spec)[:, 0]
+    whole = vocoder.wave(small, M, None, 5)
+    assert whole.shape == (3, small.n_padded) and torch.equal(whole, vocoder.wave(small, M, 2, 5))
+    assert torch.equal(whole[1:], vocoder.wave(small, M[1:], 2, 5, first=1))
+    with pytest.raises(ValueError, match='n_fft 256, not 1024'): vocoder.wave(LogSpectrogram(), torch.zeros(1, 513, 256))
+
+def test_folder(vocoder, small, spec, tmp_path):
+    vocoder.save(tmp_path/'v')
+    again, M = Vocoder.from_pretrained(tmp_path/'v'), small.magnitude(spec)[:, 0]
+    assert torch.equal(again.wave(small, M), vocoder.wave(small, M)) and again.spectrogram.config == small.config
+    vocoder.save(tmp_path/'h', half=True)
+    assert (tmp_path/'h'/'vocoder.safetensors').stat().st_size < .7*(tmp_path/'v'/'vocoder.safetensors').stat().st_size
+    config = json.loads((tmp_path/'v'/'vocoder.json').read_text())
+    for change, message in ((dict(format=9), 'format 9'), (dict(vocoder=dict(width=16)), 'does not fit'), (dict(spectrogram=None), 'damaged')):
+        (tmp_path/'v'/'vocoder.json').write_text(json.dumps({**config, **change}))
+        with pytest.raises(ValueError, match=message): Vocoder.from_pretrained(tmp_path/'v')
+    (tmp_path/'h'/'vocoder.safetensors').unlink()
+    with pytest.raises(FileNotFoundError, match='vocoder.safetensors is missing'): Vocoder.from_pretrained(tmp_path/'h')
+    with pytest.raises(FileNotFoundError, match='mars train vocoder --out FOLDER'): Vocoder.from_pretrained(tmp_path/'nowhere')
+
+# --- training
+
+def test_crops(notes):
+    ls = LogSpectrogram()
+    crops = Crops(notes, ls, batch_size=6, frames=12, seed=1)
+    S = crops(3)
+    assert S.shape == (6, 513, 12) and torch.equal(S, crops(3)) and not torch.equal(S, crops(4))
+    assert torch.equal(torch.cat([crops(3, i, 3) for i in range(3)]), torch.cat([S[i::3] for i in range(3)]))
+    with pytest.raises(ValueError, match='frames is 300'): Crops(notes, ls, frames=300)
+
+def test_training_goes_on_where_it_stopped(notes, tmp_path):
+    settings = vocoder_settings('tiny', steps=6, batch_size=4, log_every=1, save_every=3, warmup=2)
+    run = lambda **kw: train_vocoder(notes, settings, TINY, progress=False, frames=8, **kw)
+    log = RunLog()
+    whole = run(log=log)
+    assert [r['step'] for r in log.rows] == list(range(6)) and all(r['stage'] == 'vocoder' for r in log.rows)
+    class Stop(Exception): pass
+    class Half(RunLog):
+        def __call__(self, **row):
+            if row['step'] == 4: raise Stop
+            super().__call__(**row)
+    with pytest.raises(Stop): run(out=tmp_path, log=Half())
+    resumed = run(out=tmp_path, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
+    assert {'vocoder.json', 'vocoder.safetensors', 'metrics.jsonl', 'checkpoints'} <= {p.name for p in tmp_path.iterdir()}
+    assert Vocoder.from_pretrained(tmp_path).info['notes'] == len(notes)
+
+def test_shell(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
+    args = ['train', 'vocoder', '--data', 'additive', '--pitches', '60,64', '--steps', '2', '--batch-size', '2', '--width', '8', '--dilations', '1', '--json', '--out', str(tmp_path/'v')]
+    assert main(args) == 0 and json.loads(capsys.readouterr().out)['stage'] == 'vocoder'
+    assert Vocoder.from_pretrained(tmp_path/'v').cfg.dilations == (1,)
+    with pytest.raises(SystemExit): main(['generate', '--phase', 'wavenet'])
+
+# --- in a model
+
+def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
+    torch.manual_seed(0)
+    tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=8, scales=(1, 2, 3, 4)))
+    m = Mars(tok, spectrogram=small, vocoder=vocoder)
+    m.save_pretrained(tmp_path)
+    again = Mars.from_pretrained(tmp_path)
+    wave = tone(69, 4000)
+    a, b, plain = again.reconstruct(wave, phase='vocoder'), m.reconstruct(wave, phase=vocoder.wave), m.reconstruct(wave)
+    assert torch.equal(a, b) and not torch.equal(a, plain)
+
+def test_without_weights_the_error_says_what_to_do(monkeypatch, small, spec, tmp_path):
+    monkeypatch.setattr(mars.phase.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
+    mars.phase._packaged.cache_clear()
+    with pytest.raises(FileNotFoundError, match='mars train vocoder'): small.decode(spec, phase='vocoder')
+    mars.phase._packaged.cache_clear()
+
+def test_weights_in_the_package():
+    "Those that ship: they load, fit the default spectrogram, and beat PGHI on a note that they never saw."
+    if not (ROOT/'mars'/'weights'/'vocoder'/'vocoder.json').exists(): pytest.skip('no weights in this clone')
+    ls, waves = LogSpectrogram(), torch.stack([tone(50, delay=3000), tone(64, delay=3000)])
+    S = ls.stft(waves)[:, 0]
+    with torch.no_grad(): guess = Vocoder.from_pretrained()(ls.encode(waves))
+    theory = phase_gradient((ls.encode(waves)[:, 0])*(-math.log(ls.floor)/2))
+    w = S[:, :-1].abs()
+    share = [[float((torch.cos(g-t)*w).sum()/w.sum()) for g, t in zip(gs, phase_steps(S[:, :-1]))] for gs in ([g.angle() for g in guess], theory)]
+    assert sum(share[0]) > sum(share[1])
+    assert ls.decode(ls.encode(waves), n_iter=1, phase='vocoder').isfinite().all()
+
+# --- the benchmark
+
+def test_benchmark(monkeypatch, tmp_path, vocoder):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    for name in ('common', 'phase'): monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
+    import phase
+    monkeypatch.setattr(phase, 'methods', lambda ls, parts, v, real=phase.methods: {k: f for k, f in real(ls, parts, v).items() if k in ('Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder')})
+    Vocoder(TINY).save(tmp_path/'v')
+    out, threads = tmp_path/'p.json', torch.get_num_threads()
+    try:
+        phase.main(['--additive', '--notes', '2', '--parts', 'pghi', '--out', str(out)])
+        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', '--vocoder', str(tmp_path/'v'), '--add', '--out', str(out)])
+    finally: torch.set_num_threads(threads)
+    assert json.loads(out.read_text()) == json.loads(json.dumps(r))
+    rows = {row['method']: row for row in r['delayed']}
+    assert set(rows) == {'true note', 'Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder'} and rows['true note']['stft'] == 0
+    for name, row in rows.items():
+        if name != 'true note': assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
+    assert r['about']['vocoder']['parameters'] > 0

@@ -1,0 +1,31 @@
+"""The weights that ship with the package: small enough, found by name, and worth hearing."""
+import json
+from pathlib import Path
+import pytest
+import mars
+from mars.eval import cents_error, f0
+from mars.pipeline import Mars
+
+WEIGHTS = Path(mars.__file__).parent/'weights'
+pytestmark = pytest.mark.skipif(not (WEIGHTS/'small/config.json').exists(), reason='no weights are packaged')
+
+def test_all_of_them_together_stay_under_28_mib():
+    assert sum(p.stat().st_size for p in WEIGHTS.rglob('*.safetensors')) < 28*2**20
+
+def test_small_says_what_it_is():
+    info = json.loads((WEIGHTS/'small/config.json').read_text())['info']
+    assert info['data']['credits'] and info['data']['held_out'] and info['versions']['torch'] and info['results']
+    assert 'provisional' in info.get('note', '') or info['versions']['device'].startswith('NVIDIA')
+
+def test_small_plays_the_pitch_that_is_asked():
+    m = Mars.from_pretrained('small')
+    pitches = [48, 55, 60, 64, 69, 76]
+    waves = m.generate(pitch=pitches, family='keyboard', source='acoustic', velocity=100, seed=0, top_k=20, cfg_scale=1.)
+    assert waves.shape == (6, 64000) and waves.abs().max() <= 1 and waves.abs().amax(-1).min() > 0.05
+    right = [abs(float(cents_error(float(f0(w).midi), p))) <= 50 for w, p in zip(waves, pitches)]
+    assert sum(right) >= 4, right
+
+def test_the_command_line_finds_it(tmp_path):
+    from mars.cli import main
+    assert main(['generate', '--pitch', '60', '--family', 'guitar', '--seed', '1', '--n-iter', '4', '--out', str(tmp_path), '--json']) == 0
+    assert (tmp_path/'note-0000.wav').stat().st_size > 100_000
