@@ -190,7 +190,7 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #84839fb8
+# %% ../nbs/09_cli.ipynb #3de94033
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json, phase=a.phase)
@@ -215,12 +215,12 @@ def run_train(a):
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
         off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
         gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
-        if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan))
+        if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan, processes=int(os.environ.get('WORLD_SIZE', 1))))
         for name in a.tracker: check_tracker(name)
         train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume, trackers=a.tracker)
     else:
         m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
-        if a.memory: train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg))
+        if a.memory: train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg, processes=int(os.environ.get('WORLD_SIZE', 1)), notes=len(notes)))
         for name in a.tracker: check_tracker(name)
         train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume, trackers=a.tracker)
     return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'

@@ -427,7 +427,7 @@ class ConcatNotes(Notes):
         part = bisect.bisect_right(self.ends, i)
         return self.parts[part].row(i - (self.ends[part-1] if part else 0))
 
-# %% ../nbs/01a_data.ipynb #a26f833c
+# %% ../nbs/01a_data.ipynb #a2441882
 class Batches:
     "Shuffled batches that any step can be asked for: a run resumes by its step number alone."
     def __init__(self,
@@ -437,14 +437,16 @@ class Batches:
     ):
         self.n, self.batch_size, self.seed = n if isinstance(n, int) else len(n), batch_size, seed
         if self.n < 1 or batch_size < 1: raise ValueError(f'no batches of {batch_size} from {self.n} notes: both must be at least 1')
+        self.orders = {} # of the epochs asked for last: a permutation of ten times NSynth takes longer than a step
 
     def at(self,
         step:int, # 0, 1, ...
     )->np.ndarray: # (batch_size,) int64; every note comes once before any comes twice
         "Give the indices of a step."
         place = step*self.batch_size + np.arange(self.batch_size)
-        orders = {epoch: np.random.default_rng([self.seed, int(epoch)]).permutation(self.n) for epoch in np.unique(place//self.n)}
-        return np.array([orders[epoch][i] for epoch, i in zip(place//self.n, place % self.n)])
+        make = lambda epoch: np.random.default_rng([self.seed, int(epoch)]).permutation(self.n)
+        self.orders = {epoch: self.orders[epoch] if epoch in self.orders else make(epoch) for epoch in np.unique(place//self.n)}
+        return np.array([self.orders[epoch][i] for epoch, i in zip(place//self.n, place % self.n)])
 
 def batches(
     ds, # a `Notes`, or how many there are

@@ -79,7 +79,7 @@ def adaptive_weight(
         rec, gen = (g.norm() for g in (reduce(grads) if reduce else grads))
     return (rec/(gen + 1e-4)).clamp(0, 1e4).detach()
 
-# %% ../nbs/02b_discriminator.ipynb #90fd552c
+# %% ../nbs/02b_discriminator.ipynb #751ef67d
 class LeCam(nn.Module):
     "Penalise logits that leave the running mean of the other side far behind (Tseng et al. 2021)."
     def __init__(self,
@@ -100,7 +100,7 @@ class LeCam(nn.Module):
         "Move the running means towards the means of this batch."
         means = [logits.float().mean() for logits in (real, fake)]
         for mean, now in zip((self.real, self.fake), reduce(means) if reduce else means):
-            mean.copy_(torch.where(mean.isinf(), now, mean.lerp(now, 1-self.decay)))
+            mean.copy_(torch.where(now.isfinite(), torch.where(mean.isinf(), now, mean.lerp(now, 1-self.decay)), mean))
 
     def forward(self, real, fake): # logits -> scalar penalty, float32; 0 before the first update
         return F.relu(real.float() - self.fake).pow(2).mean() + F.relu(self.real - fake.float()).pow(2).mean()
@@ -139,7 +139,7 @@ ADVERSARIES = dict(
 
 config_class(AdversaryConfig, ADVERSARIES);
 
-# %% ../nbs/02b_discriminator.ipynb #7b3829c1
+# %% ../nbs/02b_discriminator.ipynb #d416726f
 class Adversary(nn.Module):
     "The discriminator of a training run, with its optimiser, schedule and regularisation."
     def __init__(self,
@@ -152,6 +152,7 @@ class Adversary(nn.Module):
         super().__init__()
         if steps < 1: raise ValueError(f'steps is {steps}; it must be at least 1')
         self.cfg, self.steps, self.first, self.reduce = cfg, steps, round(cfg.start*steps), reduce
+        self.begin = 0 # the step from which the optimiser's moments have grown
         self.disc, self.lecam = PatchGAN(channels, cfg.width, cfg.layers, cfg.norm), LeCam()
         # on CPUs torch has no such norm; there each process keeps its own batch statistics and the running ones are averaged
         if reduce and torch.device(device or 'cpu').type == 'cuda': self.disc = nn.SyncBatchNorm.convert_sync_batchnorm(self.disc)
@@ -178,7 +179,8 @@ class Adversary(nn.Module):
     )->float: # learning rate
         "Return the discriminator's learning rate: warm-up from the start, then a cosine to a tenth."
         done = (step - self.first - self.cfg.warmup)/max(1, self.steps - 1 - self.first - self.cfg.warmup)
-        return self.cfg.lr*self.ramp(step)*(0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done)))))
+        again = min(1., (step - self.begin + 1)/(self.cfg.warmup + 1)) if self.begin > self.first else 1. # after a hand-over without moments
+        return self.cfg.lr*self.ramp(step)*again*(0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done)))))
 
 # %% ../nbs/02b_discriminator.ipynb #eb67b0db
 @contextmanager
@@ -212,7 +214,7 @@ def _generator_loss(self:Adversary,
 
 Adversary.generator_loss = _generator_loss
 
-# %% ../nbs/02b_discriminator.ipynb #c26a446d
+# %% ../nbs/02b_discriminator.ipynb #513d0b51
 def _update(self:Adversary,
     step:int,          # of the training, from 0
     real:torch.Tensor, # (B, C, H, W) images
@@ -233,7 +235,7 @@ def _update(self:Adversary,
             (hinge + self.cfg.lecam*lecam).backward()
             if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + [b for b in self.disc.buffers() if b.is_floating_point()])
             norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
-            self.opt.step()
+            if norm.isfinite(): self.opt.step() # a batch without a number must not spoil it for good
         torch.clear_autocast_cache() # within one context autocast would go on with copies of the old weights
     return dict(disc_loss=hinge.detach(), lecam=lecam.detach(), real_logit=r.detach().mean(), fake_logit=f.detach().mean(), disc_grad_norm=norm.detach())
 

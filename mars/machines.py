@@ -20,7 +20,7 @@ from .tokenizer import Tokenizer, TokenizerConfig
 from .train import Checkpoints, TrainConfig
 from .var import VAR, VARConfig
 
-# %% ../nbs/04a_machines.ipynb #f50f1563
+# %% ../nbs/04a_machines.ipynb #1d956a1d
 def saved_bytes(
     fn, # builds a graph and returns the loss
 )->int: # bytes kept for the backward pass, each storage once, parameters left out
@@ -44,40 +44,49 @@ def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); insi
             logits = net.score(net.trunk(seq, net.trunk.modulation(cond), net.mask))
             return torch.nn.functional.cross_entropy(logits.flatten(0, -2), torch.zeros(logits.shape[:-1], dtype=torch.long).flatten())
         return net, loss
-    disc = PatchGAN(cfg.image_shape[0], gan.width, gan.layers, 'none' if gan.norm == 'none' else gan.norm) if gan and gan.weight else None
+    disc = PatchGAN(cfg.image_shape[0], gan.width, gan.layers, gan.norm) if gan and gan.weight else None
     def loss(B):
         recon, losses = tok(torch.zeros(B, *cfg.image_shape))
-        return losses['total'] + (hinge_generator(disc.eval()(recon)) if disc else 0)
+        if disc: disc.eval().requires_grad_(False)
+        return losses['total'] + (hinge_generator(disc(recon)) if disc else 0)
     return tok, loss
 
-# %% ../nbs/04a_machines.ipynb #6a8d6346
+# %% ../nbs/04a_machines.ipynb #917178a7
 def step_memory(
     cfg:TokenizerConfig,        # of the tokenizer
     gan:AdversaryConfig=None,   # of stage one's PatchGAN; None is without
     var:VARConfig=None,         # of the transformer: then it is stage two that is meant
-)->dict: # parameters; fixed: bytes that any batch needs; per_note: bytes that each note of a part adds
-    "Work out the memory of a training step in bf16 autocast, from shapes alone."
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast('cpu', dtype=torch.bfloat16), warnings.catch_warnings():
+    train:TrainConfig=None,     # of the stage: its precision and averaging; None is bf16 with averaged weights
+)->dict: # parameters; fixed: bytes that any batch needs; per_note: bytes that each note of a part adds; judge: bytes that each note of the whole batch needs while the PatchGAN learns
+    "Work out the memory of a training step from shapes alone."
+    half, extra = (train is None or train.precision != 'fp32'), 4*(train is None or train.ema > 0)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast('cpu', dtype=torch.bfloat16, enabled=half), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         net, loss = _loss_of(cfg, gan, var)
         one, two = (saved_bytes(lambda: loss(B)) for B in (1, 2))
-        P = sum(p.numel() for p in net.parameters())
+        P, judge, D = sum(p.numel() for p in net.parameters()), 0, 0
+        if gan and gan.weight and var is None:
+            disc = PatchGAN(cfg.image_shape[0], gan.width, gan.layers, gan.norm)
+            judge, D = saved_bytes(lambda: disc(torch.zeros(2, *cfg.image_shape)).sum()), sum(p.numel() for p in disc.parameters())
     frozen = sum(b.numel()*b.element_size() for b in net.buffers())
-    return dict(parameters=P, fixed=20*P + frozen + max(0, 2*one - two), per_note=two - one)
+    return dict(parameters=P, fixed=(16+extra)*P + 16*D + frozen + max(0, 2*one - two), per_note=two - one, judge=judge)
 
-# %% ../nbs/04a_machines.ipynb #49820aaf
+# %% ../nbs/04a_machines.ipynb #72e881a3
 def parts_for(
     gib:float,                # memory of the card, GiB
     cfg:TokenizerConfig,      # of the tokenizer
     train:TrainConfig,        # of the stage
     gan:AdversaryConfig=None, # of stage one's PatchGAN
     var:VARConfig=None,       # of the transformer, in stage two
+    processes:int=1,          # among which the batch is shared, each with a card of its own
+    notes:int=0,              # whose tokens lie on the card in stage two
 )->int: # for `TrainConfig.accumulate`; ValueError if not even one note fits
     "Find the fewest equal parts in which a batch fits into memory."
-    m = step_memory(cfg, gan, var)
-    fits = int((0.9*gib*2**30 - m['fixed'])//m['per_note'])
-    if fits < 1: raise ValueError(f'{gib} GiB do not hold one note of this model: {(m["fixed"] + m["per_note"])/0.9/2**30:.2g} GiB are needed; choose a smaller preset')
-    return next(n for n in range(1, train.batch_size+1) if train.batch_size % n == 0 and train.batch_size//n <= fits)
+    m, batch = step_memory(cfg, gan, var, train), train.batch_size//processes
+    free = 0.9*gib*2**30 - m['fixed'] - (4*m['parameters'] if processes > 1 else 0) - 4*cfg.n_tokens*notes
+    need = lambda size: 1.25*max(size*m['per_note'], batch*m['judge'])
+    if need(1) > free: raise ValueError(f'{gib} GiB hold no step of this model: {(0.9*gib*2**30 - free + need(1))/0.9/2**30:.2g} GiB are needed; choose a smaller preset{" or batch_size" if m["judge"] else ""}')
+    return next(n for n in range(1, batch+1) if batch % n == 0 and need(batch//n) <= free)
 
 # %% ../nbs/04a_machines.ipynb #fb1dff88
 def note_flops(
@@ -158,7 +167,7 @@ def join(
         data += part
     return data
 
-# %% ../nbs/04a_machines.ipynb #7718042f
+# %% ../nbs/04a_machines.ipynb #ea10d262
 def hand_over(
     run:Path,   # a run folder with checkpoints
     stage:str,  # 'tokenizer' or 'var'
@@ -167,13 +176,11 @@ def hand_over(
 )->list: # of paths
     "Pack the newest checkpoint of a stage: weights in half precision, no moments."
     from safetensors.torch import save
-    files = Checkpoints(run, stage, {}).files()
-    if not files: raise FileNotFoundError(f'{run} has no checkpoint of stage {stage!r}; train with --save-every, or end the run by SIGTERM')
-    found = Checkpoints(run, stage, {}).load()
+    if not Checkpoints(run, stage, {}).files(): raise FileNotFoundError(f'{run} has no checkpoint of stage {stage!r}; train with --save-every, or end the run by SIGTERM')
+    found = (saved := Checkpoints(run, stage, {})).load()
+    if found is None: raise ValueError(f'every checkpoint of stage {stage!r} in {run} is damaged; train again')
     small = {k: v.half() if v.is_floating_point() and k.split('/')[0] in ('model', 'average') else v for k, v in found[1].items() if not k.startswith('opt/') and '/gan.opt.' not in k}
-    from safetensors import safe_open
-    with safe_open(files[0], 'pt') as f: about = f.metadata()['about']
-    return cut(save(small, dict(step=str(found[0]), about=about)), folder, stage, most)
+    return cut(save(small, dict(step=str(found[0]), about=saved.said)), folder, stage, most)
 
 def take_over(
     folder:Path, # where the pieces are
@@ -186,5 +193,6 @@ def take_over(
     size = int.from_bytes(data[:8], 'little')
     meta = json.loads(data[8:8+size])['__metadata__']
     saved = Checkpoints(run, stage, json.loads(meta['about']))
+    if (old := saved.files()) and int(old[0].stem.split('-')[1]) > int(meta['step']): raise ValueError(f'{run} has come further (to {old[0].name}) than these pieces; take them into another folder')
     saved.save(int(meta['step']), {k: v.float() if v.dtype == torch.half else v for k, v in load(data).items()})
     return int(meta['step'])

@@ -7,11 +7,13 @@ __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Team', 'Images', 'RunL
            'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups',
            'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state',
            'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'fit', 'TokenizerStage',
-           'train_tokenizer', 'open_first', 'spread', 'tokenizer_board', 'reconstruction_error', 'tokenize',
-           'fingerprint', 'cached_tokens', 'instrument_ids', 'train_var', 'var_board']
+           'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board',
+           'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'train_var',
+           'var_board']
 
-# %% ../nbs/04_train.ipynb #6fdb5fa2
+# %% ../nbs/04_train.ipynb #4cfb8c52
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict, replace
 from pathlib import Path
 import numpy as np
@@ -115,7 +117,7 @@ def seed_all(
     "Seed python, numpy and torch (all devices)."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/04_train.ipynb #d3e499ad
+# %% ../nbs/04_train.ipynb #e7374437
 class Team:
     "The processes that make a run together; just one where none were launched (by accelerate, torchrun or notebook_launcher)."
     def __init__(self,
@@ -141,7 +143,7 @@ class Team:
         "Combine tensors over the processes, in one message for each type."
         if self.n == 1: return tensors
         import torch.distributed as dist
-        for dtype in {t.dtype for t in tensors}:
+        for dtype in dict.fromkeys(t.dtype for t in tensors): # in the same order everywhere
             same = [t for t in tensors if t.dtype == dtype]
             flat = torch.cat([t.detach().flatten() for t in same])
             dist.all_reduce(flat, dist.ReduceOp.MIN if how == 'min' else dist.ReduceOp.SUM)
@@ -149,40 +151,43 @@ class Team:
             for t, new in zip(same, flat.split([t.numel() for t in same])): t.detach().copy_(new.view_as(t))
         return tensors
 
-    def same(self, tensors): # in place
-        "Give every process what the first one has."
-        if self.n > 1:
-            import torch.distributed as dist
-            for t in tensors: dist.broadcast(t.detach(), 0)
-
-    def gather(self, x): # (B, ...) -> (n*B, ...), in order of the processes
-        "Put the batches of all processes together."
-        if self.n == 1: return x
+# %% ../nbs/04_train.ipynb #329d02e3
+def _same(self:Team, tensors): # in place
+    "Give every process what the first one has."
+    if self.n > 1:
         import torch.distributed as dist
-        parts = [torch.empty_like(x) for _ in range(self.n)]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        for t in tensors: dist.broadcast(t.detach(), 0)
 
-    def objects(self, x): # -> list of n
-        "Collect small python objects."
-        if self.n == 1: return [x]
-        import torch.distributed as dist
-        out = [None]*self.n
-        dist.all_gather_object(out, x)
-        return out
+def _gather(self:Team, x): # (B, ...) -> (n*B, ...), in order of the processes
+    "Put the batches of all processes together."
+    if self.n == 1: return x
+    import torch.distributed as dist
+    parts = [torch.empty_like(x) for _ in range(self.n)]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
 
-    def wait(self):
-        "Wait for the others."
-        if self.n > 1: self.objects(None)
+def _objects(self:Team, x): # -> list of n
+    "Collect small python objects."
+    if self.n == 1: return [x]
+    import torch.distributed as dist
+    out = [None]*self.n
+    dist.all_gather_object(out, x)
+    return out
 
-    def leave(self, status=0):
-        "End a script of several processes, whose interpreters abort now and then while torch 2.11's gloo is torn down."
-        if self.n == 1: return
-        self.wait()
-        sys.stdout.flush(); sys.stderr.flush()
-        os._exit(status)
+def _wait(self:Team):
+    "Wait for the others."
+    if self.n > 1: self.objects(None)
 
-# %% ../nbs/04_train.ipynb #ccf12e17
+def _leave(self:Team, status=0):
+    "End a script of several processes, whose interpreters abort now and then while torch 2.11's gloo is torn down."
+    if self.n == 1: return
+    self.wait()
+    sys.stdout.flush(); sys.stderr.flush()
+    os._exit(status)
+
+Team.same, Team.gather, Team.objects, Team.wait, Team.leave = _same, _gather, _objects, _wait, _leave
+
+# %% ../nbs/04_train.ipynb #f05db981
 class Images:
     "CMX images and labels of any source of notes, made on the device."
     def __init__(self,
@@ -194,25 +199,29 @@ class Images:
     ):
         if not len(notes): raise ValueError('the set of notes is empty; widen its filters')
         self.notes, self.cmx, self.ls, self.device = notes, cmx, spectrogram, device
+        self.reader, self.ahead = ThreadPoolExecutor(1), {}
         self.kept = self.make(range(len(notes))) if len(notes) <= keep else None
 
     def __len__(self): return len(self.notes)
 
-    def make(self, idx):
-        parts = []
-        for i in range(0, len(idx), 64):
-            waves, labels = self.notes.batch(list(idx[i:i+64]))
+    def read(self, idx): return [self.notes.batch(list(idx[i:i+64])) for i in range(0, len(idx), 64)]
+
+    def make(self, idx, then=()):
+        early, parts = self.ahead.pop(tuple(idx), None), []
+        waves = early.result() if early else self.read(idx)
+        if len(then): self.ahead = {tuple(then): self.reader.submit(self.read, then)} # while the device computes
+        for waves, labels in waves:
             parts.append((self.cmx.fold(self.ls.encode(waves.to(self.device))), labels))
         images, labels = zip(*parts)
         return torch.cat(images), {k: torch.cat([l[k] for l in labels]).to(self.device) for k in labels[0]}
 
-    def __call__(self, idx): # B indices -> images (B, C, H, W), labels dict of (B,)
-        if self.kept is None: return self.make(list(idx))
+    def __call__(self, idx, then=()): # B indices, and those that will be asked for next -> images (B, C, H, W), labels dict of (B,)
+        if self.kept is None: return self.make(list(idx), list(then))
         images, labels = self.kept
         idx = torch.as_tensor(idx, device=self.device)
         return images[idx], {k: v[idx] for k, v in labels.items()}
 
-# %% ../nbs/04_train.ipynb #3a931fed
+# %% ../nbs/04_train.ipynb #fe72a58d
 class RunLog:
     "Metrics of a run: a list in memory and, with a folder, lines of JSON."
     def __init__(self,
@@ -229,7 +238,7 @@ class RunLog:
     def rewind(self, stage, step):
         "Forget what a stage logged from a step on: a resumed run will say it again."
         if self.file is None or not (Path(self.folder)/'metrics.jsonl').exists(): return
-        self.close()
+        self.file.close()
         rows, path = read_log(self.folder), Path(self.folder)/'metrics.jsonl'
         write_whole(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
         self.file = open(path, 'a')
@@ -248,6 +257,7 @@ class RunLog:
         if self.file: self.file.close()
         for t in self.trackers: t.finish()
 
+# %% ../nbs/04_train.ipynb #9ce6b129
 def flat_row(row)->dict: # of numbers
     "Name the entries of lists, and each metric by its stage: 'tokenizer/usage/3'."
     out = {}
@@ -277,7 +287,7 @@ def open_tracker(
     tracker.store_init_configuration({k: v if isinstance(v, (int, float, str, bool)) else str(v) for k, v in settings.items()})
     return tracker
 
-# %% ../nbs/04_train.ipynb #3f9edf84
+# %% ../nbs/04_train.ipynb #f69a79a7
 def versions(device)->dict: # of what a run's numbers depend on
     "Say what a run ran on."
     import mars
@@ -287,7 +297,8 @@ def versions(device)->dict: # of what a run's numbers depend on
 def peak_memory(device)->float: # MiB
     "The most memory held so far: of the GPU by torch, or of the process."
     if device.type == 'cuda': return torch.cuda.max_memory_allocated(device)/2**20
-    import resource # not on every system
+    try: import resource
+    except ImportError: return 0. # Windows
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(2**20 if sys.platform == 'darwin' else 2**10)
 
 def read_log(
@@ -302,6 +313,8 @@ def read_log(
         except json.JSONDecodeError: pass # the last line of a run that was killed may be half of one
     return rows
 
+def _curve(rows, key): return [r['step'] for r in rows if key in r], [r[key] for r in rows if key in r] # some begin later
+
 def plot_log(
     rows:list,         # of a RunLog or of `read_log`
     stage:str,         # 'tokenizer' or 'var'
@@ -311,7 +324,7 @@ def plot_log(
     import matplotlib.pyplot as plt
     ax = plt.figure(figsize=(6, 2.5)).gca()
     rows = [r for r in rows if r['stage'] == stage]
-    for k in keys: ax.semilogy([r['step'] for r in rows], [r[k] for r in rows], label=k)
+    for k in keys: ax.semilogy(*_curve(rows, k), label=k)
     ax.set_xlabel('step'); ax.legend(); ax.grid(alpha=.3)
     return ax
 
@@ -323,11 +336,11 @@ def plot_runs(
     "Draw one metric of several runs."
     import matplotlib.pyplot as plt
     ax = plt.figure(figsize=(6, 2.5)).gca()
-    for name, rows in runs.items(): ax.semilogy(*zip(*[(r['step'], r[key]) for r in rows if r['stage'] == stage]), label=name)
+    for name, rows in runs.items(): ax.semilogy(*_curve([r for r in rows if r['stage'] == stage], key), label=name)
     ax.set_xlabel('step'); ax.set_ylabel(key); ax.legend(); ax.grid(alpha=.3)
     return ax
 
-# %% ../nbs/04_train.ipynb #2b05ad26
+# %% ../nbs/04_train.ipynb #5a32f0f6
 def run_picture(
     rows:list,   # of a log
     stage:str,   # 'tokenizer' or 'var'
@@ -340,7 +353,7 @@ def run_picture(
     fig = Figure(figsize=(max(6, 1.5*len(titles)), 5), layout='tight')
     axes = fig.subplot_mosaic([['curve']*len(titles), *([f'{r}.{i}' for i in range(len(titles))] for r in range(2))])
     rows = [r for r in rows if r['stage'] == stage]
-    for k in keys: axes['curve'].semilogy([r['step'] for r in rows], [r[k] for r in rows], label=k)
+    for k in keys: axes['curve'].semilogy(*_curve(rows, k), label=k)
     axes['curve'].set_xlabel('step'); axes['curve'].legend(); axes['curve'].grid(alpha=.3)
     for r, specs in enumerate((above, below)):
         for i, spec in enumerate(specs):
@@ -374,7 +387,7 @@ def autocast(cfg, device):
     on = cfg.precision == 'bf16' or (cfg.precision == 'auto' and kind == 'cuda')
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=on)
 
-# %% ../nbs/04_train.ipynb #33b5f99e
+# %% ../nbs/04_train.ipynb #f0a01290
 def _digest(tensors):
     h = hashlib.sha256()
     for name in sorted(tensors): h.update(name.encode()); h.update(tensors[name].contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -422,16 +435,17 @@ class Checkpoints:
                 continue
             if differ := [k for k, v in self.about.items() if json.loads(meta['about']).get(k) != v]:
                 raise ValueError(f'{path} was made with another {", ".join(differ)}; resume with the settings of that run, or start anew in another folder')
+            self.said = meta['about'] # what the one that was read says of its run
             return int(meta['step']), tensors
 
-# %% ../nbs/04_train.ipynb #2dad3e2a
+# %% ../nbs/04_train.ipynb #06036661
 def lasting(
     cfg:TrainConfig, # settings
 )->dict: # those that two halves of a run must share
     "Drop what may change when a run is resumed."
-    return {k: v for k, v in asdict(cfg).items() if k not in ('log_every', 'save_every', 'show_every', 'keep_last', 'max_bad', 'compile')}
+    return {k: v for k, v in asdict(cfg).items() if k not in ('log_every', 'save_every', 'show_every', 'keep_last', 'max_bad', 'compile', 'accumulate')}
 
-# %% ../nbs/04_train.ipynb #e60cc8c6
+# %% ../nbs/04_train.ipynb #7615c449
 def random_state(device)->dict: # name -> tensor
     "Return the state of python's, numpy's and torch's random generators."
     version, words, gauss = random.getstate()
@@ -447,7 +461,7 @@ def set_random_state(state, device):
     random.setstate((3, tuple(state['python'].tolist()), None if math.isnan(gauss) else gauss))
     np.random.set_state(('MT19937', state['numpy'].numpy().astype(np.uint32), int(pos), int(has), cached))
     torch.set_rng_state(state['torch'])
-    if device.type == 'cuda': torch.cuda.set_rng_state(state['cuda'], device)
+    if device.type == 'cuda' and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'], device) # not there where the run began on a CPU
 
 def run_state(model, opt, average, extra, team)->dict: # name -> tensor
     "Everything that the next step of a run depends on."
@@ -507,7 +521,7 @@ def average_metrics(metrics, team): # dict of numbers and tensors -> the same, m
     values = [torch.as_tensor(v, dtype=torch.float, device=team.device).clone() for v in metrics.values()]
     return dict(zip(metrics, team.reduce(values)))
 
-# %% ../nbs/04_train.ipynb #e6097536
+# %% ../nbs/04_train.ipynb #b2e7f9ff
 def fit(
     model:nn.Module,  # trained in place, left in eval mode
     loss_of,          # step -> (scalar loss, dict of metrics); (step, part) where `cfg.accumulate` parts make a step
@@ -530,16 +544,21 @@ def fit(
     params = [p for p in model.parameters() if p.requires_grad]
     average, began, first, bad, skipped = [p.detach().clone() for p in params] if cfg.ema else None, time.perf_counter(), 0, 0, 0
     begin = 0 # the step from which AdamW's moments have grown
+    if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
     def save(done):
         tensors = run_state(model, opt, average, {**state(), 'begin': torch.tensor(begin)}, team)
-        if team.main: saved.save(done, tensors)
+        fault = None
+        if team.main:
+            try: saved.save(done, tensors)
+            except ValueError as e: fault = e
+        if any(team.objects(fault is not None)): raise fault or ValueError('the first process could not write a checkpoint')
     if saved and not resume and team.main: saved.clear()
     if resume and saved and (found := saved.load()):
         first, extras = found[0], set_run_state(found[1], model, opt, average, team)
         begin = int(extras.get('begin', 0)) if opt.state else first # a checkpoint that travelled has left its moments behind
-        restore(extras)
-        if team.main: log.rewind(cfg.stage, first)
-    team.wait()
+        restore({**extras, 'begin': torch.tensor(begin)})
+    if team.main: log.rewind(cfg.stage, first) # what an earlier run wrote from here on
+    if len({*team.objects(first)}) > 1: raise ValueError(f'the processes do not see the same checkpoints in {saved.folder}; share the run folder')
     model.train()
     with Term() as term:
         for step in (bar := _bar(range(first, cfg.steps), progress and team.main)):
@@ -563,18 +582,29 @@ def fit(
                 if team.main: log(stage=cfg.stage, step=step, lr=lr, grad_norm=norm.item(), skipped=skipped, **metrics,
                                   seconds=now, notes_per_second=cfg.batch_size*(step+1-first)/now, memory_mib=peak_memory(device))
                 if progress and team.main: bar.comment = f'{cfg.stage} loss {loss.item():.4f}'
-            if show and team.main and cfg.show_every and ((step+1) % cfg.show_every == 0 or step == cfg.steps-1): model.eval(); show(step); model.train()
+            if show and team.main and ((step+1) % cfg.show_every == 0 or step == cfg.steps-1): _show(show, model, step)
             if saved and (stop or (cfg.save_every and (step+1) % cfg.save_every == 0 and step+1 < cfg.steps)): save(step+1)
             if stop: raise SystemExit(143)
+        if any(team.objects(term.seen)): # told to stop in the very last step
+            if saved: save(cfg.steps)
+            raise SystemExit(143)
     if average: torch._foreach_copy_([p.detach() for p in params], average)
     model.eval()
+
+# %% ../nbs/04_train.ipynb #4b5b85e0
+def _show(show, model, step):
+    "Make a picture; a run does not end because none can be made."
+    model.eval()
+    try: show(step)
+    except Exception as e: warnings.warn(f'no picture was made at step {step} ({e})')
+    model.train()
 
 def _bar(steps, show):
     if not show: return steps
     from fastprogress.fastprogress import progress_bar
     return progress_bar(steps)
 
-# %% ../nbs/04_train.ipynb #cbaaf007
+# %% ../nbs/04_train.ipynb #01684d94
 class TokenizerStage:
     "What one step of stage one computes; `fit` calls its methods."
     def __init__(self, tok, batch, train, adversary=None, team=None): # batch: (step, part) -> images (B, C, H, W)
@@ -626,14 +656,16 @@ class TokenizerStage:
         self.revived = int(tensors['revived'])
         if not self.team.main:
             for q in self.books: q.hits.zero_()
-        if self.gan: self.gan.restore({k[4:]: v for k, v in tensors.items() if k.startswith('gan.')})
+        if self.gan:
+            self.gan.restore({k[4:]: v for k, v in tensors.items() if k.startswith('gan.')})
+            self.gan.begin = int(tensors.get('begin', 0))
 
     def extra(self):
         self.team.reduce([q.hits for q in self.books], 'sum')
         u, revived, self.revived = self.tok.quantizer.usage(reset=True), self.revived, 0
         return dict(usage=u['share'], attainable=u['attainable'], perplexity=u['perplexity'], revived=revived, **self.seen)
 
-# %% ../nbs/04_train.ipynb #f27838c7
+# %% ../nbs/04_train.ipynb #c5ad1e32
 def train_tokenizer(
     notes,                       # a source of mars.data
     train:TrainConfig=None,      # settings; None is the tiny preset
@@ -659,8 +691,13 @@ def train_tokenizer(
     if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     team.same([*tok.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
-    stage = TokenizerStage(tok, lambda step, part: images(team.share(order.at(step))[part::train.accumulate])[0], train, adversary, team)
-    about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=len(notes))
+    def pick(step, part): return team.share(order.at(step))[part::train.accumulate]
+    def batch(step, part): return images(pick(step, part), pick(step, part+1) if part+1 < train.accumulate else pick(step+1, 0))[0]
+    stage = TokenizerStage(tok, batch, train, adversary, team)
+    about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=names_hash(notes))
+    if out is not None and team.main:
+        write_settings(out, 'tokenizer', {**about, 'versions': versions(device), 'processes': team.n})
+        if not resume: Checkpoints(out, 'var', {}).clear() # of an older tokenizer
     own, log = log is None, RunLog(out if team.main else None, trackers if team.main else (), about['train']) if log is None else log
     saved = Checkpoints(out, 'tokenizer', about, train.keep_last) if out is not None else None
     show = tokenizer_board(m, images, notes, log, out) if train.show_every and team.main else None
@@ -672,6 +709,19 @@ def train_tokenizer(
         m.save_pretrained(out)
     team.wait()
     return tok
+
+# %% ../nbs/04_train.ipynb #c0eb928c
+def names_hash(notes)->str: # hexadecimal
+    "Hash the names of all notes: a resumed run must have the same ones, in the same order."
+    return hashlib.sha256(json.dumps([n.note_str for n in notes.notes]).encode()).hexdigest()
+
+def write_settings(folder, stage, settings):
+    "Keep what a stage was started with, from its first moment, in settings.json."
+    path = Path(folder)/'settings.json'
+    try: old = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError): old = {}
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps({**old, stage: settings}, indent=1))
 
 def open_first(notes, team):
     "Let one process make the cache of a set, then the others open it."
@@ -712,7 +762,7 @@ def reconstruction_error(
     half_range_db = -10*math.log10(model.spectrogram.floor) # one unit of the spectrogram in dB
     return dict(mse=mse, mse_active=active, share=mse/(sums['xx']/sums['n'] - mean**2), db_active=math.sqrt(active)*half_range_db)
 
-# %% ../nbs/04_train.ipynb #d5ff2fa0
+# %% ../nbs/04_train.ipynb #2fdf3759
 @torch.no_grad()
 def tokenize(
     notes,              # a source of mars.data
@@ -727,9 +777,9 @@ def tokenize(
         image, labels = images(range(i, min(i+batch_size, hi)))
         parts.append((model.tokenizer.encode(image), labels))
     tokens, labels = zip(*parts) if parts else ((), ())
-    mine = [torch.cat(t).cpu() for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]).cpu() for k in (labels[0] if labels else {})}
+    mine = [torch.cat(t).int().cpu() for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]).cpu() for k in (labels[0] if labels else {})}
     tokens, labels = zip(*[x for x in team.objects(mine) if x[0]])
-    return [torch.cat(t).to(model.device) for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]).to(model.device) for k in labels[0]}
+    return [torch.cat(t).to(model.device).long() for t in zip(*tokens)], {k: torch.cat([l[k] for l in labels]).to(model.device) for k in labels[0]}
 
 # %% ../nbs/04_train.ipynb #93444b2c
 def fingerprint(
@@ -764,7 +814,7 @@ def cached_tokens(
     pick = lambda part: {k.split('/')[1]: kept[k] for k in sorted(kept) if k.startswith(part)}
     return [*pick('scale/').values()], pick('label/')
 
-# %% ../nbs/04_train.ipynb #4e184288
+# %% ../nbs/04_train.ipynb #cbc416bf
 def instrument_ids(
     notes,    # a source of mars.data
     size:int, # of the model's table, `VARConfig.n_instruments`
@@ -774,6 +824,7 @@ def instrument_ids(
     if len(names) > size: raise ValueError(f'n_instruments is {size}, but the notes are of {len(names)} instruments; make it at least that')
     return torch.tensor([names.index(i) for i in notes.labels['instrument']]), names
 
+# %% ../nbs/04_train.ipynb #76fafdf0
 def train_var(
     notes,                  # a source of mars.data
     tok:Tokenizer,          # trained; frozen here
@@ -796,6 +847,7 @@ def train_var(
     m = Mars(tok.to(device), None, cmx, spectrogram)
     open_first(notes, team)
     (tokens, labels), info = tokenize(notes, m, team=team) if out is None else cached_tokens(notes, m, out, team), dict(info or {})
+    tokens = [t.int() for t in tokens] # those of ten times NSynth are 3 GB so
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
@@ -804,26 +856,34 @@ def train_var(
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     log = RunLog(out if team.main else None, trackers if team.main else (), lasting(train)) if own else log
 
+    if train.compile: var.trunk.compile(dynamic=False)
+
     def loss_of(step, part=0):
         idx = torch.as_tensor(team.share(order.at(step))[part::train.accumulate], device=device)
-        loss, per = var.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
+        loss, per = var.loss([t[idx].long() for t in tokens], {k: v[idx] for k, v in labels.items()})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
-    saved = Checkpoints(out, 'var', dict(train=lasting(train), shape=asdict(cfg), notes=len(notes)), train.keep_last) if out is not None else None
+    about = dict(train=lasting(train), shape=asdict(cfg), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
+    if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
+    saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
     show = var_board(m, var, tokens, labels, notes, log, out) if train.show_every and team.main else None
     try: fit(var, loss_of, train, log, progress, saved=saved, resume=resume, team=team, show=show)
     finally:
         if own: log.close()
+    var.trunk._compiled_call_impl = None # sampling has other shapes and graphs of its own
     if out is not None and team.main:
         Mars(tok, var, m.cmx, m.spectrogram, {**info, 'train_var': asdict(train), 'versions': versions(device), 'processes': team.n, 'notes': len(notes)}).save_pretrained(out)
     team.wait()
     return var
 
+# %% ../nbs/04_train.ipynb #795515ed
 def var_board(m, var, tokens, labels, notes, log, out):
     "Show the curve, and tokens of real notes over tokens generated from their labels."
     some, board = spread(len(notes)), Board(None if out is None else Path(out)/'var.png')
     titles, asked = [f'{n.family} {n.pitch}' for n in (notes.notes[i] for i in some)], {k: v[some] for k, v in labels.items()}
     def show(step):
-        made = var.generate(asked, len(some), seed=0, top_k=10)
-        board(run_picture(log.all(), 'var', ('loss',), m.spec([t[some] for t in tokens]), m.spec(made), titles))
+        quick, var.trunk._compiled_call_impl = var.trunk._compiled_call_impl, None
+        made = var.generate(asked, len(some), seed=0, top_k=min(10, m.tokenizer.cfg.codebook_size))
+        var.trunk._compiled_call_impl = quick
+        board(run_picture(log.all(), 'var', ('loss',), m.spec([t[some].long() for t in tokens]), m.spec(made), titles))
     return show

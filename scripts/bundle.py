@@ -24,12 +24,13 @@ here=$(cd "$(dirname "${{BASH_SOURCE[0]}}")" && pwd)
 python=${{PYTHON:-python3}}
 out=$1; shift
 if [ ! -d "$here/site" ]; then
-  mkdir "$here/site"
-  for wheel in "$here"/wheels/*.whl; do [ ! -e "$wheel" ] || "$python" -m zipfile -e "$wheel" "$here/site"; done
+  rm -rf "$here/site.part"
+  mkdir "$here/site.part"
+  for wheel in "$here"/wheels/*.whl; do [ ! -e "$wheel" ] || "$python" -m zipfile -e "$wheel" "$here/site.part"; done
+  mv "$here/site.part" "$here/site"
 fi
 export PYTHONPATH="$here:$here/site${{PYTHONPATH:+:$PYTHONPATH}}" MARS_CACHE="${{MARS_CACHE:-$here/cache}}" PYTHONUNBUFFERED=1
-cd "$here"
-exec "$python" scripts/release.py --out "$out" {args} "$@"
+exec "$python" "$here/scripts/release.py" --out "$out" {args} "$@"
 '''
 
 def pins():
@@ -75,9 +76,9 @@ def pack(a):
         compress(folder, a.out/'notes'/folder.name, a.most_notes)
         data.append(f'notes/{folder.name}')
     wheels([n for n in NEEDS if n not in a.have], a.out/'wheels', a.python)
-    args = [x for d in data for x in ('--data', d)] + [x for x in a.release if x != '--']
     quote = lambda x: "'" + x.replace("'", "'\\''") + "'"
-    (a.out/'run.sh').write_text(RUN.format(args=' '.join(map(quote, args))))
+    args = [f'--data "$here"/{quote(d)}' for d in data] + [quote(x) for x in a.release if x != '--']
+    (a.out/'run.sh').write_text(RUN.format(args=' '.join(args)))
     parts = {p.name: size(p) if p.is_dir() else p.stat().st_size for p in a.out.iterdir()}
     total = sum(parts.values())
     print(json.dumps({k: f'{v/MIB:.1f} MiB' for k, v in sorted(parts.items(), key=lambda x: -x[1])} | {'all': f'{total/MIB:.1f} MiB'}, indent=1))

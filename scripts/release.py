@@ -17,7 +17,7 @@ from mars.discriminator import AdversaryConfig
 from mars.machines import cut, hand_over, join, parts_for, take_over
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
-from mars.train import Checkpoints, TrainConfig, reconstruction_error, train_tokenizer, train_var, versions
+from mars.train import Checkpoints, TrainConfig, read_log, reconstruction_error, train_tokenizer, train_var, versions
 from mars.var import VARConfig
 
 def open_data(names, quick):
@@ -44,30 +44,41 @@ def pack_files(folder, names, out, name):
 def unpack_files(folder, name, to):
     with tarfile.open(fileobj=io.BytesIO(join(folder, name))) as t: t.extractall(to, filter='data')
 
-def half(run, to):
-    "The model of a run folder, in half precision."
-    Mars.from_pretrained(run).save_pretrained(to, half=True)
-
 def measure(m, sets, a):
     "Errors of the tokenizer, and the pitch of generated notes where pYIN (librosa) is installed."
-    out = {f'reconstruction, {name}': dict(notes=min(len(s), a.measure), **reconstruction_error(m, s.select(range(0, len(s), max(1, len(s)//a.measure))))) for name, s in sets.items() if len(s)}
+    some = lambda s: [*range(0, len(s), max(1, len(s)//a.measure))][:a.measure]
+    out = {f'reconstruction, {name}': dict(notes=len(some(s)), **reconstruction_error(m, s.select(some(s)))) for name, s in sets.items() if len(s)}
     try: import librosa
     except ImportError: return out
     from mars.eval import cents_error, f0
     notes = sets['seen']
-    pick = [notes.notes[i] for i in range(0, len(notes), max(1, len(notes)//a.measure))][:a.measure]
+    pick = [notes.notes[i] for i in some(notes)]
     waves = m.generate(pitch=[n.pitch for n in pick], family=[n.family for n in pick], source=[n.source for n in pick], velocity=[n.velocity for n in pick], seed=0, top_k=a.top_k, cfg_scale=a.cfg_scale, progress=False)
     cents = [abs(float(cents_error(float(f0(w).midi), n.pitch))) for w, n in zip(waves, pick)]
-    real = [abs(float(cents_error(float(f0(notes[i][0]).midi), notes.notes[i].pitch))) for i in range(0, len(notes), max(1, len(notes)//a.measure))][:a.measure]
+    real = [abs(float(cents_error(float(f0(notes[i][0]).midi), notes.notes[i].pitch))) for i in some(notes)]
     right = lambda c: sum(x <= 50 for x in c)/len(c) # an unvoiced note is NaN and counts as wrong
     return {**out, 'pitch within 50 cents': dict(notes=len(pick), generated=right(cents), real=right(real), top_k=a.top_k, cfg_scale=a.cfg_scale)}
 
 def curves(run):
     "The log without its lists, every so often."
-    rows = [json.loads(line) for line in (run/'metrics.jsonl').read_text().splitlines()]
+    rows = read_log(run)
     keep = ('stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'seconds', 'notes_per_second', 'memory_mib', 'disc_loss', 'adv_weight', 'real_logit', 'fake_logit')
     some = [r for stage in ('tokenizer', 'var') for rs in [[r for r in rows if r['stage'] == stage]] for r in rs[::max(1, len(rs)//150)] + rs[-1:]]
     return [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items() if k in keep} for r in some]
+
+def take(pieces, run):
+    "Unpack an earlier sitting into a run folder that has come no further."
+    there = [name for name in ('done', 'log', 'tokenizer', 'var') if (pieces/f'{name}.json').exists()]
+    if not there: raise SystemExit(f'{pieces} holds no pieces of a sitting; give the folder that one left')
+    for stage in ('tokenizer', 'var'):
+        if stage in there: print(f'{stage}: taken over at step', take_over(pieces, stage, run), flush=True)
+    for name in ('done', 'log'):
+        if name in there: unpack_files(pieces, name, run)
+
+def pack(a, pieces, results):
+    "Write the release, and its pieces."
+    write_whole(a.out/'results.json', json.dumps(results, indent=1))
+    return pack_files(a.out, ['weights/config.json', 'weights/tokenizer.safetensors', 'weights/var.safetensors', 'results.json'], pieces, 'release')
 
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,12 +98,8 @@ def main(argv=None):
     ap.add_argument('--quick', action='store_true', help='a dozen notes, to rehearse a command')
     a = ap.parse_args(argv)
     start, pieces = time.time(), a.out/'pieces'
+    if a.take: take(a.take, a.out)
     shutil.rmtree(pieces, ignore_errors=True)
-    if a.take:
-        for name in ('done', 'log'):
-            if (a.take/f'{name}.json').exists(): unpack_files(a.take, name, a.out)
-        for stage in ('tokenizer', 'var'):
-            if (a.take/f'{stage}.json').exists(): print(f'{stage}: taken over at step', take_over(a.take, stage, a.out), flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)) # a stage in training finishes its step and saves first
     if a.seconds:
         timer = threading.Timer(max(1, a.seconds), os.kill, (os.getpid(), signal.SIGTERM))
@@ -104,7 +111,7 @@ def main(argv=None):
     print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from; held out: {len(valid)} and {len(test)} notes', flush=True)
     cfg, gan, var = TokenizerConfig.preset(a.preset, **a.tokenizer), AdversaryConfig.preset(a.preset, **a.gan), VARConfig.preset(a.preset, **a.var)
     one, two = TrainConfig.preset(a.preset, 'tokenizer', **a.train_tokenizer), TrainConfig.preset(a.preset, 'var', **a.train_var)
-    if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var)})
+    if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var, notes=len(train_notes))})
     try:
         if not (a.out/'config.json').exists(): train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
         m, stage = Mars.from_pretrained(a.out), 'var'
@@ -116,15 +123,20 @@ def main(argv=None):
         if stage == 'var': files += pack_files(a.out, ['config.json', 'tokenizer.safetensors'], pieces, 'done')
         print(f'stopped in stage {stage} after {time.time()-start:.0f} s; {len(files)} files in {pieces}', flush=True)
         return 0
-    if a.seconds: timer.cancel()
     m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits})
     m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in notes.notes), max(n.pitch for n in notes.notes)], credits=credits), **({'note': a.note} if a.note else {}))
-    m.info['results'] = results = measure(m, dict(seen=train_notes, valid=valid, test=test), a)
     m.save_pretrained(a.out/'weights', half=True)
-    write_whole(a.out/'results.json', json.dumps(dict(about=versions(m.device), results=results, curves=curves(a.out)), indent=1))
-    files = pack_files(a.out, ['weights/config.json', 'weights/tokenizer.safetensors', 'weights/var.safetensors', 'results.json'], pieces, 'release')
-    print(json.dumps(results, indent=1))
+    made = dict(about=versions(m.device), results=None, curves=curves(a.out))
+    files = pack(a, pieces, made) # so that nothing is lost if the time ends while it measures
+    try:
+        m.info['results'] = made['results'] = measure(m, dict(seen=train_notes, valid=valid, test=test), a)
+        m.save_pretrained(a.out/'weights', half=True)
+        files = pack(a, pieces, made)
+        print(json.dumps(made['results'], indent=1))
+    except SystemExit as e:
+        if e.code != 143: raise
+        print('stopped while it measured', flush=True)
     print(f'done after {time.time()-start:.0f} s; {len(files)} files in {pieces}', flush=True)
     return 0
 

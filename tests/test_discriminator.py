@@ -416,3 +416,12 @@ def test_a_generator_stops_averaging(norm):
             adv.update(s, real, fake)
         return (1.5*picture.detach().sigmoid() - 1 - bars).pow(2).mean((1, 2, 3)).min().item()
     assert nearest(0.3) < 0.3*nearest(0.)
+
+def test_a_batch_without_numbers_does_not_spoil_the_discriminator():
+    adv = Adversary(config(start=0., norm='group', lecam=0.01), 2, 100)
+    adv.update(0, images(2), images(2))
+    before = {k: v.clone() for k, v in adv.state_dict().items()}
+    adv.update(1, images(2), images(2)*float('nan'))
+    for k, v in adv.state_dict().items():
+        assert v.isfinite().all(), k
+        if k.startswith('disc.'): assert torch.equal(v, before[k])

@@ -175,3 +175,52 @@ def test_a_new_run_forgets_the_checkpoints_of_an_older_one(tmp_path):
 @pytest.mark.parametrize('kw, words', [(dict(epochs=-1.), 'epochs is -1.0'), (dict(save_every=-1), 'save_every is -1'), (dict(keep_last=0), 'keep_last is 0'), (dict(max_bad=0), 'max_bad is 0')])
 def test_settings_refused(kw, words):
     with pytest.raises(ValueError, match=words): TrainConfig.preset('tiny', **kw)
+
+def test_a_state_of_the_cpu_goes_on_to_a_gpu(monkeypatch):
+    state = random_state(torch.device('cpu'))
+    monkeypatch.setattr(torch.cuda, 'set_rng_state', lambda *a: pytest.fail('there is no state of a GPU in it'))
+    set_random_state(state, torch.device('cuda'))
+
+def test_stage_two_goes_on_with_its_own_tokenizer_only(whole, tmp_path):
+    import shutil
+    shutil.copytree(whole, tmp_path/'run')
+    config = json.loads((tmp_path/'run/config.json').read_text())
+    from safetensors.torch import load_file, save_file
+    path = tmp_path/'run/tokenizer.safetensors'
+    save_file({k: v + 0.01 if k == 'decoder.mask' else v for k, v in load_file(path).items()}, path)
+    (tmp_path/'run/config.json').write_text(json.dumps({**config, 'var': None}))
+    code, _, err = finish(tmp_path/'run', True, 'var')
+    assert code == 1 and 'was made with another tokenizer' in err
+
+def test_a_resumed_run_keeps_its_tracker():
+    from mars.train import RunLog, fit
+    class Tracker:
+        rows, ended = [], False
+        def log(self, values, step):
+            assert not self.ended
+            self.rows.append(step)
+        def finish(self): self.ended = True
+    model = torch.nn.Linear(4, 1)
+    log = RunLog(trackers=[t := Tracker()])
+    log.rewind('tokenizer', 0)
+    fit(model, lambda step: (model(torch.ones(2, 4)).pow(2).mean(), {}), TrainConfig.preset('tiny', steps=3, log_every=1), log, progress=False)
+    log.close()
+    assert t.rows == [0, 1, 2] and t.ended
+
+def test_sigterm_in_the_last_step_is_heard(tmp_path):
+    from mars.train import RunLog, fit
+    model, saved = torch.nn.Linear(4, 1), Checkpoints(tmp_path, 'tokenizer', {})
+    def loss_of(step): return model(torch.ones(2, 4)).pow(2).mean(), {}
+    def after(step): # too late for the step to know of it
+        if step == 4: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(SystemExit) as e: fit(model, loss_of, TrainConfig.preset('tiny', steps=5), RunLog(), progress=False, after=after, saved=saved)
+    assert e.value.code == 143 and saved.load()[0] == 5
+    fit(model, loss_of, TrainConfig.preset('tiny', steps=5), RunLog(), progress=False, saved=saved, resume=True)
+
+def test_a_run_in_an_old_folder_starts_its_log_anew(tmp_path):
+    from mars.train import RunLog, fit
+    model = torch.nn.Linear(4, 1)
+    for _ in range(2):
+        fit(model, lambda step: (model(torch.ones(2, 4)).pow(2).mean(), {}), TrainConfig.preset('tiny', steps=3, log_every=1), log := RunLog(tmp_path), progress=False)
+        log.close()
+    assert [r['step'] for r in read_log(tmp_path)] == [0, 1, 2]
