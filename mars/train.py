@@ -6,7 +6,7 @@
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker',
            'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups',
            'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state',
-           'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'fit', 'TokenizerStage',
+           'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'TokenizerStage',
            'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board',
            'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'train_var',
            'var_board']
@@ -521,7 +521,35 @@ def average_metrics(metrics, team): # dict of numbers and tensors -> the same, m
     values = [torch.as_tensor(v, dtype=torch.float, device=team.device).clone() for v in metrics.values()]
     return dict(zip(metrics, team.reduce(values)))
 
-# %% ../nbs/04_train.ipynb #b2e7f9ff
+# %% ../nbs/04_train.ipynb #07117b73
+class Keeper:
+    "Save the state of a run and take it back, in all processes at once."
+    def __init__(self, model, opt, average, saved, state, restore, team):
+        self.parts, self.saved, self.state, self.restore, self.team = (model, opt, average), saved, state, restore, team
+        self.begin = 0 # the step from which AdamW's moments have grown
+
+    def start(self, resume): # -> steps done
+        "Go on from the newest checkpoint, or forget those of an earlier run."
+        if self.saved and not resume and self.team.main: self.saved.clear()
+        if not (resume and self.saved and (found := self.saved.load())): return 0
+        extras = set_run_state(found[1], *self.parts, self.team)
+        self.begin = int(extras.get('begin', 0)) if self.parts[1].state else found[0] # a checkpoint that travelled has left its moments behind
+        self.restore({**extras, 'begin': torch.tensor(self.begin)})
+        return found[0]
+
+    def save(self, done): # steps done
+        "Write a checkpoint in the first process; if that fails, all end."
+        tensors, fault = run_state(*self.parts, {**self.state(), 'begin': torch.tensor(self.begin)}, self.team), None
+        if self.team.main:
+            try: self.saved.save(done, tensors)
+            except ValueError as e: fault = e
+        if any(self.team.objects(fault is not None)): raise fault or ValueError('the first process could not write a checkpoint')
+
+    def rewarm(self, step, warmup): # -> factor of the learning rate
+        "Warm up anew where the moments are young."
+        return min(1, (step-self.begin+1)/(warmup+1)) if self.begin else 1
+
+# %% ../nbs/04_train.ipynb #49160fa1
 def fit(
     model:nn.Module,  # trained in place, left in eval mode
     loss_of,          # step -> (scalar loss, dict of metrics); (step, part) where `cfg.accumulate` parts make a step
@@ -542,27 +570,16 @@ def fit(
     team = team or Team(device)
     opt = torch.optim.AdamW(param_groups(model, cfg.weight_decay), lr=cfg.lr, betas=cfg.betas, fused=device.type == 'cuda')
     params = [p for p in model.parameters() if p.requires_grad]
-    average, began, first, bad, skipped = [p.detach().clone() for p in params] if cfg.ema else None, time.perf_counter(), 0, 0, 0
-    begin = 0 # the step from which AdamW's moments have grown
+    average, began, bad, skipped = [p.detach().clone() for p in params] if cfg.ema else None, time.perf_counter(), 0, 0
     if device.type == 'cuda': torch.cuda.reset_peak_memory_stats(device)
-    def save(done):
-        tensors = run_state(model, opt, average, {**state(), 'begin': torch.tensor(begin)}, team)
-        fault = None
-        if team.main:
-            try: saved.save(done, tensors)
-            except ValueError as e: fault = e
-        if any(team.objects(fault is not None)): raise fault or ValueError('the first process could not write a checkpoint')
-    if saved and not resume and team.main: saved.clear()
-    if resume and saved and (found := saved.load()):
-        first, extras = found[0], set_run_state(found[1], model, opt, average, team)
-        begin = int(extras.get('begin', 0)) if opt.state else first # a checkpoint that travelled has left its moments behind
-        restore({**extras, 'begin': torch.tensor(begin)})
+    keeper = Keeper(model, opt, average, saved, state, restore, team)
+    first = keeper.start(resume)
     if team.main: log.rewind(cfg.stage, first) # what an earlier run wrote from here on
     if len({*team.objects(first)}) > 1: raise ValueError(f'the processes do not see the same checkpoints in {saved.folder}; share the run folder')
     model.train()
     with Term() as term:
         for step in (bar := _bar(range(first, cfg.steps), progress and team.main)):
-            lr = lr_at(step, cfg)*(min(1, (step-begin+1)/(cfg.warmup+1)) if begin else 1)
+            lr = lr_at(step, cfg)*keeper.rewarm(step, cfg.warmup)
             for g in opt.param_groups: g['lr'] = lr
             opt.zero_grad()
             loss, metrics = backward_in_parts(loss_of, step, cfg, device)
@@ -574,7 +591,7 @@ def fit(
                 if average: torch._foreach_lerp_(average, [p.detach() for p in params], 1-min(cfg.ema, (1+step)/(10+step)))
             else: bad, skipped = bad+1, skipped+1
             if bad == cfg.max_bad:
-                if saved: save(step + 1 - bad)
+                if saved: keeper.save(step + 1 - bad)
                 raise FloatingPointError(f'loss or gradient was no number for {bad} steps up to step {step} (loss {loss.item()}); lower lr (now {cfg.lr}) or check the data')
             if step % cfg.log_every == 0 or step == cfg.steps-1:
                 now = time.perf_counter() - began
@@ -583,10 +600,10 @@ def fit(
                                   seconds=now, notes_per_second=cfg.batch_size*(step+1-first)/now, memory_mib=peak_memory(device))
                 if progress and team.main: bar.comment = f'{cfg.stage} loss {loss.item():.4f}'
             if show and team.main and ((step+1) % cfg.show_every == 0 or step == cfg.steps-1): _show(show, model, step)
-            if saved and (stop or (cfg.save_every and (step+1) % cfg.save_every == 0 and step+1 < cfg.steps)): save(step+1)
+            if saved and (stop or (cfg.save_every and (step+1) % cfg.save_every == 0 and step+1 < cfg.steps)): keeper.save(step+1)
             if stop: raise SystemExit(143)
         if any(team.objects(term.seen)): # told to stop in the very last step
-            if saved: save(cfg.steps)
+            if saved: keeper.save(cfg.steps)
             raise SystemExit(143)
     if average: torch._foreach_copy_([p.detach() for p in params], average)
     model.eval()
