@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table', 'player', 'demo_page', 'demo', 'make_folder',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'words', 'run_demo',
-           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'parser', 'add_model',
-           'add_train', 'add_ablate', 'main']
+           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser',
+           'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
@@ -265,7 +265,22 @@ def run_data(a):
     notes.prepare(progress=not a.json)
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), f'{len(notes)} notes of the {a.split} split in {a.out}'
 
-# %% ../nbs/09_cli.ipynb #7633c3a9
+# %% ../nbs/09_cli.ipynb #ec01944e
+def run_evaluate(a):
+    from mars.classifier import Classifier
+    from mars.report import evaluate_model, open_model, real_sides, report_line
+    m = open_model(a.model, a.device)
+    clf = Classifier.from_pretrained(a.classifier, m.device)
+    wanted = dict(families=a.families, pitches=a.pitches, velocities=a.velocities)
+    train = a.train_data and real_sides(open_notes(a.train_data, 'train')).train
+    sides = real_sides(open_notes(a.data, 'test', **wanted), train or None)
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), filters={k: v for k, v in wanted.items() if v}, split=sides.said)
+    sampling = {k: v for k in ('top_k', 'top_p', 'cfg_scale', 'temperature') if (v := getattr(a, k)) is not None}
+    result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, clf, seed=a.seed, phase=a.phase, n_iter=a.n_iter, draws=a.draws, n_f0=a.n_f0, n_train=a.n_train,
+                            batch_size=a.batch_size, progress=not a.json, about=about, **sampling)
+    return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), report_line(result, a.out)
+
+# %% ../nbs/09_cli.ipynb #7c025f7c
 def parser():
     "The arguments of `mars`."
     p = argparse.ArgumentParser('mars', description='Next-scale generation of musical notes on spectrograms (an unofficial implementation of arXiv 2509.26007).',
@@ -294,6 +309,7 @@ def parser():
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')
     v.add_argument('files', nargs='+', help='wav, flac, ogg or mp3')
     add_model(v)
+    add_evaluate(verb)
     v = verb('data', run_data, 'Download NSynth and convert it once.')
     v.add_argument('name', choices=('nsynth',), help='the data set')
     v.add_argument('--split', default='test', choices=('train', 'valid', 'test'), help='which part')
@@ -301,7 +317,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #d3ef1216
+# %% ../nbs/09_cli.ipynb #dd0e3c76
 def add_model(v):
     v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     v.add_argument('--out', default='out', help='folder for the WAVs')
@@ -333,6 +349,21 @@ def add_train(verb):
         if stage == 'tokenizer': add_fields(s, AdversaryConfig, prefix='gan-')
         if stage == 'classifier':
             for side in ('valid', 'test'): s.add_argument(f'--{side}', type=float, default=0.1, help='share of the instruments set aside')
+
+def add_evaluate(verb):
+    from mars.stft import PHASES
+    v = verb('evaluate', run_evaluate, 'Judge a model by real notes: one table with every reference row, a report, plots and a page to listen to.')
+    v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
+    v.add_argument('--data', default='auto', help='real notes: auto, additive, an .sf2 or .sf3 file, or a folder of notes (of NSynth the test split)')
+    v.add_argument('--train-data', help='training notes, where --data is a folder without them; named like --data')
+    v.add_argument('--classifier', default='classifier', help='a folder that `mars train classifier` made, or the name of released weights')
+    v.add_argument('--out', default='evaluation', help='folder of the report')
+    for name, value, help in (('n', 256, 'notes of each row'), ('seed', 0, 'of every draw'), ('n-iter', 64, 'iterations of the phase method'), ('draws', 50, 'redrawn values behind each interval'),
+                              ('n-f0', 64, 'notes of each row whose pitch is measured'), ('n-train', 4096, 'training notes that are searched for copies'), ('batch-size', 16, 'notes made at a time')):
+        v.add_argument(f'--{name}', type=int, default=value, help=help)
+    v.add_argument('--phase', default='griffinlim', choices=sorted(PHASES), help='phase method')
+    for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes as the reference')
+    for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help='of sampling; plain sampling if none is given')
 
 def add_ablate(verb):
     from mars.ablations import EXPERIMENTS, run_experiment
