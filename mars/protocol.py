@@ -8,8 +8,9 @@ __all__ = ['VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS', 'NoteSet', 
            'true_phase_oracle', 'class_means', 'memoriser', 'bins_for', 'evaluate', 'table_markdown', 'result_json',
            'plot_features', 'plot_bins', 'worst_and_best', 'listen_html', 'save_report']
 
-# %% ../nbs/05b_protocol.ipynb #7b42f4c5
-import hashlib, importlib.util, json, math, os, sys
+# %% ../nbs/05b_protocol.ipynb #cdbbac34
+import hashlib, importlib.util, json, math, os, sys, time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from .stft import LogSpectrogram
 from .eval import (_clip_error, _median_distance, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score, interval, kad, kid,
                        kid_nistal, kid_nistal_floor, label_accuracy, mel_distance, mel_features, memorisation, ndb, nearest_mel_error, posterior_kl, stft_distance, vendi_score)
 
-# %% ../nbs/05b_protocol.ipynb #87c65983
+# %% ../nbs/05b_protocol.ipynb #276f302a
 class NoteSet:
     "Notes of one rate and length with their labels, read in slices as int16."
     def __init__(self,
@@ -32,7 +33,7 @@ class NoteSet:
         self.name, self.source = name, waves if hasattr(waves, 'batch') else None
         if rate != SAMPLE_RATE: raise ValueError(f"{name} have a rate of {rate} Hz: resample both sides to {SAMPLE_RATE} Hz with mars.data.resample first.")
         self.waves = None if self.source is not None else waves if isinstance(waves, np.ndarray) else torch.as_tensor(waves)
-        self.shape = (len(waves), 64000) if self.source is not None else tuple(self.waves.shape)
+        self.shape = (len(waves), getattr(waves, 'n_samples', 64000)) if self.source is not None else tuple(self.waves.shape)
         if len(self.shape) != 2 or not self.shape[0] or self.shape[1] < 4096: raise ValueError(f"{name} have the shape {self.shape}: pass at least one note, (n, N), of 4096 samples or more.")
         labels = (self.source.targets if self.source is not None else {}) if labels is None else labels
         self.labels = {k: torch.as_tensor(v).long().cpu() for k, v in labels.items()}
@@ -45,6 +46,16 @@ class NoteSet:
     def __getitem__(self, rows): # a slice, or indices -> int16 tensor (b, N)
         rows = torch.arange(len(self))[rows] if isinstance(rows, slice) else torch.as_tensor(rows, dtype=torch.int64).reshape(-1)
         return self.source.batch(rows)[0] if self.source is not None else as_int16(self.waves[rows.numpy()] if isinstance(self.waves, np.ndarray) else self.waves[rows], self.name)
+
+    def pick(self, rows, name=None): # (n,) indices -> NoteSet of those notes, read when needed
+        rows = torch.as_tensor(rows, dtype=torch.int64).reshape(-1)
+        return NoteSet(_Picked(self, rows), {k: v[rows] for k, v in self.labels.items()}, name=name or self.name)
+
+class _Picked:
+    "Some notes of a set; nothing is copied."
+    def __init__(self, notes, rows): self.notes, self.rows, self.n_samples = notes, rows, notes.shape[1]
+    def __len__(self): return len(self.rows)
+    def batch(self, i): return self.notes[self.rows[i]], None
 
 # %% ../nbs/05b_protocol.ipynb #3348642b
 def as_int16(waves,         # (..., N) float in [-1, 1] or int16, tensor or array
@@ -79,7 +90,7 @@ def stored(waves,       # iterable of (b, N) waves, float or int16
     if at != n: raise ValueError(f"{name} ended after {at} of {n} notes: make them all, or pass n={at}.")
     return NoteSet(rows, labels, name=name)
 
-# %% ../nbs/05b_protocol.ipynb #a89d55ba
+# %% ../nbs/05b_protocol.ipynb #38608aa7
 def _combos(labels, keys):
     "Return the label combination of each note as tuples."
     lost = [k for k in keys if k not in labels]
@@ -106,7 +117,6 @@ def check_labels(reference,                # NoteSet
                  keys=('pitch', 'family'), # labels whose histograms must agree
                  ):
     "Raise ValueError unless two sets have the same number of notes and the same label mix."
-    from collections import Counter
     if len(reference) != len(notes): raise ValueError(f"{notes.name} are {len(notes)} notes and {reference.name} {len(reference)}: rows of one table need equal numbers, so draw {min(len(notes), len(reference))} of each.")
     if reference.shape[1] != notes.shape[1]: raise ValueError(f"{notes.name} have {notes.shape[1]} samples and {reference.name} {reference.shape[1]}: cut or pad them to one length.")
     a, b = (Counter(_combos(s.labels, keys)) for s in (reference, notes))
@@ -114,7 +124,7 @@ def check_labels(reference,                # NoteSet
         c, n = ((a-b) + (b-a)).most_common(1)[0]
         raise ValueError(f"{notes.name} have another label mix than {reference.name} ({', '.join(f'{k} {v}' for k, v in zip(keys, c))}: {b[c]} against {a[c]}): choose notes with match_labels.")
 
-# %% ../nbs/05b_protocol.ipynb #59ce9ed0
+# %% ../nbs/05b_protocol.ipynb #0b0adf8c
 class MelPCA:
     "A weight-free embedder: pooled log-mel pictures, standardised, on the principal axes of training notes."
     name, rate = 'mel-PCA', SAMPLE_RATE
@@ -122,7 +132,8 @@ class MelPCA:
         dim=64,    # features
         bands=64,  # of the picture
         frames=16, # of the picture
-    ): self.dim, self.bands, self.frames, self.state = dim, bands, frames, None
+        device='cpu', # where notes become features
+    ): self.dim, self.bands, self.frames, self.device, self.state = dim, bands, frames, device, None
 
     def picture(self, waves): return mel_features(waves, self.bands, self.frames)
 
@@ -133,7 +144,7 @@ class MelPCA:
         "Fit mean, scale and axes; raise ValueError for too few notes."
         if len(notes) <= self.dim: raise ValueError(f"{notes.name} are {len(notes)} notes: {self.dim} axes need at least {self.dim+1}, so pass more notes or a smaller dim.")
         d = self.bands*self.frames; total, square = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
-        for _, w in blocks(notes, size): x = self.picture(w).double(); total += x.sum(0); square += x.T @ x
+        for _, w in blocks(notes, size): x = self.picture(w.to(self.device)).double().cpu(); total += x.sum(0); square += x.T @ x
         mean = total/len(notes); cov = square/len(notes) - mean[:, None]*mean
         std = cov.diagonal().clamp(min=1e-4).sqrt()   # 0.01 is 0.8 dB: a cell that is always silent must not become noise
         lam, axes = torch.linalg.eigh(cov/std[:, None]/std)
@@ -144,10 +155,11 @@ class MelPCA:
 
     def embed(self, waves): # (B, N) -> (B, dim)
         if self.state is None: raise ValueError("this mel-PCA was not fitted: call fit with training notes, or load one.")
-        s = self.state
-        return ((self.picture(waves)-s['mean'])/s['std']) @ s['axes']
+        x = self.picture(torch.as_tensor(waves).to(self.device))
+        s = {k: v.to(x.device) for k, v in self.state.items()}
+        return ((x-s['mean'])/s['std']) @ s['axes']
 
-# %% ../nbs/05b_protocol.ipynb #45978cff
+# %% ../nbs/05b_protocol.ipynb #4ce7b0cc
 def _digest(self)->str:
     "Identify the fitted numbers, to four decimals."
     if self.state is None: return ''
@@ -164,14 +176,17 @@ def _save(self,
     write_whole(path, save(self.state, metadata={k: str(getattr(self, k)) for k in ('dim', 'bands', 'frames', 'explained')}))
 
 def _load(cls,
-    path, # a .safetensors file
+    path=None, # a .safetensors file; None is the one in the package
+    device='cpu', # where notes become features
 ): # MelPCA; FileNotFoundError or ValueError
     "Load what `save` wrote."
+    import mars
     from safetensors import safe_open
+    path = Path(path or Path(mars.__file__).parent/'weights'/'melpca'/'melpca.safetensors')
     if not Path(path).exists(): raise FileNotFoundError(f"there is no file {path}: fit a MelPCA and save it there.")
     try:
         with safe_open(path, 'pt') as f: meta, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        self = cls(*(int(meta[k]) for k in ('dim', 'bands', 'frames')))
+        self = cls(*(int(meta[k]) for k in ('dim', 'bands', 'frames')), device=device)
         self.explained = float(meta['explained'])
         if {k: tuple(v.shape) for k, v in state.items()} != dict(mean=(d := self.bands*self.frames,), std=(d,), axes=(d, self.dim)): raise ValueError
     except Exception: raise ValueError(f"{path} is no mel-PCA or damaged: fit and save it anew.") from None
@@ -266,19 +281,21 @@ def add_noise(waves,   # (B, N), float or int16
     draw = lambda i: torch.from_numpy(np.random.default_rng([seed, first+i]).standard_normal(x.shape[-1], np.float32))
     return x + 10**(-snr/20)*x.square().mean(-1, keepdim=True).sqrt()*torch.stack([draw(i) for i in range(len(x))])
 
-# %% ../nbs/05b_protocol.ipynb #4e2dd1ee
+# %% ../nbs/05b_protocol.ipynb #f7fc6956
 def griffin_lim_oracle(waves,      # (B, N), float or int16
                        ls=None,    # LogSpectrogram; None is the default one
                        cmx=None,   # CMX of the model, which should change nothing
                        n_iter=64,  # iterations
                        seed=0,     # of the phase
                        first=0,    # index of the first note, when a set is read in pieces
+                       phase='griffinlim', # phase method; the oracle of another is made the same way
+                       device='cpu', # where to compute
                        )->torch.Tensor: # (B, N) float32, |x| <= 1
     "Send notes through the spectrogram and back with recovered phase: the ceiling of a model."
     ls = ls or LogSpectrogram()
-    spec = ls.encode(as_int16(waves))
+    spec = ls.encode(as_int16(waves).to(device))
     if cmx is not None: spec = cmx.unfold(cmx.fold(spec))
-    return _fit(ls.decode(spec, n_iter=n_iter, seed=seed, first=first), waves)
+    return _fit(ls.decode(spec, n_iter=n_iter, seed=seed, first=first, phase=phase).cpu(), waves)
 
 def true_phase_oracle(waves,   # (B, N), float or int16
                       ls=None, # LogSpectrogram; None is the default one
@@ -293,7 +310,7 @@ def _fit(made, waves):
     made = made/made.abs().amax(-1, keepdim=True).clamp(min=1)
     return F.pad(made, (0, max(0, waves.shape[-1]-made.shape[-1])))[:, :waves.shape[-1]]
 
-# %% ../nbs/05b_protocol.ipynb #38cc3aa0
+# %% ../nbs/05b_protocol.ipynb #a5a74002
 def class_means(train,          # NoteSet of training notes
                 wanted,         # (n,) ids, one for each note to make
                 key='pitch',    # the label that makes a class
@@ -319,9 +336,9 @@ def memoriser(train,     # NoteSet of training notes
               )->NoteSet: # training notes with the wanted labels
     "Copy training notes: the row that must trip the memorisation alarms; raise ValueError where labels run out."
     rows = match_labels(train.labels, wanted, keys, seed)
-    return NoteSet(train[rows], {k: v[rows] for k, v in train.labels.items()}, name='memoriser')
+    return train.pick(rows, 'memoriser')
 
-# %% ../nbs/05b_protocol.ipynb #58b9beef
+# %% ../nbs/05b_protocol.ipynb #87f916f6
 def _pass(notes, embedders, classifier, size):
     "Read a set once: features of each embedder, logits and features of the classifier, silent and clipped notes."
     got = {e.name: [] for e in embedders}
@@ -330,8 +347,9 @@ def _pass(notes, embedders, classifier, size):
         one = NoteSet(w, name=notes.name)
         for e in embedders: got[e.name].append(embed_set(e, one, size))
         if classifier is not None:
-            for k, v in classifier.logits(w).items(): logits.setdefault(k, []).append(torch.as_tensor(v).detach().float().cpu())
-            features.append(torch.as_tensor(classifier.features(w)).detach().float().cpu())
+            found, z = classifier.judge(w) if hasattr(classifier, 'judge') else (classifier.features(w), classifier.logits(w))
+            for k, v in z.items(): logits.setdefault(k, []).append(torch.as_tensor(v).detach().float().cpu())
+            features.append(torch.as_tensor(found).detach().float().cpu())
         silent += int((w.abs().amax(1) < 4).sum()); clipped += int(((w.int().abs() >= 32767).sum(1) > 8).sum())
     out = {k: torch.cat(v) for k, v in got.items()}
     if classifier is not None: out['classifier'] = torch.cat(features)[:, None]
@@ -388,16 +406,16 @@ def _logits_block(ref_logits, logits, labels, seed, draws):
         out[f'accuracy {key}'] = interval(torch.mean, torch.from_numpy(hit).double(), method='bootstrap', draws=draws, seed=seed)
     return out
 
-# %% ../nbs/05b_protocol.ipynb #1c2208fa
+# %% ../nbs/05b_protocol.ipynb #8be9a370
 def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
     "Errors measured on the sound itself."
     mean = lambda v: interval(torch.mean, torch.from_numpy(np.asarray(v, np.float64)), method='bootstrap', draws=draws, seed=seed)
-    near = nearest_mel_error(reference, notes, block=size, device=device)
+    near = nearest_mel_error(reference, notes, block=4*size, device=device)   # each block of the reference is read again for each of the notes
     out = dict(MSE=mean(near.mse), MAE=mean(near.mae))
     if paired:
         errors, mel, stft = [], [], []
         for (_, a), (_, b) in zip(blocks(reference, size), blocks(notes, size)):
-            a, b = a.float()/32768, b.float()/32768
+            a, b = ((w.to(device or 'cpu').float()/32768) for w in (a, b))
             errors += [_clip_error(x, y) for x, y in zip(a, b) if x.abs().max() > 0]
             mel += mel_distance(a, b).tolist(); stft += stft_distance(a, b).tolist()
         for name, v in zip(('MSE paired', 'MAE paired', 'MSE paired, active', 'MAE paired, active', 'MSE paired, share'), np.array(errors).T): out[name] = mean(v)
@@ -408,7 +426,7 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
         out |= {'f0 within 50 cents': score.within, 'f0, octaves folded': score.folded, 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #52006a56
+# %% ../nbs/05b_protocol.ipynb #5f2b7992
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -420,31 +438,44 @@ def evaluate(reference,       # NoteSet of test notes
              draws=50,        # of each interval
              seed=0,          # of every draw
              size=64,         # notes in memory at a time
-             device=None,     # of the search for the nearest notes
+             device=None,     # of the search for the nearest notes and of paired errors
+             progress=False,  # show a bar over the rows
              )->dict:         # rows, settings, and what the plots need
     "Measure every row against the reference; raise ValueError for sets that cannot be compared."
     if not rows or not embedders: raise ValueError("there is no row or no embedder: pass at least one of each, such as a fitted MelPCA.")
     if len(reference) < 20: raise ValueError(f"{reference.name} are {len(reference)} notes: intervals need at least 20.")
     for s in rows.values(): check_labels(reference, s, keys)
-    x, ref_logits, _ = _pass(reference, embedders, classifier, size)
-    first, k = embedders[0].name, bins_for(len(reference))
-    seen = None if train is None else embed_set(embedders[0], train, size).mean(1)
+    first, k, spent = embedders[0].name, bins_for(len(reference)), Counter()
+    def part(name, f, *args):
+        start = time.perf_counter()
+        done = f(*args)
+        spent[name] += time.perf_counter()-start
+        return done
+    x, ref_logits, _ = part('features', _pass, reference, embedders, classifier, size)
+    seen = None if train is None else part('features of training notes', embed_set, embedders[0], train, size).mean(1)
     table, more = {}, dict(features={'reference': x[first].mean(1)}, bins={}, nearest={})
-    for name, notes in rows.items():
-        y, logits, flaws = _pass(notes, embedders, classifier, size)
+    for name, notes in _bar([*rows.items()], progress):
+        y, logits, flaws = part('features', _pass, notes, embedders, classifier, size)
         pairs, out = torch.arange(len(notes)) if name in paired else match_labels(reference.labels, notes.labels, keys, seed), {}
         if k:
-            bins = [ndb(x[first].mean(1), y[first].mean(1), k, seed=seed+s) for s in range(2)]
-            out |= {'NDB/k': float(np.mean([b.ndb_over_k for b in bins])), 'JS': float(np.mean([b.js for b in bins])), 'NDB k': k}; more['bins'][name] = bins[0]
+            for n, note in [(k, '')] + [(50, ', 50 bins')]*(k == 100):
+                bins = [part('bins', ndb, x[first].mean(1), y[first].mean(1), n, .05, seed+s) for s in range(2)]
+                out |= {f'NDB/k{note}': float(np.mean([b.ndb_over_k for b in bins])), f'JS{note}': float(np.mean([b.js for b in bins]))}; more['bins'].setdefault(name, bins[0])
+            out['NDB k'] = k
         if classifier is not None:
-            out |= _logits_block({k: v[pairs] for k, v in ref_logits.items()}, logits, notes.labels, seed, draws)
-            out['KID features'] = _between(_whole_kid, x['classifier'][pairs, 0], y['classifier'][:, 0], seed, draws)
-        sound, more['nearest'][name] = _waves_block(reference, notes, name in paired, n_f0, seed, draws, size, device)
+            out |= part('scores and intervals', _logits_block, {k: v[pairs] for k, v in ref_logits.items()}, logits, notes.labels, seed, draws)
+            out['KID features'] = part('scores and intervals', _between, _whole_kid, x['classifier'][pairs, 0], y['classifier'][:, 0], seed, draws)
+        sound, more['nearest'][name] = part('errors and pitch', _waves_block, reference, notes, name in paired, n_f0, seed, draws, size, device)
         out |= sound
-        for e in x: out |= _features_block(e, x[e][pairs], y[e], seed, draws)
-        if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed)).items()}
+        for e in x: out |= part('scores and intervals', _features_block, e, x[e][pairs], y[e], seed, draws)
+        if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(part('memorisation', lambda: memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed))).items()}
         table[name], more['features'][name] = out | flaws, y[first].mean(1)
-    return dict(rows=table, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), **more)
+    return dict(rows=table, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), seconds=dict(spent), **more)
+
+def _bar(items, show):
+    if not show: return items
+    from fastprogress.fastprogress import progress_bar
+    return progress_bar(items)
 
 def _settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train):
     "List everything that the numbers depend on."
@@ -453,7 +484,7 @@ def _settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, trai
     notes = hashlib.sha256(b''.join(hashlib.sha256(w.numpy().tobytes()).digest() for _, w in blocks(reference, 1))).hexdigest()[:16]
     return dict(notes=len(reference), samples=reference.shape[1], rate=SAMPLE_RATE, reference=notes, matched_labels=list(keys), seed=seed, draws=draws, ndb_bins=k, n_f0=n_f0,
                 train_notes=None if train is None else len(train), versions=versions, embedders={e.name: dict(dim=e.dim, digest=e.digest) for e in embedders},
-                classifier=None if classifier is None else dict(digest=classifier.digest, **classifier.describe()))
+                classifier=None if classifier is None else {**classifier.describe(), 'digest': classifier.digest})
 
 # %% ../nbs/05b_protocol.ipynb #4271a75a
 PAPER_COLUMNS = ('NDB/k', 'PKID', 'IKID', 'PIS', 'IIS', 'MSE', 'MAE', 'FAD')
@@ -468,7 +499,7 @@ CAVEATS = (
     "An NDB/k below about 0.05 is chance; Fréchet distances grow as the number of notes falls and are named after their features: only VGGish makes a FAD.",
     "MSE and MAE are to the nearest reference note on an absolute log-mel scale (1 is 80 dB), smaller for blurred notes and for larger references.")
 
-# %% ../nbs/05b_protocol.ipynb #7524f0f5
+# %% ../nbs/05b_protocol.ipynb #64cdd141
 def table_markdown(result,   # of `evaluate`
                    )->str:   # a Markdown table, the paper's rows, the caveats
     "Write the table in the paper's column order."
@@ -477,12 +508,12 @@ def table_markdown(result,   # of `evaluate`
         if v is None: return ''
         return f'{v.value:.4g} ({v.low:.3g} to {v.high:.3g})' if hasattr(v, 'low') else f'{v:.4g}'
     line = lambda *c: '| ' + ' | '.join(c) + ' |'
-    head = [*PAPER_COLUMNS[:-1], *distances]
-    ours = [line(name, *(cell(row.get(c)) for c in head)) for name, row in result['rows'].items()]
+    head, how = [*PAPER_COLUMNS[:-1], *distances], result['settings'].get('phases')
+    ours = [line(name, *([how[name]] if how else []), *(cell(row.get(c)) for c in head)) for name, row in result['rows'].items()]
     paper = [line(name, *(f'{v:g}' for v in values)) for name, values in PAPER_ROWS.items()]
     rule = lambda n: '|' + '---|'*(n+1)
     s = result['settings']
-    return '\n'.join([f"{s['notes']} notes per row; 95 % intervals over notes in parentheses; NDB with {s['ndb_bins'] or 'no'} bins", '', line('row', *head), rule(len(head)), *ours, '',
+    return '\n'.join([f"{s['notes']} notes per row; 95 % intervals over notes in parentheses; NDB with {s['ndb_bins'] or 'no'} bins", '', line('row', *(['phase'] if how else []), *head), rule(len(head)+bool(how)), *ours, '',
                       'Published rows:', '', line('row', *PAPER_COLUMNS[:-1], 'FAD (VGGish)'), rule(8), *paper, '', *(f'- {c}' for c in CAVEATS), ''])
 
 def result_json(result, # of `evaluate`
@@ -490,9 +521,10 @@ def result_json(result, # of `evaluate`
     "Write everything but the features as JSON."
     def plain(v):
         if isinstance(v, dict): return {k: plain(w) for k, w in v.items()}
+        if isinstance(v, (list, tuple)): return [plain(w) for w in v]
         if hasattr(v, 'low'): return plain(vars(v))
         return None if isinstance(v, float) and not math.isfinite(v) else v
-    return json.dumps(plain({k: result[k] for k in ('settings', 'rows')}), indent=1, ensure_ascii=False)
+    return json.dumps(plain({k: v for k, v in result.items() if k not in ('features', 'bins', 'nearest')}), indent=1, ensure_ascii=False)
 
 # %% ../nbs/05b_protocol.ipynb #ebb1b83e
 def plot_features(result,    # of `evaluate`
@@ -557,17 +589,19 @@ def listen_html(reference, # NoteSet
             page.append(f'<p>note {i} ({labels}), MSE {e:.4f}<br>{_player(reference[[i]][0])} {_player(notes[[i]][0])}</p>')
     return '\n'.join(page)
 
-# %% ../nbs/05b_protocol.ipynb #4bec0615
+# %% ../nbs/05b_protocol.ipynb #7064e821
 def save_report(result,       # of `evaluate`
                 folder,       # made if it does not exist
                 reference=None, # NoteSet, for the page to listen to
                 paired=None,  # dict of NoteSets, for the same
+                names=None,   # rows of the plot of features
+                table=None,   # Markdown; None is that of `table_markdown`
                 )->list:      # names of the files
     "Write everything to a folder; raise ValueError where that fails."
     folder = Path(folder)
     try: folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f"the folder {folder} cannot be made ({e.strerror}): choose another.") from None
-    files = {'results.json': result_json(result), 'table.md': table_markdown(result), 'features.png': _png(plot_features(result))}
+    files = {'report.json': result_json(result), 'table.md': table or table_markdown(result), 'features.png': _png(plot_features(result, names))}
     files |= {f"ndb-{i}.png": _png(plot_bins(b, f'{name}:')) for i, (name, b) in enumerate(result['bins'].items())}
     if reference is not None and paired: files['listen.html'] = listen_html(reference, paired)
     for name, data in files.items(): write_whole(folder/name, data)

@@ -264,8 +264,8 @@ def test_bins_and_plots(result):
 def test_save_report(result, tmp_path):
     ref = tones(8, 0)
     names = save_report(result, tmp_path/'a'/'b', ref, dict(same=ref))
-    assert names == sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) and {'results.json', 'table.md', 'features.png', 'ndb-0.png', 'listen.html'} <= set(names)
-    assert json.loads((tmp_path/'a'/'b'/'results.json').read_text())['settings']['notes'] == 120 and (tmp_path/'a'/'b'/'ndb-0.png').read_bytes()[:4] == b'\x89PNG'
+    assert names == sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) and {'report.json', 'table.md', 'features.png', 'ndb-0.png', 'listen.html'} <= set(names)
+    assert json.loads((tmp_path/'a'/'b'/'report.json').read_text())['settings']['notes'] == 120 and (tmp_path/'a'/'b'/'ndb-0.png').read_bytes()[:4] == b'\x89PNG'
     (tmp_path/'file').write_text('')
     with pytest.raises(ValueError, match='cannot be made'): save_report(result, tmp_path/'file'/'x')
 

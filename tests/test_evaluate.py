@@ -1,0 +1,180 @@
+"mars evaluate: which notes, which rows, what is left out, what is kept in memory, what is refused."
+import json
+from pathlib import Path
+import pytest, torch
+import mars.report as report
+from mars.cli import main
+from mars.classifier import Classifier
+from mars.data import AdditiveNotes, NoteFolder, NSynth, save_wave, write_nsynth_fixture
+from mars.pipeline import Mars
+from mars.protocol import MelPCA, NoteSet, memoriser
+from mars.report import (alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched, open_model, read_report, real_sides, report_markdown, sample_train, timed_notes)
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.var import VAR, VARConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+torch.set_num_threads(1)
+FAST = dict(n_iter=1, draws=10, n_f0=2, n_train=48, batch_size=8)
+ROWS = ['real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser']
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    tok = Tokenizer(TokenizerConfig.preset('tiny'))
+    var = VAR(VARConfig.preset('tiny'), tok.cfg); var.bind(tok)
+    return Mars(tok, var)
+
+@pytest.fixture(scope='module')
+def sides(): return real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(48, 64), velocities=(50, 100)))
+
+@pytest.fixture(scope='module')
+def made(model, sides, tmp_path_factory):
+    out = tmp_path_factory.mktemp('report')
+    return evaluate_model(model, sides.test, 20, out, sides.train, sides.valid, top_k=4, about=dict(split=sides.said), **FAST), out
+
+# Which notes
+
+def test_sides_of_a_source_share_no_instrument(sides):
+    names = [set(s.instruments) for s in (sides.test, sides.valid, sides.train)]
+    assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2]) and 'seed=0' in sides.said
+    with pytest.raises(ValueError, match='three of a family'): real_sides(AdditiveNotes(('guitar_acoustic_800',), pitches=(60,)))
+
+def test_nsynth_gives_its_own_splits(tmp_path):
+    write_nsynth_fixture(tmp_path)
+    s = real_sides(NSynth(tmp_path, 'test'))
+    assert (s.test.folder.name, s.train.folder.name) == ('nsynth-test', 'nsynth-train') and s.said.startswith('reference: the notes of nsynth-test')
+    few = real_sides(NSynth(tmp_path, 'test').filter(pitches=(60,)))
+    assert {n.pitch for n in few.test.notes} == {60} and few.train is not None
+
+def test_a_plain_folder_is_taken_whole(tmp_path, sides):
+    for i in range(2): save_wave(tmp_path/f'{sides.test.notes[i].family}_acoustic_00{i}-060-100.wav', sides.test[i][0])
+    s = real_sides(NoteFolder(tmp_path), sides.train)
+    assert len(s.test) == 2 and s.valid is None and s.train is sides.train
+
+def test_reference_and_its_other_half(sides):
+    labels, names = sides.test.targets, [n.instrument for n in sides.test.notes]
+    a, b = draw_reference(labels, 24, names)
+    assert len({*a.tolist(), *b.tolist()}) == 48 and all((labels[k][a] == labels[k][b]).all() for k in ('pitch', 'family'))
+    assert draw_reference(labels, 24, names)[0].tolist() == a.tolist() != draw_reference(labels, 24, names, seed=1)[0].tolist()
+    assert draw_reference(labels, 60)[1] is None and len(set(draw_reference(labels, 60)[0].tolist())) == 60
+
+def test_the_sample_holds_the_memoriser(sides):
+    ref = NoteSet(sides.test).pick(range(20))
+    s = sample_train(sides.train, ref.labels, 30)
+    copies = memoriser(s, ref.labels)
+    assert len(s) == 30 and all((copies.labels[k] == ref.labels[k]).all() for k in ('pitch', 'family'))
+    assert len(sample_train(sides.train, dict(pitch=[20], family=[0]), 30)) == 30 # where no label fits
+    assert matched(None, ref.labels, 'x') == 'there are no such notes'
+
+# The model
+
+def test_generated_notes_are_those_of_generate(model, sides):
+    labels = {k: v[:5] for k, v in sides.test.targets.items()}
+    got = torch.cat([*timed_notes(model, labels, spent := [], 7, 1, batch_size=2, temperature=.9)])
+    assert torch.equal(got, model.generate(**{k: v.tolist() for k, v in labels.items()}, seed=7, n_iter=1, batch_size=2, temperature=.9, progress=False))
+    assert [s[0] for s in spent] == [2, 2, 1] and all(min(s) > 0 for s in spent)
+
+def test_a_model_is_known_by_its_weights(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert describe_model(open_model(tmp_path, 'cpu'))['digest'] == describe_model(model)['digest'] != describe_model(Mars(model.tokenizer))['digest']
+    with pytest.raises(ValueError, match='judges notes and makes none'): open_model('classifier', 'cpu')
+
+# The report
+
+def test_every_row_names_its_phase(made):
+    result, out = made
+    assert list(result['rows']) == ROWS == list(result['settings']['phases']) and list(result['left_out']) == ['FAD (VGGish)', 'memorisation']
+    how = result['settings']['phases']
+    assert how['generated'] == how['reconstruction'] == how['Griffin-Lim oracle'] == 'griffinlim 1' and how['true-phase oracle'] == 'true' and how['memoriser'] == 'recorded'
+    text = (out/'table.md').read_text(encoding='utf-8')
+    assert '| row | phase | NDB/k | PKID | IKID | PIS | IIS | MSE | MAE |' in text and '| generated | griffinlim 1 |' in text and 'MARS generated' in text and 'digit by digit' in text
+    assert not list(out.glob('.notes-*')) and sorted(p.name for p in out.iterdir()) == result['files']
+
+def test_the_report_says_what_was_judged(made, model):
+    result, out = made
+    s = json.loads((out/'report.json').read_text(encoding='utf-8'))['settings']
+    assert s['model']['digest'] == describe_model(model)['digest'] and s['classifier']['digest'] == Classifier.from_pretrained().digest
+    assert s['embedders']['mel-PCA']['digest'] == MelPCA.load().digest and len(s['reference']) == 16 and s['sampling'] == dict(top_k=4) and s['seed'] == 0
+    assert {'torch', 'mars', 'python', 'device'} <= set(s['versions']) and s['data']['test']['families'] == dict(flute=32, guitar=32, organ=32) and 'held out' in s['split']
+    assert result['speed']['notes_per_second'] > 0 and result['memory']['process_mib'] > 100 and result['seconds']['make generated'] > 0
+
+def test_rows_have_their_order(made):
+    r = made[0]['rows']
+    v = lambda row, m: getattr(r[row][m], 'value', r[row][m])
+    for m in ('MSE paired', 'mel distance'): assert v('true-phase oracle', m) < v('Griffin-Lim oracle', m) < v('reconstruction', m)
+    FD = 'Fréchet distance, mel-PCA'
+    assert v('true-phase oracle', FD) < v('real, other half', FD) < v('generated', FD) and 'MSE paired' not in r['generated'] and r['generated']['KL pitch'].value > r['true-phase oracle']['KL pitch'].value
+
+def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
+    result, out = made
+    (tmp_path/'a.json').write_text(compact_report(result), encoding='utf-8')
+    short, long = read_report(tmp_path/'a.json'), read_report(out/'report.json')
+    assert (tmp_path/'a.json').stat().st_size < 60000 and list(short['rows']) == list(long['rows'])
+    for name, row in long['rows'].items():
+        for k, v in row.items():
+            a, b = (getattr(x, 'value', x) for x in (short['rows'][name][k], v))
+            assert a == pytest.approx(b, rel=1e-4) if b is not None else a is None
+    assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
+
+def test_a_tokenizer_alone_is_judged_by_its_reconstructions(model, sides):
+    result = evaluate_model(Mars(model.tokenizer), sides.test, 20, **FAST)
+    assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
+    assert result['left_out']['memoriser'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
+
+def test_alarms():
+    quiet, loud = ({f'memorisation {k}': v for k, v in dict(quantile_share=q, median_ratio=m, c_t=c, auth=.5).items()} for q, m, c in ((.01, 1., 0.), (1., .01, -9.)))
+    assert alarms_of(dict(a=quiet, b=loud, c={})) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'])
+
+def test_the_memoriser_trips_every_alarm(sides):
+    "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
+    from mars.protocol import evaluate
+    many = real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
+    ref = NoteSet(many.test)
+    near = sample_train(many.train, ref.labels, 120)
+    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': memoriser(near, ref.labels)}, near, [MelPCA.load()], n_f0=0, draws=10)
+    assert alarms_of(result['rows'])['memoriser'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['memoriser']['NDB k'] == 10
+
+# Memory
+
+def test_no_batch_grows_with_n(model, sides, monkeypatch):
+    "The most notes that any step reads, makes or stores at a time."
+    def most(n):
+        seen = []
+        get, conv, spec, measure = NoteSet.__getitem__, report.stored, Mars.spec, report.evaluate
+        def watched(waves, *a, **kw): return conv((seen.append(len(w)) or w for w in waves), *a, **kw)
+        with monkeypatch.context() as p:
+            p.setattr(NoteSet, '__getitem__', lambda self, rows: (seen.append(len(w := get(self, rows))), w)[1])
+            p.setattr(report, 'stored', watched)
+            p.setattr(Mars, 'spec', lambda self, tokens, *a: (seen.append(len(tokens[0])), spec(self, tokens, *a))[1])
+            p.setattr(report, 'evaluate', lambda ref, rows, *a, **kw: measure(ref, {k: rows[k] for k in ('reconstruction', 'generated', 'memoriser')}, *a, **kw)) # all are made, three measured
+            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1, n_train=2*n), size=4)
+        return max(seen)
+    assert most(20) == most(40) == 16 # the search for the nearest note reads four blocks at a time
+
+# Bad input
+
+def test_what_is_refused(model, sides, tmp_path):
+    (tmp_path/'file').write_text('')
+    ev = lambda *a, **kw: evaluate_model(model, *a, out=tmp_path/'none', **kw)
+    for call, say in [(lambda: ev(sides.test, 10), 'at least 20 notes'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "phase 'x' is unknown"),
+                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, draws=3), 'draws is 3'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
+                      (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 that the classifier knows'),
+                      (lambda: evaluate_model(model, sides.test, 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: ev(sides.test, 20, device='abacus'), 'device')]:
+        with pytest.raises(ValueError, match=say): call()
+    assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
+    with pytest.raises(ValueError, match='top_k'): evaluate_model(model, sides.test, 20, tmp_path/'out', top_k=-3, **FAST)
+    assert not (tmp_path/'out').exists() or not list((tmp_path/'out').iterdir())
+
+def test_the_command(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path/'m')
+    argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--draws', 10, '--n-f0', 2, '--n-train', 20]
+    assert main([*map(str, argv), '--out', str(tmp_path/'a'), '--json']) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said['settings']['filters']['families'] == ['organ', 'flute'] and said['settings']['names']['data'] == 'additive' and set(said['rows']) >= {'generated', 'memoriser'}
+    for bad, say in [(['--n', '500'], 'the reference holds 24 notes'), (['--model', 'classifier'], 'judges notes and makes none'), (['--model', 'nowhere'], 'there is no model'), (['--data', 'nowhere'], "no data 'nowhere'")]:
+        assert main([*map(str, argv), *bad, '--out', str(tmp_path/'b')]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith('mars: ') and err.count('\n') == 1 and say in err
+    assert not (tmp_path/'b').exists()
