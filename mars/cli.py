@@ -273,16 +273,18 @@ def run_data(a):
     notes.prepare(progress=not a.json)
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), f'{len(notes)} notes of the {a.split} split in {a.out}'
 
-# %% ../nbs/09_cli.ipynb #ec01944e
+# %% ../nbs/09_cli.ipynb #dea07ba2
 def run_evaluate(a):
     from mars.classifier import Classifier
-    from mars.report import evaluate_model, open_model, real_sides, report_line
+    from mars.report import evaluate_model, filter_sides, open_model, real_sides, report_line, train_side
     m = open_model(a.model, a.device)
     clf = Classifier.from_pretrained(a.classifier, m.device)
     wanted = dict(families=a.families, pitches=a.pitches, velocities=a.velocities)
-    train = a.train_data and real_sides(open_notes(a.train_data, 'train')).train
-    sides = real_sides(open_notes(a.data, 'test', **wanted), train or None)
-    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), filters={k: v for k, v in wanted.items() if v}, split=sides.said)
+    train = train_side(open_notes(a.train_data, 'train')) if a.train_data else None
+    sides = real_sides(open_notes(a.data, 'test'), train)
+    if a.pitches is None and (span := (m.info.get('data') or {}).get('pitches')): wanted['pitches'] = range(span[0], span[1]+1) # those that the model was trained on
+    sides = filter_sides(sides, **wanted)
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), filters={k: list(v) for k, v in wanted.items() if v}, split=sides.said)
     sampling = {k: v for k in ('top_k', 'top_p', 'cfg_scale', 'temperature') if (v := getattr(a, k)) is not None}
     result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, clf, seed=a.seed, phase=a.phase, n_iter=a.n_iter, draws=a.draws, n_f0=a.n_f0, n_train=a.n_train,
                             batch_size=a.batch_size, progress=not a.json, about=about, **sampling)
@@ -326,7 +328,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #dd0e3c76
+# %% ../nbs/09_cli.ipynb #405c00aa
 def add_phase(v):
     v.add_argument('--phase', default='griffinlim', choices=('griffinlim', 'pghi', 'vocoder'), help='how phases are found')
 
@@ -375,7 +377,7 @@ def add_evaluate(verb):
     v.add_argument('--train-data', help='training notes, where --data is a folder without them; named like --data')
     v.add_argument('--classifier', default='classifier', help='a folder that `mars train classifier` made, or the name of released weights')
     v.add_argument('--out', default='evaluation', help='folder of the report')
-    for name, value, help in (('n', 256, 'notes of each row'), ('seed', 0, 'of every draw'), ('n-iter', 64, 'iterations of the phase method'), ('draws', 50, 'redrawn values behind each interval'),
+    for name, value, help in (('n', 256, 'notes of each row'), ('seed', 0, 'of every draw'), ('n-iter', None, 'iterations of the phase method; its usual number if not given'), ('draws', 50, 'redrawn values behind each interval'),
                               ('n-f0', 64, 'notes of each row whose pitch is measured'), ('n-train', 4096, 'training notes that are searched for copies'), ('batch-size', 16, 'notes made at a time')):
         v.add_argument(f'--{name}', type=int, default=value, help=help)
     v.add_argument('--phase', default='griffinlim', choices=sorted(PHASES), help='phase method')

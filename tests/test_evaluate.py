@@ -51,6 +51,19 @@ def test_a_plain_folder_is_taken_whole(tmp_path, sides):
     s = real_sides(NoteFolder(tmp_path), sides.train)
     assert len(s.test) == 2 and s.valid is None and s.train is sides.train
 
+def test_training_notes_given_apart_are_used(tmp_path):
+    from mars.data import write_nsynth_fixture, NSynth
+    from mars.report import train_side
+    root = write_nsynth_fixture(tmp_path, dict(train=(0,), test=(1,)), ('organ', 'flute'), (60,), (100,), None)
+    assert len(train_side(NSynth(root, 'train'))) == 2
+    with pytest.raises(ValueError, match='holds no training notes'): train_side(NSynth(root, 'test'))
+
+def test_filters_do_not_move_an_instrument_to_another_side(sides):
+    from mars.report import filter_sides
+    some = filter_sides(sides, pitches=[sides.test.notes[0].pitch], families=None)
+    assert {n.note_str for n in some.test.notes} < {n.note_str for n in sides.test.notes} and some.train is sides.train
+    with pytest.raises(ValueError, match='no reference note has'): filter_sides(sides, pitches=[0])
+
 def test_reference_and_its_other_half(sides):
     labels, names = sides.test.targets, [n.instrument for n in sides.test.notes]
     a, b = draw_reference(labels, 24, names)
