@@ -76,7 +76,7 @@ def demo_page(made, back, real, rows, png, facts, credits):
 <table><tr><th>asked</th><th colspan="2">generated</th><th colspan="2">ceiling</th><th colspan="2">real</th></tr>
 {body}</table><h2>How it was made</h2><ul>{lines}</ul><p>Sounds: {html.escape('; '.join(credits))}</p></body></html>'''
 
-# %% ../nbs/09_cli.ipynb #eaaddafc
+# %% ../nbs/09_cli.ipynb #fac2c22f
 def demo(
     out,                       # folder, made if missing
     source:str='auto',         # 'auto' or 'additive'
@@ -121,6 +121,7 @@ def demo(
     say('\n'.join(pitch_table(*rows)))
     return dict(folder=str(out), notes=len(asked), right=sum(r['right'] for r in rows[0]), ceiling=sum(r['right'] for r in rows[1]), rows=rows)
 
+# %% ../nbs/09_cli.ipynb #49335ce8
 def make_folder(path):
     "Make a folder and prove that it can be written, before any work is done."
     path = Path(path)
@@ -328,7 +329,7 @@ def parser():
     add_ablate(verb)
     return p
 
-# %% ../nbs/09_cli.ipynb #405c00aa
+# %% ../nbs/09_cli.ipynb #7097a3c0
 def add_phase(v):
     v.add_argument('--phase', default='griffinlim', choices=('griffinlim', 'pghi', 'vocoder'), help='how phases are found')
 
@@ -342,6 +343,7 @@ def add_model(v):
     v.add_argument('--seed', type=int, help='the same seed gives the same notes')
     add_iterations(v)
 
+# %% ../nbs/09_cli.ipynb #7eb138b2
 def add_train(verb):
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
@@ -358,8 +360,8 @@ def add_train(verb):
         s.add_argument('--data', default='auto', help='auto, additive, an .sf2 or .sf3 file, or a folder of notes')
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
         s.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in the run folder')
-        s.add_argument('--memory', type=float, metavar='GIB', help='compute a step in as many parts (--accumulate) as fit into so much GPU memory')
-        s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
+        if stage in ('tokenizer', 'var'): s.add_argument('--memory', type=float, metavar='GIB', help='compute a step in as many parts (--accumulate) as fit into so much GPU memory')
+        if stage in ('tokenizer', 'var'): s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
         for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
         s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
         s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
