@@ -86,6 +86,7 @@ def release(clf, valid, tests, a):
     results = dict(valid=measure_classifier(clf, valid), **{k: measure_classifier(clf, v) for k, v in tests.items()})
     for k, v in tests.items(): results[f'{k}_griffinlim'] = measure_classifier(clf, every(v, a.griffin_lim), change=through(ls, 32))
     clf.info['accuracy'] = {k: {m: round(r[m], 4) for m in ('pitch', 'pitch_1', 'pitch_octave', 'family', 'family_by_instrument', 'source')} | dict(notes=r['notes'], instruments=r['instruments']) for k, r in results.items()}
+    clf.info['calibration'] = {k: {h: round(v, 4) for h, v in r['ece'].items()} for k, r in results.items()}
     clf.save_pretrained(folder, half=True)
     size = (folder/'classifier.safetensors').stat().st_size
     speed = notes_per_second(clf, tests['soundfont'])

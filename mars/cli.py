@@ -274,7 +274,7 @@ def run_data(a):
     notes.prepare(progress=not a.json)
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), f'{len(notes)} notes of the {a.split} split in {a.out}'
 
-# %% ../nbs/09_cli.ipynb #dea07ba2
+# %% ../nbs/09_cli.ipynb #123f8a88
 def run_evaluate(a):
     from mars.classifier import Classifier
     from mars.report import evaluate_model, filter_sides, open_model, real_sides, report_line, train_side
@@ -287,7 +287,7 @@ def run_evaluate(a):
     sides = filter_sides(sides, **wanted)
     about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), filters={k: list(v) for k, v in wanted.items() if v}, split=sides.said)
     sampling = {k: v for k in ('top_k', 'top_p', 'cfg_scale', 'temperature') if (v := getattr(a, k)) is not None}
-    result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, clf, seed=a.seed, phase=a.phase, n_iter=a.n_iter, draws=a.draws, n_f0=a.n_f0, n_train=a.n_train,
+    result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, clf, seed=a.seed, phase=a.phase, n_iter=a.n_iter, draws=a.draws, n_f0=a.n_f0, n_train=a.n_train, seeds=a.seeds,
                             batch_size=a.batch_size, progress=not a.json, about=about, **sampling)
     return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), report_line(result, a.out)
 
@@ -343,7 +343,7 @@ def add_model(v):
     v.add_argument('--seed', type=int, help='the same seed gives the same notes')
     add_iterations(v)
 
-# %% ../nbs/09_cli.ipynb #7eb138b2
+# %% ../nbs/09_cli.ipynb #3a69b404
 def add_train(verb):
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
@@ -380,7 +380,8 @@ def add_evaluate(verb):
     v.add_argument('--classifier', default='classifier', help='a folder that `mars train classifier` made, or the name of released weights')
     v.add_argument('--out', default='evaluation', help='folder of the report')
     for name, value, help in (('n', 256, 'notes of each row'), ('seed', 0, 'of every draw'), ('n-iter', None, 'iterations of the phase method; its usual number if not given'), ('draws', 50, 'redrawn values behind each interval'),
-                              ('n-f0', 64, 'notes of each row whose pitch is measured'), ('n-train', 4096, 'training notes that are searched for copies'), ('batch-size', 16, 'notes made at a time')):
+                              ('n-f0', 64, 'notes of each row whose pitch is measured'), ('n-train', 8192, 'training notes that are searched for copies'),
+                              ('seeds', 3, 'how often the model generates its notes, so that the report can say what another draw changes'), ('batch-size', None, 'notes made at a time; 16, or 256 on a GPU')):
         v.add_argument(f'--{name}', type=int, default=value, help=help)
     v.add_argument('--phase', default='griffinlim', choices=sorted(PHASES), help='phase method')
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes as the reference')

@@ -308,7 +308,7 @@ def _authentic(train, near, nearest):
     rows, back = nearest.unique(return_inverse=True)
     return float((near > _nearest(train[rows], train, rows)[0][back]).double().mean())
 
-# %% ../nbs/05_eval.ipynb #6e1bfd0c
+# %% ../nbs/05_eval.ipynb #10627f64
 def _copy_z(made, real, made_cell, real_cell, least=10):
     "Average the Mann-Whitney z of two samples over their cells; cells with fewer than `least` of either are left out."
     from scipy.stats import rankdata
@@ -321,6 +321,11 @@ def _copy_z(made, real, made_cell, real_cell, least=10):
         total += m*(u - n*m/2)/math.sqrt(n*m*(n+m+1)/12); weight += m
     return total/weight if weight else math.nan
 
+def _share_p(k, n, r, m):
+    "Give the probability that k or more of n notes come before the r-th of m, all in random order."
+    from scipy.stats import hypergeom
+    return float(hypergeom.sf(k-1, n+m, n, k+r-1))
+
 @dataclass(frozen=True)
 class Memorisation:
     "Four signs of copied training notes, with the null of each."
@@ -329,15 +334,16 @@ class Memorisation:
     auth: float            # share of authentic generated notes; compare with auth_test
     auth_test: float       # the same for unseen real notes
     c_t: float             # about 0 without copies, below -3 with many; NaN where the sets are too small for it
+    quantile_p: float      # how probable a share of quantile_share or more is without copies
 
-# %% ../nbs/05_eval.ipynb #8e32f45a
+# %% ../nbs/05_eval.ipynb #9ff46d7d
 def memorisation(train,         # (l, d) features of the training notes
                  test,          # (m, d) features of unseen real notes, at least 100
                  query,         # (n, d) features of the generated notes
                  quantile=.01,  # of the test notes' distances
                  cells=10,      # of C_T, fewer for small sets
                  seed=0,        # of the cells
-                 ):             # Memorisation: .quantile_share, .median_ratio, .auth, .auth_test, .c_t
+                 ):             # Memorisation: .quantile_share, .quantile_p, .median_ratio, .auth, .auth_test, .c_t
     "Ask whether generated notes are copies of training notes; raise ValueError on NaN, unequal d, too few notes, or test notes that stand in the training set."
     train, test = _pair(train, test, ('train', 'test'), (3, math.ceil(1/quantile)))
     query = _pair(train, query, ('train', 'query'), (3, 1))[1]
@@ -347,9 +353,10 @@ def memorisation(train,         # (l, d) features of the training notes
     from sklearn.cluster import KMeans
     km = KMeans(cells, n_init=2, random_state=seed).fit(train[:20000].cpu().numpy())
     cell = lambda x: km.predict(x.cpu().numpy())
-    return Memorisation(float((near_q < near_t.quantile(quantile)).double().mean()), float(near_q.median()/near_t.median()),
-                        _authentic(train, near_q, at_q), _authentic(train, near_t, at_t),
-                        _copy_z(near_q.cpu().numpy(), near_t.cpu().numpy(), cell(query), cell(test)))
+    limit = near_t.quantile(quantile)
+    close, closer = int((near_q < limit).sum()), int((near_t < limit).sum())
+    return Memorisation(close/len(query), float(near_q.median()/near_t.median()), _authentic(train, near_q, at_q), _authentic(train, near_t, at_t),
+                        _copy_z(near_q.cpu().numpy(), near_t.cpu().numpy(), cell(query), cell(test)), _share_p(close, len(query), closer+1, len(test)))
 
 # %% ../nbs/05_eval.ipynb #7fdf03c1
 def vendi_score(x,  # (n, d) features, centred on the reference; tensor or array
@@ -449,7 +456,7 @@ class MelError:
         "Give the mean absolute error in decibels."
         return 80*self.mae
 
-# %% ../nbs/05_eval.ipynb #047ec0a2
+# %% ../nbs/05_eval.ipynb #a7e50723
 def log_mel_error(reference_wave,  # (N,) or (B, N) at 16 kHz, tensor or array
                   wave,            # the same shape
                   ):               # MelError: .mse, .mae, .active_mse, .active_mae, .active_share, .mae_db
@@ -457,16 +464,18 @@ def log_mel_error(reference_wave,  # (N,) or (B, N) at 16 kHz, tensor or array
     a, b = (x[None] if x.ndim == 1 else x for x in (_waves(reference_wave, 'reference_wave'), _waves(wave, 'wave')))
     if a.shape != b.shape: raise ValueError(f"reference_wave is {tuple(a.shape)} and wave is {tuple(b.shape)}: cut or pad them to one length.")
     b = b.to(a.device)
-    return MelError(*np.mean([_clip_error(x, y) for x, y in zip(a, b)], axis=0).tolist())
+    return MelError(*_clip_errors(a, b).mean(0).tolist())
 
-def _clip_error(a, b):
-    "Return the five errors of one clip."
+def _clip_errors(a, b):
+    "Return the five errors of each clip, (B, 5) float64."
     power = _mel_power(a)
-    A, B = log_mel(a, power.max()), log_mel(b, power.max())
-    loud = power.sum(0) >= 1e-6*power.sum(0).max()
-    e, on = A-B, (A-B)[:, loud]
-    return [float(v) for v in (e.square().mean(), e.abs().mean(), on.square().mean(), on.abs().mean(),
-                               on.square().mean()/A[:, loud].var(correction=0).clamp(min=1e-12))]
+    A, B = (log_mel(x, power.amax((1, 2))) for x in (a, b))
+    sums = power.sum(1)
+    loud = (sums >= 1e-6*sums.amax(1, keepdim=True))[:, None]
+    on = lambda x: (x*loud).sum((1, 2))/(loud.sum((1, 2))*x.shape[1])
+    e = A-B
+    mse, variance = on(e.square()), on((A-on(A)[:, None, None]).square())
+    return torch.stack([e.square().mean((1, 2)), e.abs().mean((1, 2)), mse, on(e.abs()), mse/variance.clamp(min=1e-12)], 1).double().cpu()
 
 # %% ../nbs/05_eval.ipynb #a0150562
 def _scale_distance(a, b, window, n_mels):
@@ -498,7 +507,7 @@ def stft_distance(reference_wave,  # (N,) or (B, N) at 16 kHz, tensor or array
     "Compute the two-scale STFT distance; raise ValueError for unequal shapes or NaN. Kumar et al. 2024, evaluation settings of their code."
     return _multiscale(reference_wave, wave, ((2048, None), (512, None)))
 
-# %% ../nbs/05_eval.ipynb #1fa62370
+# %% ../nbs/05_eval.ipynb #366df5f5
 _FULL_SCALE = 2542.  # mel power of a sine of amplitude 1 at 1 kHz in its strongest band
 
 @dataclass(frozen=True, eq=False)
@@ -527,10 +536,10 @@ def _nearest_block(a, blocks):
     best, mae, index = torch.full((len(a),), math.inf, device=a.device), torch.zeros(len(a), device=a.device), torch.zeros(len(a), dtype=torch.int64, device=a.device)
     for at, b in blocks:
         near = (b.square().sum(1) - 2*a @ b.T).argmin(1)   # |a-b|^2 without |a|^2, which is the same for all b
-        for i, j in enumerate(near.tolist()):
-            e = a[i]-b[j]
-            mse = e.square().mean()
-            if mse < best[i]: best[i], mae[i], index[i] = mse, e.abs().mean(), at+j
+        e = a - b[near]
+        found = e.square().mean(1)
+        better = found < best
+        best, mae, index = (torch.where(better, new, old) for new, old in ((found, best), (e.abs().mean(1), mae), (at+near, index)))
     return best, mae, index
 
 # %% ../nbs/05_eval.ipynb #49085bfa

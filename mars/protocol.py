@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS', 'NoteSet', 'as_int16', 'blocks', 'stored', 'match_labels',
            'check_labels', 'MelPCA', 'VGGish', 'embed_set', 'lowpass', 'add_noise', 'griffin_lim_oracle',
-           'true_phase_oracle', 'class_means', 'memoriser', 'bins_for', 'evaluate', 'table_markdown', 'result_json',
-           'plot_features', 'plot_bins', 'worst_and_best', 'listen_html', 'save_report']
+           'true_phase_oracle', 'class_means', 'memoriser', 'bins_for', 'evaluate', 'distance_columns',
+           'table_markdown', 'result_json', 'plot_features', 'plot_bins', 'worst_and_best', 'listen_html',
+           'save_report']
 
-# %% ../nbs/05b_protocol.ipynb #cdbbac34
+# %% ../nbs/05b_protocol.ipynb #9617ff4f
 import hashlib, importlib.util, json, math, os, sys, time
 from collections import Counter
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from .data import FAMILIES, SAMPLE_RATE, write_whole
 from .stft import LogSpectrogram
-from .eval import (_clip_error, _median_distance, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score, interval, kad, kid,
+from .eval import (_clip_errors, _median_distance, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score, interval, kad, kid,
                        kid_nistal, kid_nistal_floor, label_accuracy, mel_distance, mel_features, memorisation, ndb, nearest_mel_error, posterior_kl, stft_distance, vendi_score)
 
 # %% ../nbs/05b_protocol.ipynb #276f302a
@@ -281,14 +282,14 @@ def add_noise(waves,   # (B, N), float or int16
     draw = lambda i: torch.from_numpy(np.random.default_rng([seed, first+i]).standard_normal(x.shape[-1], np.float32))
     return x + 10**(-snr/20)*x.square().mean(-1, keepdim=True).sqrt()*torch.stack([draw(i) for i in range(len(x))])
 
-# %% ../nbs/05b_protocol.ipynb #f7fc6956
+# %% ../nbs/05b_protocol.ipynb #b38c9050
 def griffin_lim_oracle(waves,      # (B, N), float or int16
                        ls=None,    # LogSpectrogram; None is the default one
                        cmx=None,   # CMX of the model, which should change nothing
                        n_iter=64,  # iterations
                        seed=0,     # of the phase
                        first=0,    # index of the first note, when a set is read in pieces
-                       phase='griffinlim', # phase method; the oracle of another is made the same way
+                       phase='griffinlim', # phase method, or a function as `LogSpectrogram.decode` takes; the oracle of another is made the same way
                        device='cpu', # where to compute
                        )->torch.Tensor: # (B, N) float32, |x| <= 1
     "Send notes through the spectrogram and back with recovered phase: the ceiling of a model."
@@ -299,34 +300,35 @@ def griffin_lim_oracle(waves,      # (B, N), float or int16
 
 def true_phase_oracle(waves,   # (B, N), float or int16
                       ls=None, # LogSpectrogram; None is the default one
+                      device='cpu', # where to compute
                       )->torch.Tensor: # (B, N) float32, |x| <= 1
     "Send notes through the spectrogram and back with their own phase."
-    ls = ls or LogSpectrogram()
-    S = ls.stft(as_int16(waves))
-    return _fit(ls.istft(torch.polar(ls.magnitude(ls.encode(as_int16(waves))), S.angle())), waves)
+    ls, x = ls or LogSpectrogram(), as_int16(waves).to(device)
+    return _fit(ls.istft(torch.polar(ls.magnitude(ls.encode(x)), ls.stft(x).angle())).cpu(), waves)
 
 def _fit(made, waves):
     "Turn down notes that would clip, and give them the length of the original."
     made = made/made.abs().amax(-1, keepdim=True).clamp(min=1)
     return F.pad(made, (0, max(0, waves.shape[-1]-made.shape[-1])))[:, :waves.shape[-1]]
 
-# %% ../nbs/05b_protocol.ipynb #a5a74002
+# %% ../nbs/05b_protocol.ipynb #3c2d5959
 def class_means(train,          # NoteSet of training notes
                 wanted,         # (n,) ids, one for each note to make
                 key='pitch',    # the label that makes a class
                 ls=None,        # LogSpectrogram; None is the default one
                 n_iter=32,      # Griffin-Lim iterations
                 size=64,        # notes at a time
+                device='cpu',   # where to compute
                 ):              # iterator of (1, N) float32, one for each wanted note
     "Decode the mean spectrogram of a class for each wanted note; raise ValueError for a class without training notes."
     ls, ids = ls or LogSpectrogram(), torch.as_tensor(wanted).tolist()
-    total, count = {}, {}
+    total, count, asked = {}, {}, set(ids)
     for i, w in blocks(train, size):
-        for c, spec in zip(train.labels[key][i:i+size].tolist(), ls.encode(w)):
-            if c in set(ids): total[c] = total.get(c, 0) + spec; count[c] = count.get(c, 0) + 1
-    lost = sorted(set(ids) - set(total))
+        for c, spec in zip(train.labels[key][i:i+size].tolist(), ls.encode(w.to(device))):
+            if c in asked: total[c] = total.get(c, 0) + spec; count[c] = count.get(c, 0) + 1
+    lost = sorted(asked - set(total))
     if lost: raise ValueError(f"{train.name} have no note of {key} {lost[0]}: leave that class out on the other side.")
-    means = {c: as_int16(_fit(ls.decode((total[c]/count[c])[None], n_iter=n_iter), w)) for c in total}
+    means = {c: as_int16(_fit(ls.decode((total[c]/count[c])[None], n_iter=n_iter).cpu(), w)) for c in total}
     for c in ids: yield means[c]
 
 def memoriser(train,     # NoteSet of training notes
@@ -370,7 +372,7 @@ def bins_for(n): # reference notes -> bins of NDB, or None
     "Choose the number of bins that n reference notes allow."
     return next((k for k in (100, 50, 20, 10) if n >= 10*k), None)
 
-# %% ../nbs/05b_protocol.ipynb #0a7a025d
+# %% ../nbs/05b_protocol.ipynb #871f1341
 def _between(f, x, y, seed, draws):
     "Give a distance an interval; rows with the same labels are drawn together, else the sets would seem less alike than they are."
     return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
@@ -379,9 +381,10 @@ def _features_block(name, x, y, seed, draws):
     "Distances of one embedder's features, (n, windows, d); row i of both has the same labels."
     flat = lambda a: a.flatten(0, -2)
     label = 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
-    n, d = len(x), x.shape[-1]
-    fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, draws)
-    out = {label: replace(fd, low=max(0., fd.low)), f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
+    n, d, out = len(x), x.shape[-1], {}
+    if len(flat(x)) > d:   # else the covariance is singular and the floor formula does not hold
+        fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, draws)
+        out = {label: replace(fd, low=max(0., fd.low)), f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
     if n >= 4*d: out[f'{label}, infinity'] = frechet_infinity(x, y, together=True, seed=seed).value
     x, y = (a.double().mean(1) for a in (x, y))   # one row per note for what compares notes
     sigma = _median_distance(x)   # frozen: the kernel must not change with the draw
@@ -406,7 +409,7 @@ def _logits_block(ref_logits, logits, labels, seed, draws):
         out[f'accuracy {key}'] = interval(torch.mean, torch.from_numpy(hit).double(), method='bootstrap', draws=draws, seed=seed)
     return out
 
-# %% ../nbs/05b_protocol.ipynb #8be9a370
+# %% ../nbs/05b_protocol.ipynb #ff062e9b
 def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
     "Errors measured on the sound itself."
     mean = lambda v: interval(torch.mean, torch.from_numpy(np.asarray(v, np.float64)), method='bootstrap', draws=draws, seed=seed)
@@ -416,17 +419,20 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
         errors, mel, stft = [], [], []
         for (_, a), (_, b) in zip(blocks(reference, size), blocks(notes, size)):
             a, b = ((w.to(device or 'cpu').float()/32768) for w in (a, b))
-            errors += [_clip_error(x, y) for x, y in zip(a, b) if x.abs().max() > 0]
+            heard = a.abs().amax(1) > 0
+            if heard.any(): errors.append(_clip_errors(a[heard], b[heard]))
             mel += mel_distance(a, b).tolist(); stft += stft_distance(a, b).tolist()
-        for name, v in zip(('MSE paired', 'MAE paired', 'MSE paired, active', 'MAE paired, active', 'MSE paired, share'), np.array(errors).T): out[name] = mean(v)
+        for name, v in zip(('MSE paired', 'MAE paired', 'MSE paired, active', 'MAE paired, active', 'MSE paired, share'), torch.cat(errors).T): out[name] = mean(v)
         out['mel distance'], out['STFT distance'] = mean(mel), mean(stft)
     if n_f0 and 'pitch' in notes.labels:
         rows = torch.linspace(0, len(notes)-1, min(n_f0, len(notes))).round().long()
-        score = f0_accuracy([f0(notes[[i]][0]).midi for i in rows.tolist()], notes.labels['pitch'][rows].numpy())
-        out |= {'f0 within 50 cents': score.within, 'f0, octaves folded': score.folded, 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
+        midi, asked = [f0(notes[[i]][0]).midi for i in rows.tolist()], notes.labels['pitch'][rows].numpy()
+        score, near_enough = f0_accuracy(midi, asked), lambda fold: np.abs(cents_error(midi, asked, fold)) <= 50   # NaN is not
+        share = lambda fold, v: mean(near_enough(fold)) if len(rows) >= 4 else v
+        out |= {'f0 within 50 cents': share(False, score.within), 'f0, octaves folded': share(True, score.folded), 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #5f2b7992
+# %% ../nbs/05b_protocol.ipynb #7194fe47
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -438,9 +444,9 @@ def evaluate(reference,       # NoteSet of test notes
              draws=50,        # of each interval
              seed=0,          # of every draw
              size=64,         # notes in memory at a time
-             device=None,     # of the search for the nearest notes and of paired errors
+             device=None,     # where features and waves are compared; None is the CPU
              progress=False,  # show a bar over the rows
-             )->dict:         # rows, settings, and what the plots need
+             )->dict:         # rows, settings, left_out (what cannot be measured, and why), and what the plots need
     "Measure every row against the reference; raise ValueError for sets that cannot be compared."
     if not rows or not embedders: raise ValueError("there is no row or no embedder: pass at least one of each, such as a fitted MelPCA.")
     if len(reference) < 20: raise ValueError(f"{reference.name} are {len(reference)} notes: intervals need at least 20.")
@@ -451,11 +457,15 @@ def evaluate(reference,       # NoteSet of test notes
         done = f(*args)
         spent[name] += time.perf_counter()-start
         return done
-    x, ref_logits, _ = part('features', _pass, reference, embedders, classifier, size)
-    seen = None if train is None else part('features of training notes', embed_set, embedders[0], train, size).mean(1)
-    table, more = {}, dict(features={'reference': x[first].mean(1)}, bins={}, nearest={})
+    def read(notes):
+        x, logits, flaws = part('features', _pass, notes, embedders, classifier, size)
+        return *({k: v.to(device or 'cpu') for k, v in a.items()} for a in (x, logits)), flaws
+    x, ref_logits, _ = read(reference)
+    seen = None if train is None else part('features of training notes', embed_set, embedders[0], train, size).mean(1).to(device or 'cpu')
+    table, more = {}, dict(features={'reference': x[first].mean(1).cpu()}, bins={}, nearest={})
+    few = {f'Fréchet distance, {e}': f'{len(v)} notes are too few for {v.shape[-1]} features: use more than {v.shape[-1]//v.shape[1]} notes' for e, v in x.items() if len(v)*v.shape[1] <= v.shape[-1]}
     for name, notes in _bar([*rows.items()], progress):
-        y, logits, flaws = part('features', _pass, notes, embedders, classifier, size)
+        y, logits, flaws = read(notes)
         pairs, out = torch.arange(len(notes)) if name in paired else match_labels(reference.labels, notes.labels, keys, seed), {}
         if k:
             for n, note in [(k, '')] + [(50, ', 50 bins')]*(k == 100):
@@ -469,8 +479,8 @@ def evaluate(reference,       # NoteSet of test notes
         out |= sound
         for e in x: out |= part('scores and intervals', _features_block, e, x[e][pairs], y[e], seed, draws)
         if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(part('memorisation', lambda: memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed))).items()}
-        table[name], more['features'][name] = out | flaws, y[first].mean(1)
-    return dict(rows=table, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), seconds=dict(spent), **more)
+        table[name], more['features'][name] = out | flaws, y[first].mean(1).cpu()
+    return dict(rows=table, left_out=few, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), seconds=dict(spent), **more)
 
 def _bar(items, show):
     if not show: return items
@@ -499,11 +509,15 @@ CAVEATS = (
     "An NDB/k below about 0.05 is chance; Fréchet distances grow as the number of notes falls and are named after their features: only VGGish makes a FAD.",
     "MSE and MAE are to the nearest reference note on an absolute log-mel scale (1 is 80 dB), smaller for blurred notes and for larger references.")
 
-# %% ../nbs/05b_protocol.ipynb #64cdd141
+# %% ../nbs/05b_protocol.ipynb #c5073758
+def distance_columns(result)->list: # names; empty where there are too few notes for any
+    "Find the columns of the Fréchet distances."
+    return [c for c in next(iter(result['rows'].values())) if c == 'FAD (VGGish)' or (c.startswith('Fréchet distance') and c.count(',') == 1)]
+
 def table_markdown(result,   # of `evaluate`
                    )->str:   # a Markdown table, the paper's rows, the caveats
     "Write the table in the paper's column order."
-    distances = [c for c in next(iter(result['rows'].values())) if c == 'FAD (VGGish)' or (c.startswith('Fréchet distance') and c.count(',') == 1)]
+    distances = distance_columns(result)
     def cell(v):
         if v is None: return ''
         return f'{v.value:.4g} ({v.low:.3g} to {v.high:.3g})' if hasattr(v, 'low') else f'{v:.4g}'
@@ -513,7 +527,7 @@ def table_markdown(result,   # of `evaluate`
     paper = [line(name, *(f'{v:g}' for v in values)) for name, values in PAPER_ROWS.items()]
     rule = lambda n: '|' + '---|'*(n+1)
     s = result['settings']
-    return '\n'.join([f"{s['notes']} notes per row; 95 % intervals over notes in parentheses; NDB with {s['ndb_bins'] or 'no'} bins", '', line('row', *(['phase'] if how else []), *head), rule(len(head)+bool(how)), *ours, '',
+    return '\n'.join([f"{s['notes']} notes per row; 95 % intervals over notes in parentheses; NDB with {s['ndb_bins'] or 'no'} bins; PKID and IKID on all {s['notes']} notes at once", '', line('row', *(['phase'] if how else []), *head), rule(len(head)+bool(how)), *ours, '',
                       'Published rows:', '', line('row', *PAPER_COLUMNS[:-1], 'FAD (VGGish)'), rule(8), *paper, '', *(f'- {c}' for c in CAVEATS), ''])
 
 def result_json(result, # of `evaluate`
@@ -555,7 +569,7 @@ def plot_bins(bins, # of `ndb`
     ax.set(title=f'{title} NDB {bins.ndb} of {len(bins.p)}', xlabel='bin', ylabel='share'); ax.legend(frameon=False)
     return fig
 
-# %% ../nbs/05b_protocol.ipynb #1dd7ad48
+# %% ../nbs/05b_protocol.ipynb #6e41d8e6
 def worst_and_best(reference, # NoteSet
                    notes,     # NoteSet, note i a version of reference note i
                    n=3,       # of each
@@ -564,7 +578,8 @@ def worst_and_best(reference, # NoteSet
     "Find the reconstructions to listen to."
     errors = {}
     for (i, a), (_, b) in zip(blocks(reference, size), blocks(notes, size)):
-        errors |= {i+j: _clip_error(x/32768, y/32768)[2] for j, (x, y) in enumerate(zip(a.float(), b.float())) if x.abs().max() > 0}
+        heard = (a != 0).any(1).nonzero()[:, 0]
+        if len(heard): errors |= dict(zip((i+heard).tolist(), _clip_errors(a[heard].float()/32768, b[heard].float()/32768)[:, 2].tolist()))
     order = sorted(errors, key=errors.get, reverse=True)
     return [(i, errors[i]) for i in order[:n] + order[n:][-n:]]
 

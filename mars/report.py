@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SPLIT', 'Sides', 'ALARMS', 'BEYOND', 'Range', 'real_sides', 'train_side', 'filter_sides', 'draw_reference',
-           'open_model', 'describe_model', 'timed_notes', 'speed_of', 'make_rows', 'sample_train', 'matched',
-           'alarms_of', 'evaluate_model', 'check_request', 'make_out', 'about_data', 'same_share', 'vggish',
-           'peak_memory', 'Bar', 'report_markdown', 'write_report', 'report_line', 'compact_report', 'read_report']
+           'affordable', 'open_model', 'weights_hash', 'describe_model', 'timed_notes', 'speed_of', 'make_rows', 'nth',
+           'no_means', 'sample_train', 'matched', 'alarms_of', 'evaluate_model', 'check_request', 'make_out',
+           'about_data', 'same_share', 'vggish', 'peak_memory', 'Bar', 'number', 'over_seeds', 'report_markdown',
+           'notes_on', 'about_classifier', 'write_report', 'report_line', 'compact_report', 'read_report']
 
-# %% ../nbs/05c_report.ipynb #60fde335
+# %% ../nbs/05c_report.ipynb #a4cb36b8
 import hashlib, json, tempfile, time
 from collections import Counter, namedtuple
 from dataclasses import asdict
@@ -17,9 +18,10 @@ import numpy as np, torch
 import mars
 from .classifier import Classifier
 from .data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder, write_whole
+from .phase import Vocoder
 from .pipeline import Mars, find_model, in_batches, pick_device
-from .protocol import (MelPCA, NoteSet, VGGish, _combos, _player, add_noise, blocks, class_means, evaluate, griffin_lim_oracle, listen_html, lowpass, match_labels, memoriser,
-                           result_json, save_report, stored, table_markdown, true_phase_oracle)
+from .protocol import (MelPCA, NoteSet, VGGish, _combos, _player, add_noise, blocks, class_means, evaluate, griffin_lim_oracle, lowpass, match_labels,
+                           PAPER_COLUMNS, distance_columns, result_json, save_report, stored, table_markdown, true_phase_oracle)
 from .stft import PHASES
 from .train import versions
 
@@ -66,15 +68,16 @@ def filter_sides(
     if (test := keep(sides.test)) is None: raise ValueError(f'no reference note has {wanted}; loosen the filters')
     return sides._replace(test=test, valid=sides.valid and keep(sides.valid))
 
-# %% ../nbs/05c_report.ipynb #f33ff06a
+# %% ../nbs/05c_report.ipynb #d9560865
 def draw_reference(
     labels, # dict of (m,) ids of the test side
     n, # notes to draw
     instruments=None, # (m,) names; pairs of different ones come first
     seed=0, # of the draw
     keys=('pitch', 'family'), # labels that a pair shares
-)->tuple: # (n,) indices, and (n,) others with the same labels, or None where there are not enough
-    "Draw reference notes, and their partners where that is possible; raise ValueError where there are fewer than n."
+    sides=(), # dicts of (l,) ids of other notes that should be able to match the drawn ones, the most important last
+)->tuple: # (n,) indices, and (n,) others with the same labels, or why there are none
+    "Draw reference notes, with partners and among those that other sides can match, where that is possible; raise ValueError where there are fewer than n."
     combos = _combos(labels, keys)
     if n > len(combos): raise ValueError(f'n is {n} and the reference holds {len(combos)} notes: use at most that many, or more notes.')
     order = torch.randperm(len(combos), generator=torch.Generator().manual_seed(seed)).tolist()
@@ -85,12 +88,26 @@ def draw_reference(
         if instruments is not None: rows = sorted(rows, key=lambda i: instruments[i])
         half = len(rows)//2
         pairs += zip(rows[:half], rows[half:])
-    if len(pairs) < n: return torch.tensor(order[:n]), None
     place = {i: k for k, i in enumerate(order)}
-    pairs = sorted((sorted(p, key=place.get) for p in pairs), key=lambda p: place[p[0]])[:n]
-    return torch.tensor([a for a, _ in pairs]), torch.tensor([b for _, b in pairs])
+    pairs = sorted((sorted(p, key=place.get) for p in pairs), key=lambda p: place[p[0]])
+    have = [Counter(_combos(side, keys)) for side in sides]
+    for rows in (pairs, [(i,) for i in order]):
+        for least in [*range(len(have))] + [len(have)]*(rows is not pairs or not have): # give up the less important sides first, all of them only without partners
+            if len(found := affordable(rows, [combos[r[0]] for r in rows], have[least:], n)) == n:
+                columns = [torch.tensor(c) for c in zip(*found)]
+                return columns[0], columns[1] if len(columns) > 1 else f'no other half of {n} notes: these notes hold {len(pairs)} pairs of equal {" and ".join(keys)}, so use n of at most {len(pairs)}'
 
-# %% ../nbs/05c_report.ipynb #6f8e1eae
+def affordable(rows, combos, have, n)->list: # at most n rows
+    "Keep rows whose label combination every side has left."
+    left, kept = [Counter(h) for h in have], []
+    for row, c in zip(rows, combos):
+        if len(kept) == n: break
+        if all(side[c] > 0 for side in left):
+            for side in left: side[c] -= 1
+            kept.append(row)
+    return kept
+
+# %% ../nbs/05c_report.ipynb #da03ebee
 def open_model(
     model, # Mars, a folder, or the name of weights in the package
     device=None, # None takes the GPU if there is one
@@ -104,13 +121,21 @@ def open_model(
     if kind == 'classifier': raise ValueError(f'{model} is a classifier, which judges notes and makes none; give a model, such as a folder made by `mars train tokenizer` and `mars train var`')
     return Mars.from_pretrained(folder, device)
 
-def describe_model(m:Mars)->dict: # plain values
-    "Say what is judged: hash of the weights, sizes, configs."
-    h, nets = hashlib.sha256(), {'tokenizer': m.tokenizer, 'var': m.var}
+def weights_hash(**nets)->str: # 64 hexadecimal digits
+    "Hash names and values of all weights."
+    h = hashlib.sha256()
     for part, net in nets.items():
         for name, v in sorted(net.state_dict().items()) if net else (): h.update(f'{part}.{name}'.encode() + v.detach().float().cpu().contiguous().numpy().tobytes())
+    return h.hexdigest()
+
+def describe_model(
+    m:Mars, # the model
+    phase='griffinlim', # phase method; a vocoder is described too where it is used
+)->dict: # plain values
+    "Say what is judged: hash of the weights, sizes, configs."
+    nets, vocoder = {'tokenizer': m.tokenizer, 'var': m.var}, (m.vocoder or Vocoder.from_pretrained()) if phase == 'vocoder' else None
     plain = lambda c: json.loads(json.dumps(asdict(c)))
-    return dict(digest=h.hexdigest(), parameters={k: sum(p.numel() for p in net.parameters()) for k, net in nets.items() if net}, dtype=str(m.dtype).removeprefix('torch.'),
+    return dict(digest=weights_hash(**nets), vocoder=vocoder and dict(digest=weights_hash(vocoder=vocoder), own=m.vocoder is not None, config=plain(vocoder.cfg)), parameters={k: sum(p.numel() for p in net.parameters()) for k, net in nets.items() if net}, dtype=str(m.dtype).removeprefix('torch.'),
                 spectrogram=m.spectrogram.config, cmx=plain(m.cmx), tokenizer=plain(m.tokenizer.cfg), var=plain(m.var.cfg) if m.var else None, info=m.info)
 
 # %% ../nbs/05c_report.ipynb #8eae0dfa
@@ -144,76 +169,87 @@ def speed_of(spent, device)->dict: # notes a second, real-time factor, seconds a
     return dict(device=versions(device)['device'], threads=torch.get_num_threads(), batch=int(rows[0, 0]), batches=len(rows), notes_per_second=float(1/per.sum()), real_time_factor=float(4/per.sum()),
                 seconds_per_note=dict(zip(('tokens', 'decoder', 'phase'), per.tolist())))
 
-# %% ../nbs/05c_report.ipynb #8c9bb9d7
+# %% ../nbs/05c_report.ipynb #b01c09c1
 def make_rows(
     m:Mars, # the model
     ref:NoteSet, # the reference notes
     keep, # (iterable of waves, name) -> NoteSet with the labels of the reference
     seed=0, n_iter=64, phase='griffinlim', # of the phase method
     batch_size=16, # notes at a time
-    train=None, # NoteSet of training notes
+    train=None, # NoteSet of the training notes that are searched, from which class means are made
+    copies='no training notes are given', # NoteSet of training notes with the labels of the reference, or why there is none
     real=(), # pairs of a name and a NoteSet: other real notes
     spent=None, # see timed_notes
+    seeds=1, # how often notes are generated, with seed, seed+1, ...
     **sampling, # of the generated notes
 ): # iterator of (name, phase, NoteSet, whether note i is a version of reference note i), or (name, None, reason, None)
     "Make the rows of the table one after the other."
     each, own = lambda f: (f(w, i) for i, w in blocks(ref, batch_size)), f'{phase} {n_iter}'
     def oracle(phase): return each(lambda w, i: griffin_lim_oracle(w, m.spectrogram, m.cmx, n_iter, seed, i, phase, m.device))
+    method = m.vocoder.to(m.device).wave if phase == 'vocoder' and m.vocoder is not None else phase # as `Mars.wave` has it
+    yield 'reference itself', 'recorded', ref, True
     for name, notes in real: yield (name, 'recorded', notes, False) if isinstance(notes, NoteSet) else (name, None, notes, None)
-    yield (name := 'true-phase oracle'), 'true', keep(each(lambda w, i: true_phase_oracle(w, m.spectrogram)), name), True
+    yield (name := 'true-phase oracle'), 'true', keep(each(lambda w, i: true_phase_oracle(w, m.spectrogram, m.device)), name), True
     yield (name := 'Griffin-Lim oracle'), f'griffinlim {n_iter}', keep(oracle('griffinlim'), name), True
-    if phase != 'griffinlim': yield (name := f'{phase} oracle'), own, keep(oracle(phase), name), True
+    if phase != 'griffinlim': yield (name := f'{phase} oracle'), own, keep(oracle(method), name), True
     yield (name := 'reconstruction'), own, keep(each(lambda w, i: m.decode(m.encode(w), n_iter=n_iter, seed=seed, phase=phase, first=i)), name), True
     if m.var is None: yield 'generated', None, 'this model has no transformer, so that only reconstructions can be judged; train one with `mars train var`', None
-    else: yield (name := 'generated'), own, keep(timed_notes(m, ref.labels, [] if spent is None else spent, seed, n_iter, phase, batch_size, **sampling), name), False
+    else:
+        for s in range(seeds):
+            yield (name := nth('generated', s)), own, keep(timed_notes(m, ref.labels, [] if spent is None or s else spent, seed+s, n_iter, phase, batch_size, **sampling), name), False
     yield (name := 'low-pass 3.5 kHz'), 'recorded', keep(each(lambda w, i: lowpass(w)), name), True
     yield (name := 'noise 20 dB'), 'recorded', keep(each(lambda w, i: add_noise(w, seed=seed, first=i)), name), True
-    if train is None: lost = 'no training notes are given'
-    else:
-        try: copies, lost = memoriser(train, ref.labels, seed=seed), None
-        except ValueError as e: lost = str(e)
-    if lost:
-        for name in ('class mean', 'memoriser'): yield name, None, lost, None
-        return
-    yield (name := 'class mean'), f'griffinlim {n_iter}', keep(class_means(train, ref.labels['pitch'], ls=m.spectrogram, n_iter=n_iter, size=batch_size), name), False
-    yield 'memoriser', 'recorded', copies, False
+    if lost := no_means(train, ref.labels['pitch']): yield 'class mean', None, lost, None
+    else: yield (name := 'class mean'), f'griffinlim {n_iter}', keep(class_means(train, ref.labels['pitch'], ls=m.spectrogram, n_iter=n_iter, size=batch_size, device=m.device), name), False
+    yield ('memoriser', 'recorded', copies, False) if isinstance(copies, NoteSet) else ('memoriser', None, copies, None)
 
-# %% ../nbs/05c_report.ipynb #bc285acc
+def nth(name, s): return f'{name}, again {s}' if s else name
+
+def no_means(train, pitches)->str: # '' where every pitch has training notes
+    "Say why there are no class means."
+    lost = sorted(set(pitches.tolist()) - set(train.labels['pitch'].tolist())) if train is not None else []
+    return 'no training notes are given' if train is None else f'no training note has the pitch {lost[0]}' if lost else ''
+
+# %% ../nbs/05c_report.ipynb #6a8334cb
 def sample_train(
     train, # a source of training notes
     wanted, # dict of (n,) ids: labels of the reference
-    n=4096, # notes to keep, at least as many as are wanted
+    n=8192, # notes to keep
     seed=0, # of the choice
-)->NoteSet: # a view
-    "Keep notes with the labels of the reference, where there are any, and a sample of the others."
+    keys=('pitch', 'family'), # labels by which copies are most likely
+)->tuple: # a NoteSet, a view; and a dict that says what is in it
+    "Keep n training notes, those with labels of the reference first."
     whole = NoteSet(train, name='the training notes')
-    try: first = match_labels(whole.labels, wanted, seed=seed).tolist()
-    except ValueError: first = []
-    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist()
-    return whole.pick([*dict.fromkeys(first + order)][:max(n, len(first))])
+    order, asked, combos = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).tolist(), set(_combos(wanted, keys)), _combos(whole.labels, keys)
+    first = [i for i in order if combos[i] in asked]
+    rows = (first + [i for i in order if combos[i] not in asked])[:n]
+    return whole.pick(rows), dict(notes=len(whole), searched=len(rows), same_labels=len(first), same_labels_searched=min(n, len(first)))
 
 def matched(
     source, # of mars.data, or None
     wanted, # dict of (n,) ids
     name, # of the row
     seed=0, # of the choice
+    keys=('pitch', 'family'), # labels that must agree
 ): # NoteSet, or the reason why there is none
     "Choose real notes with the labels of the reference."
     if source is None: return 'there are no such notes'
     notes = NoteSet(source, name=name)
-    try: return notes.pick(match_labels(notes.labels, wanted, seed=seed))
-    except ValueError as e: return str(e)
+    both = sum((Counter(_combos(notes.labels, keys)) & Counter(_combos(wanted, keys))).values())
+    if both < len(wanted[keys[0]]): return f'only {both} of {len(wanted[keys[0]])} reference notes find one of equal {" and ".join(keys)} there; use n of at most {both}, or more notes' if both else f'no reference note finds one of equal {" and ".join(keys)} there'
+    return notes.pick(match_labels(notes.labels, wanted, keys, seed))
 
-# %% ../nbs/05c_report.ipynb #b9e0d120
-ALARMS = {'memorisation quantile_share': lambda v: v > .05, 'memorisation median_ratio': lambda v: v < .5, 'memorisation c_t': lambda v: v < -3}
+# %% ../nbs/05c_report.ipynb #df75d95a
+ALARMS = {'quantile_share': lambda m: m['quantile_share'] > .05 and m['quantile_p'] < .001, 'median_ratio': lambda m: m['median_ratio'] < .5, 'c_t': lambda m: m['c_t'] < -3}
 
 def alarms_of(
     rows, # of `evaluate`
 )->dict: # names of the alarms of each row; empty where memorisation was not measured
     "List the alarms that went off."
-    return {name: [k.removeprefix('memorisation ') for k, bad in ALARMS.items() if bad(row[k])] for name, row in rows.items() if 'memorisation c_t' in row}
+    signs = {name: {k.removeprefix('memorisation '): v for k, v in row.items() if k.startswith('memorisation ')} for name, row in rows.items()}
+    return {name: [k for k, bad in ALARMS.items() if bad(m)] for name, m in signs.items() if m}
 
-# %% ../nbs/05c_report.ipynb #dc8aa249
+# %% ../nbs/05c_report.ipynb #09f19575
 def evaluate_model(
     model, # Mars, a folder, or the name of weights in the package
     test, # a source of mars.data: real notes that the model has not seen
@@ -225,8 +261,9 @@ def evaluate_model(
     embedder=None, # a fitted MelPCA; None is the one in the package
     seed=0, # of every draw
     phase='griffinlim', n_iter=None, # phase method and its iterations; None is its usual number
-    draws=50, n_f0=64, n_train=4096, # draws of an interval; notes whose pitch is measured; training notes looked at
-    batch_size=16, size=64, # notes made, and notes measured, at a time
+    seeds=3, # how often the model generates its notes
+    draws=50, n_f0=64, n_train=8192, # draws of an interval; notes whose pitch is measured; training notes that are searched
+    batch_size=None, size=None, # notes made, and notes measured, at a time; None is 16 and 64, on a GPU 256
     device=None, # None takes the GPU if there is one
     progress=False, # show bars
     about=None, # kept in the settings: names of the data, say
@@ -236,8 +273,9 @@ def evaluate_model(
     began, m = time.perf_counter(), open_model(model, device)
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
     n_iter = dict(griffinlim=64, pghi=32, vocoder=32).get(phase, 64) if n_iter is None else n_iter # as `LogSpectrogram.decode` has it
-    check_request(m, clf, test, n, phase, n_iter, draws)
-    rows, others = draw_reference(test.targets, n, names := [note.instrument for note in test.notes], seed)
+    batch_size, size = (v or (256 if m.device.type == 'cuda' else least) for v, least in ((batch_size, 16), (size, 64)))
+    check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train)
+    rows, others = draw_reference(test.targets, n, names := [note.instrument for note in test.notes], seed, sides=[side.targets for side in (valid, train) if side is not None])
     if out is not None: make_out(out)
     if m.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     seconds, spent, table, how, paired, left_out = {}, [], {}, {}, [], {}
@@ -248,12 +286,13 @@ def evaluate_model(
             made = stored(bar(waves, name), n, f'{scratch}/{len(seconds)}.npy', labels or ref.labels, name)
             seconds[name] = time.perf_counter()-start
             return made
-        bar = Bar(n, batch_size, progress)
+        bar = Bar((6+seeds)*n, progress)
         ref = keep((w for _, w in blocks(source.pick(rows), batch_size)), 'the reference', {k: v[rows] for k, v in source.labels.items()})
-        near = sample_train(train, ref.labels, n_train, seed) if train is not None else None
-        half = source.pick(others, 'real, other half') if others is not None else f'{len(source)} test notes have no {n} pairs of equal pitch and family; use a smaller n'
+        near, searched = sample_train(train, ref.labels, n_train, seed) if train is not None else (None, None)
+        half = others if isinstance(others, str) else source.pick(others, 'real, other half')
         real = (('real, other half', half), ('real, validation', matched(valid, ref.labels, 'real, validation', seed)))
-        for name, phases, notes, same in make_rows(m, ref, keep, seed, n_iter, phase, batch_size, near, real, spent, **sampling):
+        copies = matched(train, ref.labels, 'memoriser', seed) if train is not None else 'no training notes are given'
+        for name, phases, notes, same in make_rows(m, ref, keep, seed, n_iter, phase, batch_size, near, copies, real, spent, seeds, **sampling):
             if phases is None: left_out[name] = notes
             else:
                 table[name], how[name] = notes, phases
@@ -261,21 +300,23 @@ def evaluate_model(
         bar.end()
         embedders = [pca, *vggish(left_out)]
         result = evaluate(ref, table, near, embedders, clf, paired, n_f0=n_f0, draws=draws, seed=seed, size=size, device=m.device, progress=progress)
-        result['settings'] |= dict(model=describe_model(m), phases=how, phase=phase, n_iter=n_iter, sampling=sampling, versions=result['settings']['versions'] | versions(m.device),
+        result['settings'] |= dict(model=describe_model(m, phase), phases=how, phase=phase, n_iter=n_iter, seeds=seeds, sampling=sampling, train_searched=searched, versions=result['settings']['versions'] | versions(m.device),
             data=dict(test=about_data(test), train=train and about_data(train), valid=valid and about_data(valid), pairs_of_one_instrument=same_share(names, rows, others)), **(about or {}))
         if n < 100: left_out['memorisation'] = f'{n} notes are too few to compare distances: use at least 100'
-        result |= dict(alarms=alarms_of(result['rows']), left_out=left_out, speed=speed_of(spent, m.device) if spent else None, memory=peak_memory(m.device))
+        result |= dict(alarms=alarms_of(result['rows']), left_out=left_out | result['left_out'], over_seeds=over_seeds(result['rows']), speed=speed_of(spent, m.device) if spent else None, memory=peak_memory(m.device))
         result['seconds'] = {f'make {k}': v for k, v in seconds.items()} | {f'measure: {k}': v for k, v in result['seconds'].items()} | dict(total=time.perf_counter()-began)
         if out is not None: result['files'] = write_report(result, out, ref, {k: table[k] for k in paired if k in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}, table.get('generated'))
     return result
 
-# %% ../nbs/05c_report.ipynb #25f01adb
-def check_request(m, clf, test, n, phase, n_iter, draws):
+# %% ../nbs/05c_report.ipynb #bd2d3365
+def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     "Raise ValueError for what cannot be judged, before anything is made."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20: raise ValueError(f'n is {n}: use at least 20 notes, and 256 or more for numbers to believe.')
     if phase not in PHASES: raise ValueError(f'phase {phase!r} is unknown: choose one of {", ".join(sorted(PHASES))}.')
     if isinstance(n_iter, bool) or not isinstance(n_iter, (int, np.integer)) or n_iter < 0: raise ValueError(f'n_iter is {n_iter}: use a whole number of iterations, 64 is usual.')
     if draws < 10: raise ValueError(f'draws is {draws}: an interval needs at least 10.')
+    if seeds < 1: raise ValueError(f'seeds is {seeds}: notes must be generated at least once.')
+    if n_train < 100: raise ValueError(f'n_train is {n_train}: search at least 100 training notes for copies.')
     if m.spectrogram.n_samples != 64000: raise ValueError(f'this model makes notes of {m.spectrogram.n_samples} samples; the classifier judges 64000, 4 s at 16 kHz.')
     if not len(test): raise ValueError('the reference is empty; widen the filters, or take another source.')
     (lo, hi), pitch = clf.cfg.pitch_range, test.targets['pitch']
@@ -292,7 +333,7 @@ def about_data(notes)->dict:
     return dict(notes=len(notes), instruments=len(notes.instruments), families={f: mix[f] for f in FAMILIES if mix[f]}, credits=[f'{c.source} ({c.licence})' for c in notes.credits],
                 labels=hashlib.sha256('\n'.join(f'{x.instrument} {x.pitch} {x.velocity}' for x in notes.notes).encode()).hexdigest()[:16])
 
-def same_share(names, rows, others): return None if others is None else float(np.mean([names[i] == names[j] for i, j in zip(rows, others)]))
+def same_share(names, rows, others): return None if isinstance(others, str) else float(np.mean([names[i] == names[j] for i, j in zip(rows, others)]))
 
 def vggish(left_out):
     "Return VGGish in a list where its weights are on the disk, else an empty one and the reason."
@@ -308,7 +349,7 @@ def peak_memory(device)->dict: # MiB
 
 class Bar:
     "One bar over all notes that are made, whatever row they belong to."
-    def __init__(self, n, batch_size, show): self.n, self.done, self.bar, self.rows = n, 0, None, 8*n; self.show = show
+    def __init__(self, n, show): self.rows, self.done, self.bar, self.show = n, 0, None, show
     def __call__(self, waves, name): # iterable of (b, N) -> the same, counted
         if self.show and self.bar is None:
             from fastprogress.fastprogress import progress_bar
@@ -320,8 +361,18 @@ class Bar:
     def end(self):
         if self.bar is not None: self.bar.update(self.rows)
 
-# %% ../nbs/05c_report.ipynb #2c7597f4
-BEYOND = ('KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch', 'accuracy octave', 'accuracy family', 'f0 within 50 cents', 'mel distance', 'MSE paired')
+# %% ../nbs/05c_report.ipynb #50e71c04
+BEYOND = ('KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch', 'accuracy octave', 'accuracy family', 'KL pitch', 'KL family',
+          'f0 within 50 cents', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
+
+def number(v)->float: return getattr(v, 'value', v)
+
+def over_seeds(
+    rows, # of `evaluate`
+)->dict: # column -> (mean, standard deviation) over the draws of the generated notes; empty for one draw
+    "Say how much another seed of the generation changes."
+    draws = [row for name, row in rows.items() if name.split(',')[0] == 'generated']
+    return {k: (float(np.mean(v)), float(np.std(v, ddof=1))) for k in draws[0] if (v := [number(row[k]) for row in draws if row.get(k) is not None])} if len(draws) > 1 else {}
 
 def report_markdown(
     result, # of `evaluate_model`, or its JSON read back by `read_report`
@@ -332,19 +383,46 @@ def report_markdown(
         if v is None: return ''
         return f'{v.value:.3g} ({v.low:.3g} to {v.high:.3g})' if hasattr(v, 'low') else f'{v:.3g}'
     alarm = lambda name: '' if name not in result['alarms'] else ', '.join(result['alarms'][name]) or 'none'
-    first = next(iter(result['rows'].values()))
     more = [c for c in BEYOND if any(c in row for row in result['rows'].values())]
-    floors = [f'{k.removesuffix(", floor")}: {v:.3g} for equal distributions at this number of notes' for k, v in first.items() if k.endswith(', floor')]
     text = [f"Model {s['model']['digest'][:16]}, judged by {s['notes']} notes ({s['reference']}), classifier {s['classifier']['digest'][:16]}, seed {s['seed']}, sampling {s['sampling'] or 'plain'}.", '', s.get('split', ''), '',
             table_markdown(result), '## Beyond the paper', '', line('row', *more, 'alarms'), '|' + '---|'*(len(more)+2),
-            *(line(name, *(cell(row.get(c)) for c in more), alarm(name)) for name, row in result['rows'].items()), '', *(f'- {f}' for f in floors)]
-    if 'memoriser' in result['alarms']:
-        text.append('- The memoriser, which copies training notes, sets off all alarms.' if len(result['alarms']['memoriser']) == len(ALARMS) else
-                    '- **The memoriser does not set off all alarms: their silence says nothing here.**')
-    text += [f'- Left out: {k}: {v}' for k, v in result['left_out'].items()]
-    if v := result['speed']: text.append(f"- Speed: {v['notes_per_second']:.2f} notes a second, {v['real_time_factor']:.1f} times real time, batches of {v['batch']} on {v['device']}; seconds a note: " + ', '.join(f'{k} {x:.3f}' for k, x in v['seconds_per_note'].items()))
-    return '\n'.join(text + [f"- Peak memory of the process: {result['memory']['process_mib']:.0f} MiB; {result['seconds']['total']:.0f} s in all", ''])
+            *(line(name, *(cell(row.get(c)) for c in more), alarm(name)) for name, row in result['rows'].items()), '', *(f'- {v}.' for v in notes_on(result))]
+    return '\n'.join([*text, ''])
 
+# %% ../nbs/05c_report.ipynb #485238b0
+def notes_on(
+    result, # of `evaluate_model`, or its JSON read back by `read_report`
+)->list: # sentences without their stop
+    "Say what the numbers of a report rest on, and what they cannot say."
+    s, rows, first = result['settings'], result['rows'], next(iter(result['rows'].values()))
+    said = [f'{k.removesuffix(", floor")}: two independent draws of {s["notes"]} notes from one Gaussian would be {v:.3g} apart; a row whose notes share labels or more with those of the reference can be nearer' for k, v in first.items() if k.endswith(', floor')]
+    if v := result.get('over_seeds'):
+        shown = [c for c in (*PAPER_COLUMNS, *distance_columns(result), *BEYOND) if c in v]
+        said.append(f"Over {s['seeds']} seeds of the generation, mean ± standard deviation: " + ', '.join(f'{c} {v[c][0]:.3g} ± {v[c][1]:.1g}' for c in shown))
+    if 'memoriser' in rows:
+        loud = result['alarms'].get('memoriser')
+        said.append('The memoriser copies real training notes, so that its row also says how far the instruments of the training are from these')
+        if loud is not None: said.append('It sets off all alarms' if len(loud) == len(ALARMS) else '**It does not set off all alarms: their silence says nothing here**')
+    if v := s.get('train_searched'): said.append(f"{v['searched']} of {v['notes']} training notes were searched for copies, {v['same_labels_searched']} of the {v['same_labels']} with a pitch and a family of the reference")
+    if (v := s['data']['pairs_of_one_instrument']) is not None: said.append(f"In {v:.0%} of the pairs behind 'real, other half' both notes come from one instrument; the larger this share, the lower that row")
+    flaws = {name: f"{row['silent']} silent, {row['clipped']} clipped" for name, row in rows.items() if row['silent'] or row['clipped']}
+    said.append('Silent or clipped notes: ' + ('; '.join(f'{name}: {v}' for name, v in flaws.items()) or 'none in any row'))
+    said += about_classifier(s['classifier'].get('info') or {})
+    said += [f'Left out: {k}: {v}'.rstrip('.') for k, v in result['left_out'].items()]
+    if v := result['speed']: said.append(f"Speed: {v['notes_per_second']:.2f} notes a second, {v['real_time_factor']:.1f} times real time, batches of {v['batch']} on {v['device']}; seconds a note: " + ', '.join(f'{k} {x:.3f}' for k, x in v['seconds_per_note'].items()))
+    return said + [f"Peak memory of the process: {result['memory']['process_mib']:.0f} MiB" + (f", of the GPU: {result['memory']['cuda_mib']:.0f} MiB" if 'cuda_mib' in result['memory'] else '') + f"; {result['seconds']['total']:.0f} s in all"]
+
+def about_classifier(
+    info:dict, # of a Classifier
+)->list: # sentences without their stop
+    "Say how good the judge is."
+    acc, ece = info.get('accuracy', {}), info.get('calibration', {})
+    said = [f"The classifier on {v['notes']} notes of {v['instruments']} instruments that it has not seen ({k.replace('_', ', ')}): pitch {v['pitch']:.1%}, family {v['family']:.1%}" +
+            (f", calibration error {ece[k]['pitch']:.3f} and {ece[k]['family']:.3f}" if k in ece else '') for k, v in acc.items() if k != 'valid']
+    seen = [f"{v.get('font', k)} ({v['train']} notes)" for k, v in (info.get('data') or {}).items() if isinstance(v, dict) and 'train' in v]
+    return said + ([f"It was trained on {' and '.join(seen)}; instruments of those collections may be known to it even where the judged model has never heard them"] if seen else [])
+
+# %% ../nbs/05c_report.ipynb #3477a7c0
 def write_report(result, out, reference, paired, generated=None)->list: # names of the files
     "Write the folder of a report."
     shown = [k for k in ('real, validation', 'real, other half', 'reconstruction', 'generated') if k in result['rows']][-3:]
@@ -356,16 +434,16 @@ def write_report(result, out, reference, paired, generated=None)->list: # names 
         write_whole(Path(out)/'listen.html', '\n'.join(page))
     return files
 
-# %% ../nbs/05c_report.ipynb #ce8e8ffb
+# %% ../nbs/05c_report.ipynb #7dc5175e
 def report_line(
     result, # of `evaluate_model`
     out, # its folder
 )->str: # one line
     "Sum up a report for the terminal."
-    name = next(k for k in next(iter(result['rows'].values())) if k.startswith('Fréchet distance') and k.count(',') == 1)
+    name = next(iter(distance_columns(result)), 'KAD, mel-PCA')
     rows = [k for k in ('real, other half', 'real, validation', 'reconstruction', 'generated') if k in result['rows']]
     loud = [f'{k} ({", ".join(v)})' for k, v in result['alarms'].items() if v and k != 'memoriser']
-    return (f"{result['settings']['notes']} notes a row; {name}: " + ', '.join(f"{k} {result['rows'][k][name].value:.3g}" for k in rows) +
+    return (f"{result['settings']['notes']} notes a row; {name}: " + ', '.join(f"{k} {number(result['rows'][k][name]):.3g}" for k in rows) +
             (f"; alarms: {'; '.join(loud) or 'none'}" if result['alarms'] else '') + f"; open {out}/table.md and {out}/listen.html ({result['seconds']['total']:.0f} s)")
 
 # %% ../nbs/05c_report.ipynb #71d3d8be

@@ -7,15 +7,15 @@ from mars.cli import main
 from mars.classifier import Classifier
 from mars.data import AdditiveNotes, NoteFolder, NSynth, save_wave, write_nsynth_fixture
 from mars.pipeline import Mars
-from mars.protocol import MelPCA, NoteSet, memoriser
-from mars.report import (alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched, open_model, read_report, real_sides, report_markdown, sample_train, timed_notes)
+from mars.protocol import MelPCA, NoteSet
+from mars.report import (alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched, notes_on, open_model, over_seeds, read_report, real_sides, report_line, report_markdown, sample_train, timed_notes)
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
-FAST = dict(n_iter=1, draws=10, n_f0=2, n_train=48, batch_size=8)
-ROWS = ['real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser']
+FAST = dict(n_iter=1, draws=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
+ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser']
 
 @pytest.fixture(scope='module')
 def model():
@@ -69,15 +69,32 @@ def test_reference_and_its_other_half(sides):
     a, b = draw_reference(labels, 24, names)
     assert len({*a.tolist(), *b.tolist()}) == 48 and all((labels[k][a] == labels[k][b]).all() for k in ('pitch', 'family'))
     assert draw_reference(labels, 24, names)[0].tolist() == a.tolist() != draw_reference(labels, 24, names, seed=1)[0].tolist()
-    assert draw_reference(labels, 60)[1] is None and len(set(draw_reference(labels, 60)[0].tolist())) == 60
+    lone = draw_reference(labels, 60)
+    assert 'these notes hold 48 pairs' in lone[1] and len(set(lone[0].tolist())) == 60
 
-def test_the_sample_holds_the_memoriser(sides):
+def test_the_reference_can_be_matched_by_other_sides(sides):
+    labels, valid, train = sides.test.targets, sides.valid.filter(pitches=range(48, 52)), sides.train
+    both = lambda n: draw_reference(labels, n, seed=3, sides=(valid.targets, train.targets))
+    rows, others = both(12)
+    assert set(labels['pitch'][rows].tolist()) <= {48, 49, 50, 51} and len(others) == 12
+    picked = {k: v[rows] for k, v in labels.items()}
+    assert isinstance(matched(valid, picked, 'v'), NoteSet) and isinstance(matched(train, picked, 't'), NoteSet)
+    rows = both(30)[0] # more than valid holds: training notes still match
+    picked = {k: v[rows] for k, v in labels.items()}
+    most = matched(valid, picked, 'v')
+    assert 'use n of at most' in most and isinstance(matched(train, picked, 't'), NoteSet)
+    assert isinstance(both(96)[1], str) # all of them
+
+def test_the_sample_prefers_the_labels_of_the_reference(sides):
     ref = NoteSet(sides.test).pick(range(20))
-    s = sample_train(sides.train, ref.labels, 30)
-    copies = memoriser(s, ref.labels)
-    assert len(s) == 30 and all((copies.labels[k] == ref.labels[k]).all() for k in ('pitch', 'family'))
-    assert len(sample_train(sides.train, dict(pitch=[20], family=[0]), 30)) == 30 # where no label fits
-    assert matched(None, ref.labels, 'x') == 'there are no such notes'
+    pairs = lambda labels: list(zip(labels['pitch'].tolist(), labels['family'].tolist()))
+    same = sum(p in set(pairs(ref.labels)) for p in pairs(sides.train.targets))
+    for n in (same//2, same, same+10):
+        s, said = sample_train(sides.train, ref.labels, n)
+        assert said == dict(notes=len(sides.train), searched=n, same_labels=same, same_labels_searched=min(n, same)) and len(s) == n
+        assert sum(p in set(pairs(ref.labels)) for p in pairs(s.labels)) == min(n, same)
+    assert len(sample_train(sides.train, dict(pitch=[20], family=[0]), 30)[0]) == 30 # where no label fits
+    assert matched(None, ref.labels, 'x') == 'there are no such notes' and 'no reference note' in matched(sides.train, dict(pitch=torch.tensor([20]), family=torch.tensor([0])), 'x')
 
 # The model
 
@@ -96,7 +113,7 @@ def test_a_model_is_known_by_its_weights(model, tmp_path):
 
 def test_every_row_names_its_phase(made):
     result, out = made
-    assert list(result['rows']) == ROWS == list(result['settings']['phases']) and list(result['left_out']) == ['FAD (VGGish)', 'memorisation']
+    assert list(result['rows']) == ROWS == list(result['settings']['phases']) and list(result['left_out']) == ['FAD (VGGish)', 'memorisation', 'Fréchet distance, mel-PCA', 'Fréchet distance, classifier']
     how = result['settings']['phases']
     assert how['generated'] == how['reconstruction'] == how['Griffin-Lim oracle'] == 'griffinlim 1' and how['true-phase oracle'] == 'true' and how['memoriser'] == 'recorded'
     text = (out/'table.md').read_text(encoding='utf-8')
@@ -115,8 +132,9 @@ def test_rows_have_their_order(made):
     r = made[0]['rows']
     v = lambda row, m: getattr(r[row][m], 'value', r[row][m])
     for m in ('MSE paired', 'mel distance'): assert v('true-phase oracle', m) < v('Griffin-Lim oracle', m) < v('reconstruction', m)
-    FD = 'Fréchet distance, mel-PCA'
-    assert v('true-phase oracle', FD) < v('real, other half', FD) < v('generated', FD) and 'MSE paired' not in r['generated'] and r['generated']['KL pitch'].value > r['true-phase oracle']['KL pitch'].value
+    KAD = 'KAD, mel-PCA'
+    assert v('reference itself', 'MSE') == v('reference itself', 'STFT distance') == v('reference itself', 'KL pitch') == 0
+    assert abs(v('true-phase oracle', KAD)) < v('generated', KAD) and v('real, other half', KAD) < v('generated', KAD) and 'MSE paired' not in r['generated'] and r['generated']['KL pitch'].value > r['true-phase oracle']['KL pitch'].value
 
 def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
     result, out = made
@@ -135,17 +153,43 @@ def test_a_tokenizer_alone_is_judged_by_its_reconstructions(model, sides):
     assert result['left_out']['memoriser'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
 
 def test_alarms():
-    quiet, loud = ({f'memorisation {k}': v for k, v in dict(quantile_share=q, median_ratio=m, c_t=c, auth=.5).items()} for q, m, c in ((.01, 1., 0.), (1., .01, -9.)))
-    assert alarms_of(dict(a=quiet, b=loud, c={})) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'])
+    quiet, loud = ({f'memorisation {k}': v for k, v in dict(quantile_share=q, quantile_p=p, median_ratio=m, c_t=c, auth=.5).items()} for q, p, m, c in ((.01, .6, 1., 0.), (1., 0., .01, -9.)))
+    chance = quiet | {'memorisation quantile_share': .06, 'memorisation quantile_p': .05} # six of 100 notes
+    assert alarms_of(dict(a=quiet, b=loud, c={}, d=chance)) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'], d=[])
 
 def test_the_memoriser_trips_every_alarm(sides):
     "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
     from mars.protocol import evaluate
     many = real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
-    near = sample_train(many.train, ref.labels, 120)
-    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': memoriser(near, ref.labels)}, near, [MelPCA.load()], n_f0=0, draws=10)
+    near = sample_train(many.train, ref.labels, 120)[0]
+    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': matched(many.train, ref.labels, 'memoriser')}, near, [MelPCA.load()], n_f0=0, draws=10)
     assert alarms_of(result['rows'])['memoriser'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['memoriser']['NDB k'] == 10
+
+def test_several_seeds_are_several_rows(model, sides):
+    result = evaluate_model(model, sides.test, 20, **FAST | dict(seeds=2, n_f0=0))
+    a, b = (result['rows'][k] for k in ('generated', 'generated, again 1'))
+    mean, std = result['over_seeds']['MSE']
+    assert mean == pytest.approx((a['MSE'].value + b['MSE'].value)/2) and std == pytest.approx(abs(a['MSE'].value - b['MSE'].value)/2**.5) and std > 0
+    assert over_seeds(dict(generated=a)) == {} and any(v.startswith('Over 2 seeds') for v in notes_on(result))
+
+def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
+    from mars.phase import Vocoder, VocoderConfig
+    torch.manual_seed(5)
+    own, says = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny'))), {}
+    assert describe_model(own)['vocoder'] is None and describe_model(own, 'vocoder')['vocoder']['own'] and not describe_model(model, 'vocoder')['vocoder']['own']
+    assert describe_model(own, 'vocoder')['vocoder']['digest'] != describe_model(model, 'vocoder')['vocoder']['digest']
+    ref = NoteSet(sides.test).pick(range(2))
+    for name, m in dict(own=own, packaged=model).items():
+        rows = {row[0]: row[2] for row in report.make_rows(m, ref, lambda waves, name: torch.cat([*waves]), phase='vocoder', n_iter=0, batch_size=2)}
+        says[name] = rows['vocoder oracle']
+    spec = model.spectrogram.encode(ref[:])
+    assert torch.equal(says['own'][:, :64000], own.wave(spec, 0, 0, 'vocoder')[:, :64000]) and not torch.equal(says['own'], says['packaged'])
+
+def test_what_the_reader_must_know_stands_under_the_table(made):
+    said = '\n'.join(notes_on(made[0]))
+    for words in ('The memoriser copies real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
+    assert all(v in (made[1]/'table.md').read_text(encoding='utf-8') for v in notes_on(made[0])) and report_line(*made).startswith('20 notes a row; KAD, mel-PCA: ')
 
 # Memory
 
@@ -160,7 +204,7 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
             p.setattr(report, 'stored', watched)
             p.setattr(Mars, 'spec', lambda self, tokens, *a: (seen.append(len(tokens[0])), spec(self, tokens, *a))[1])
             p.setattr(report, 'evaluate', lambda ref, rows, *a, **kw: measure(ref, {k: rows[k] for k in ('reconstruction', 'generated', 'memoriser')}, *a, **kw)) # all are made, three measured
-            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1, n_train=2*n), size=4)
+            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1), size=4)
         return max(seen)
     assert most(20) == most(40) == 16 # the search for the nearest note reads four blocks at a time
 
@@ -170,7 +214,7 @@ def test_what_is_refused(model, sides, tmp_path):
     (tmp_path/'file').write_text('')
     ev = lambda *a, **kw: evaluate_model(model, *a, out=tmp_path/'none', **kw)
     for call, say in [(lambda: ev(sides.test, 10), 'at least 20 notes'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "phase 'x' is unknown"),
-                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, draws=3), 'draws is 3'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
+                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, draws=3), 'draws is 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds is 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train is 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
                       (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 that the classifier knows'),
                       (lambda: evaluate_model(model, sides.test, 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: ev(sides.test, 20, device='abacus'), 'device')]:
         with pytest.raises(ValueError, match=say): call()
@@ -182,7 +226,7 @@ def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
 
 def test_the_command(model, tmp_path, capsys):
     model.save_pretrained(tmp_path/'m')
-    argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--draws', 10, '--n-f0', 2, '--n-train', 20]
+    argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--draws', 10, '--n-f0', 2, '--n-train', 100, '--seeds', 1]
     assert main([*map(str, argv), '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert said['settings']['filters']['families'] == ['organ', 'flute'] and said['settings']['names']['data'] == 'additive' and set(said['rows']) >= {'generated', 'memoriser'}

@@ -225,6 +225,8 @@ def test_evaluate_orders_the_rows(result):
 
 def test_evaluate_says_what_it_did(result, pca):
     s = result['settings']
+    hits = result['rows']['noise']['f0 within 50 cents']
+    assert hits.low <= hits.value <= hits.high and result['rows']['noise']['f0 notes'] == 4
     assert s['notes'] == 120 and s['train_notes'] == 240 and s['embedders']['mel-PCA'] == dict(dim=6, digest=pca.digest) and s['classifier'] == dict(digest='stub', pitch_accuracy=1.)
     data = json.loads(result_json(result))
     assert data['rows']['noise']['MSE']['value'] == result['rows']['noise']['MSE'].value and data['settings']['seed'] == 0 and 'NaN' not in result_json(result)
