@@ -249,7 +249,7 @@ def alarms_of(
     signs = {name: {k.removeprefix('memorisation '): v for k, v in row.items() if k.startswith('memorisation ')} for name, row in rows.items()}
     return {name: [k for k, bad in ALARMS.items() if bad(m)] for name, m in signs.items() if m}
 
-# %% ../nbs/05c_report.ipynb #09f19575
+# %% ../nbs/05c_report.ipynb #57a69083
 def evaluate_model(
     model, # Mars, a folder, or the name of weights in the package
     test, # a source of mars.data: real notes that the model has not seen
@@ -270,7 +270,7 @@ def evaluate_model(
     **sampling, # top_k, top_p, cfg_scale, temperature
 )->dict: # rows, settings, speed, seconds, alarms, left_out, and what the plots need
     "Judge a model by real notes, with every reference row; raise ValueError for input that cannot be judged."
-    began, m = time.perf_counter(), open_model(model, device)
+    began, began_cpu, m = time.perf_counter(), time.process_time(), open_model(model, device)
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
     n_iter = dict(griffinlim=64, pghi=32, vocoder=32).get(phase, 64) if n_iter is None else n_iter # as `LogSpectrogram.decode` has it
     batch_size, size = (v or (256 if m.device.type == 'cuda' else least) for v, least in ((batch_size, 16), (size, 64)))
@@ -304,7 +304,7 @@ def evaluate_model(
             data=dict(test=about_data(test), train=train and about_data(train), valid=valid and about_data(valid), pairs_of_one_instrument=same_share(names, rows, others)), **(about or {}))
         if n < 100: left_out['memorisation'] = f'{n} notes are too few to compare distances: use at least 100'
         result |= dict(alarms=alarms_of(result['rows']), left_out=left_out | result['left_out'], over_seeds=over_seeds(result['rows']), speed=speed_of(spent, m.device) if spent else None, memory=peak_memory(m.device))
-        result['seconds'] = {f'make {k}': v for k, v in seconds.items()} | {f'measure: {k}': v for k, v in result['seconds'].items()} | dict(total=time.perf_counter()-began)
+        result['seconds'] = {f'make {k}': v for k, v in seconds.items()} | {f'measure: {k}': v for k, v in result['seconds'].items()} | dict(total=time.perf_counter()-began, cpu=time.process_time()-began_cpu)
         if out is not None: result['files'] = write_report(result, out, ref, {k: table[k] for k in paired if k in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}, table.get('generated'))
     return result
 
@@ -361,7 +361,7 @@ class Bar:
     def end(self):
         if self.bar is not None: self.bar.update(self.rows)
 
-# %% ../nbs/05c_report.ipynb #50e71c04
+# %% ../nbs/05c_report.ipynb #9787a6de
 BEYOND = ('KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch', 'accuracy octave', 'accuracy family', 'KL pitch', 'KL family',
           'f0 within 50 cents', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
 
@@ -372,7 +372,8 @@ def over_seeds(
 )->dict: # column -> (mean, standard deviation) over the draws of the generated notes; empty for one draw
     "Say how much another seed of the generation changes."
     draws = [row for name, row in rows.items() if name.split(',')[0] == 'generated']
-    return {k: (float(np.mean(v)), float(np.std(v, ddof=1))) for k in draws[0] if (v := [number(row[k]) for row in draws if row.get(k) is not None])} if len(draws) > 1 else {}
+    columns = {k: [number(row[k]) for row in draws] for k in draws[0] if all(row.get(k) is not None for row in draws)} if len(draws) > 1 else {}
+    return {k: (float(np.mean(v)), float(np.std(v, ddof=1))) for k, v in columns.items() if np.isfinite(v).all()}
 
 def report_markdown(
     result, # of `evaluate_model`, or its JSON read back by `read_report`
@@ -389,13 +390,14 @@ def report_markdown(
             *(line(name, *(cell(row.get(c)) for c in more), alarm(name)) for name, row in result['rows'].items()), '', *(f'- {v}.' for v in notes_on(result))]
     return '\n'.join([*text, ''])
 
-# %% ../nbs/05c_report.ipynb #485238b0
+# %% ../nbs/05c_report.ipynb #15134377
 def notes_on(
     result, # of `evaluate_model`, or its JSON read back by `read_report`
 )->list: # sentences without their stop
     "Say what the numbers of a report rest on, and what they cannot say."
     s, rows, first = result['settings'], result['rows'], next(iter(result['rows'].values()))
     said = [f'{k.removesuffix(", floor")}: two independent draws of {s["notes"]} notes from one Gaussian would be {v:.3g} apart; a row whose notes share labels or more with those of the reference can be nearer' for k, v in first.items() if k.endswith(', floor')]
+    said.append('PKID, IKID and KAD are unbiased: about 0 for other notes of the same kind, and below 0 for (nearly) the same notes')
     if v := result.get('over_seeds'):
         shown = [c for c in (*PAPER_COLUMNS, *distance_columns(result), *BEYOND) if c in v]
         said.append(f"Over {s['seeds']} seeds of the generation, mean ± standard deviation: " + ', '.join(f'{c} {v[c][0]:.3g} ± {v[c][1]:.1g}' for c in shown))
@@ -410,7 +412,7 @@ def notes_on(
     said += about_classifier(s['classifier'].get('info') or {})
     said += [f'Left out: {k}: {v}'.rstrip('.') for k, v in result['left_out'].items()]
     if v := result['speed']: said.append(f"Speed: {v['notes_per_second']:.2f} notes a second, {v['real_time_factor']:.1f} times real time, batches of {v['batch']} on {v['device']}; seconds a note: " + ', '.join(f'{k} {x:.3f}' for k, x in v['seconds_per_note'].items()))
-    return said + [f"Peak memory of the process: {result['memory']['process_mib']:.0f} MiB" + (f", of the GPU: {result['memory']['cuda_mib']:.0f} MiB" if 'cuda_mib' in result['memory'] else '') + f"; {result['seconds']['total']:.0f} s in all"]
+    return said + [f"Peak memory of the process: {result['memory']['process_mib']:.0f} MiB" + (f", of the GPU: {result['memory']['cuda_mib']:.0f} MiB" if 'cuda_mib' in result['memory'] else '') + f"; {result['seconds']['total']:.0f} s in all, {result['seconds']['cpu']:.0f} s of CPU time"]
 
 def about_classifier(
     info:dict, # of a Classifier
