@@ -31,6 +31,8 @@ def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x))
 def test_held_back_notes_are_not_trained_on(data):
     notes = {k: {tuple(r) for r in torch.stack([v for v in labels.values()], 1).tolist()} for k, (_, labels) in data.sets.items()}
     assert len(notes['train']) + len(notes['unseen']) == len(FEW) and not notes['train'] & notes['unseen']
+    held = data.sets['unseen'][1]['pitch']
+    assert len(held.unique()) > 2 and set(held.tolist()) & set(data.sets['train'][1]['pitch'].tolist()) # no pitch is kept from all instruments
     assert {k: v.tolist() for k, v in data.sets['unseen'][1].items()} == {k: v.tolist() for k, v in data.judge.labels.items()}
 
 def test_the_judge_finds_real_notes_at_no_distance_from_themselves(data):
