@@ -388,11 +388,12 @@ def add_evaluate(verb):
     for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help='of sampling; plain sampling if none is given')
 
 def add_ablate(verb):
-    from mars.ablations import EXPERIMENTS, run_experiment
+    from mars.ablations import run_experiment
+    from mars.prediction import EXPERIMENTS # with those of mars.ablations
     def run(a):
         result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
-    v = verb('ablate', run, 'Run one of the experiments of 06_ablations.')
+    v = verb('ablate', run, 'Run one of the experiments of 06_ablations and 06a_prediction.')
     v.add_argument('name', choices=sorted(EXPERIMENTS), help='the experiment')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')

@@ -841,7 +841,7 @@ def instrument_ids(
     if len(names) > size: raise ValueError(f'n_instruments is {size}, but the notes are of {len(names)} instruments; make it at least that')
     return torch.tensor([names.index(i) for i in notes.labels['instrument']]), names
 
-# %% ../nbs/04_train.ipynb #76fafdf0
+# %% ../nbs/04_train.ipynb #c99fd079
 def train_var(
     notes,                  # a source of mars.data
     tok:Tokenizer,          # trained; frozen here
@@ -855,8 +855,9 @@ def train_var(
     info:dict=None,         # of the tokenizer's config.json, kept in this one
     resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
+    model:type=VAR,         # what is trained: VAR, or another order of prediction
 )->VAR: # trained, bound to the tokenizer, in eval mode
-    "Train the next-scale transformer on cached tokens by teacher forcing."
+    "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
@@ -868,7 +869,7 @@ def train_var(
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
-    var, order, own = VAR(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
+    var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     team.same([*var.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     log = RunLog(out if team.main else None, trackers if team.main else (), lasting(train)) if own else log
@@ -881,6 +882,7 @@ def train_var(
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
     about = dict(train=lasting(train), shape=asdict(cfg), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
+    if model is not VAR: about['system'] = model.system # its checkpoints fit no other order
     if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
     saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
     show = var_board(m, var, tokens, labels, notes, log, out) if train.show_every and team.main else None
