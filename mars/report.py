@@ -6,9 +6,9 @@
 __all__ = ['SPLIT', 'Sides', 'THROUGH', 'ALARMS', 'BEYOND', 'BEHIND', 'Range', 'real_sides', 'train_side', 'filter_sides',
            'draw_reference', 'affordable', 'open_model', 'weights_hash', 'describe_model', 'timed_notes', 'speed_of',
            'make_rows', 'few_of_each', 'nth', 'no_means', 'sample_train', 'matched', 'alarms_of', 'evaluate_model',
-           'check_request', 'make_out', 'about_data', 'about_draw', 'same_share', 'vggish', 'peak_memory', 'Bar',
-           'number', 'over_seeds', 'report_markdown', 'notes_on', 'about_classifier', 'write_report', 'report_line',
-           'compact_report', 'read_report']
+           'check_request', 'usual_iterations', 'make_out', 'about_data', 'about_draw', 'same_share', 'vggish',
+           'peak_memory', 'Bar', 'number', 'over_seeds', 'report_markdown', 'notes_on', 'about_classifier',
+           'write_report', 'report_line', 'compact_report', 'read_report']
 
 # %% ../nbs/05c_report.ipynb #8ac0c8ea
 import hashlib, json, math, tempfile, time
@@ -266,7 +266,7 @@ def alarms_of(
     signs = {name: {k.removeprefix('memorisation '): v for k, v in row.items() if k.startswith('memorisation ')} for name, row in rows.items()}
     return {name: [k for k, bad in ALARMS.items() if bad(m)] for name, m in signs.items() if m}
 
-# %% ../nbs/05c_report.ipynb #6dfe04da
+# %% ../nbs/05c_report.ipynb #e68850a6
 def evaluate_model(
     model, # Mars, a folder, or the name of weights in the package
     test, # a source of mars.data: real notes that the model has not seen
@@ -289,7 +289,7 @@ def evaluate_model(
     "Judge a model by real notes, with every reference row; raise ValueError for input that cannot be judged."
     began, began_cpu, m = time.perf_counter(), time.process_time(), open_model(model, device)
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
-    n_iter = dict(griffinlim=64, pghi=32, vocoder=32).get(phase, 64) if n_iter is None else n_iter # as `LogSpectrogram.decode` has it
+    n_iter = usual_iterations(m, phase) if n_iter is None else n_iter
     batch_size, size = (v or (256 if m.device.type == 'cuda' else least) for v, least in ((batch_size, 16), (size, 64)))
     check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train)
     rows, others = draw_reference(test.targets, n, names := [note.instrument for note in test.notes], seed, sides=[side.targets for side in (valid, train) if side is not None])
@@ -325,7 +325,7 @@ def evaluate_model(
         if out is not None: result['files'] = write_report(result, out, ref, {k: table[k] for k in paired if k in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}, table.get('generated'))
     return result
 
-# %% ../nbs/05c_report.ipynb #33e990b8
+# %% ../nbs/05c_report.ipynb #72cb7819
 def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     "Raise ValueError for what cannot be judged, before anything is made."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20: raise ValueError(f'n is {n}: use at least 20 notes, and 256 or more for numbers to believe.')
@@ -338,6 +338,10 @@ def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     if not len(test): raise ValueError('the reference is empty; widen the filters, or take another source.')
     (lo, hi), pitch = clf.cfg.pitch_range, test.targets['pitch']
     if far := int(((pitch < lo) | (pitch > hi)).sum()): raise ValueError(f'{far} of {len(pitch)} reference notes lie outside the pitches {lo}-{hi} that the classifier knows; leave them out with --pitches {lo}-{hi}')
+
+def usual_iterations(m, phase)->int: # as `LogSpectrogram.decode` has it
+    "Give the iterations of a phase method that is not told how many."
+    return (m.vocoder or Vocoder.from_pretrained()).cfg.n_iter if phase == 'vocoder' else dict(pghi=32).get(phase, 64)
 
 def make_out(out):
     "Make the folder of the report, or say that it cannot be made."

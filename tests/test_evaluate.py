@@ -248,3 +248,15 @@ def test_the_command(model, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.startswith('mars: ') and err.count('\n') == 1 and say in err
     assert not (tmp_path/'b').exists()
+
+def test_usual_iterations_are_those_of_decode(model, monkeypatch):
+    from mars.phase import Vocoder, VocoderConfig
+    from mars.stft import PHASES
+    asked = []
+    own = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny', n_iter=7)))
+    spec = torch.full((1, *model.spectrogram.shape), -1.)
+    spec[..., 40, :] = 0.
+    for m, phase in ((model, 'griffinlim'), (model, 'pghi'), (model, 'vocoder'), (own, 'vocoder')):
+        n = report.usual_iterations(m, phase)
+        assert torch.equal(m.wave(spec, None, 0, phase), m.wave(spec, n, 0, phase)) and not torch.equal(m.wave(spec, n + 1, 0, phase), m.wave(spec, n, 0, phase))
+    assert report.usual_iterations(own, 'vocoder') == 7
