@@ -391,13 +391,18 @@ def add_ablate(verb):
     from mars.ablations import run_experiment
     from mars.prediction import EXPERIMENTS # with those of mars.ablations
     def run(a):
-        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json)
+        filters = {k: getattr(a, k) for k in ('families', 'pitches', 'velocities')}
+        if a.data is None and any(filters.values()): raise ValueError('families, pitches and velocities choose among the notes of --data; name a source there')
+        notes = None if a.data is None else open_notes(a.data, 'train', **filters)
+        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
     v = verb('ablate', run, 'Run one of the experiments of 06_ablations and 06a_prediction.')
     v.add_argument('name', choices=sorted(EXPERIMENTS), help='the experiment')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')
     v.add_argument('--out', default=None, help='a JSON file for the result')
+    v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; some synthesised ones if not given')
+    for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
 
 # %% ../nbs/09_cli.ipynb #61a9ba9b
 def main(
