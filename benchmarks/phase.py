@@ -96,7 +96,8 @@ def row(name, true, made, ms):
 
 def measure(ls, waves, chosen, model=None, base=None):
     M, phases = magnitudes(ls, waves, None), ls.stft(waves)[:, 0].angle()
-    rows = [row('true note', waves, waves, None), row('true phase', waves, griffin_lim(M, ls.window(), n_iter=0, angles=torch.polar(torch.ones_like(phases), phases))[:, :ls.n_samples], None)]
+    oracle = griffin_lim(M, ls.window(), n_iter=0, angles=torch.polar(torch.ones_like(phases), phases))[:, :ls.n_samples]
+    rows = [row('true note', waves, waves, None), row('true phase', waves, oracle, None)]
     for name, f in chosen.items():
         M, made, took = magnitudes(ls, waves, gaussian(ls, name), model), [], []
         for i in range(len(M)):
@@ -172,7 +173,9 @@ def main(argv=None):
     vocoder = Vocoder.from_pretrained(args.vocoder) if 'vocoder' in args.parts else None
     other = Vocoder.from_pretrained(args.other) if args.other else None
     chosen = {k: f for k, f in methods(ls, args.parts, vocoder, other).items() if not args.methods or k in args.methods}
-    short = {k: f for k, f in chosen.items() if k in ('Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI', 'PGHI + 32', 'PGHI + 64', 'vocoder', 'vocoder + 32', 'vocoder + 48', 'vocoder + 64', 'vocoder + 64, fast Griffin-Lim', 'other', 'other + 32', 'other + 48')}
+    main_ones = {'Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI', 'PGHI + 32', 'PGHI + 64', 'vocoder', 'vocoder + 32', 'vocoder + 48', 'vocoder + 64',
+                 'vocoder + 64, fast Griffin-Lim', 'other', 'other + 32', 'other + 48'}
+    short = {k: f for k, f in chosen.items() if k in main_ones}
     result = dict(about=dict(notes=names, torch=torch.__version__, threads=1, resolutions=RESOLUTIONS,
                              vocoder=vocoder and dict(parameters=sum(p.numel() for p in vocoder.parameters()), info=vocoder.info), other=other and other.info),
                   delayed=measure(ls, F.pad(waves, (4000, 0))[:, :64000], chosen))
