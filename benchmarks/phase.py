@@ -139,7 +139,7 @@ TIMED = 'Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI + 32', 'PGHI + 64', 'PGHI + 1
 def cores(args, M):
     "Times of a note on two cores."
     rows, context = [], multiprocessing.get_context('spawn')
-    for name, f in ((k, f) for k, f in pick(args).items() if k in TIMED):
+    for name, f in ((k, f) for k, f in pick(args).items() if k in args.cores):
         torch.set_num_threads(2)
         one = least(LogSpectrogram(), M, f, args.rounds)
         torch.set_num_threads(1)
@@ -159,6 +159,7 @@ def main(argv=None):
     ap.add_argument('--notes', type=int, default=32)
     ap.add_argument('--vocoder', default='vocoder', help='folder of a trained vocoder; the package\'s own if not given')
     ap.add_argument('--methods', nargs='+', help='only the rows of these names')
+    ap.add_argument('--cores', nargs='+', default=TIMED, help='the methods that are timed on two cores')
     ap.add_argument('--other', help='folder of another vocoder, for rows of its own')
     ap.add_argument('--time-notes', type=int, default=12, help='notes that are timed on two cores')
     ap.add_argument('--rounds', type=int, default=5, help='times that each of them is timed')

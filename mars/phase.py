@@ -320,14 +320,14 @@ def _pghi(ls, magnitude, n_iter, seed, first):
 
 PHASES['pghi'] = _pghi
 
-# %% ../nbs/01b_phase.ipynb #44d84e71
+# %% ../nbs/01b_phase.ipynb #2d564c51
 @dataclass(frozen=True)
 class VocoderConfig:
     "The shape of a vocoder."
     fold:int = 2                   # neighbouring bins that become channels, as in 00_cmx
     width:int = 32                 # channels
     dilations:tuple = (1, 2, 4, 1) # of the 3 x 3 convolutions after the first
-    n_iter:int = 48                # iterations of `refine` that follow, unless told otherwise
+    n_iter:int = 64                # iterations of `refine` that follow, unless told otherwise
 
     def __post_init__(self):
         object.__setattr__(self, 'dilations', (self.dilations,) if isinstance(self.dilations, int) else tuple(int(d) for d in self.dilations))
