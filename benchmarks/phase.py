@@ -110,7 +110,7 @@ def measure(ls, waves, chosen, model=None, base=None):
     return rows
 
 @torch.no_grad()
-def least(ls, M, f, rounds):
+def least(M, f, rounds):
     "The least time of each note, ms."
     took = torch.full((len(M),), math.inf)
     f(M[:1], 0)
@@ -124,10 +124,10 @@ def least(ls, M, f, rounds):
 def work(args, name, M, ready, answers):
     "One of the two workers."
     torch.set_num_threads(1)
-    ls, f = LogSpectrogram(), pick(args)[name]
+    f, M = pick(args)[name], torch.from_numpy(M)
     f(M[:1], 0)
     ready.wait()
-    answers.put(least(ls, M, f, args.rounds))
+    answers.put(least(M, f, args.rounds).tolist())  # a list: a tensor would be lost with the worker's memory
 
 def pick(args):
     "The methods of a run."
@@ -141,12 +141,12 @@ def cores(args, M):
     rows, context = [], multiprocessing.get_context('spawn')
     for name, f in ((k, f) for k, f in pick(args).items() if k in args.cores):
         torch.set_num_threads(2)
-        one = least(LogSpectrogram(), M, f, args.rounds)
+        one = least(M, f, args.rounds)
         torch.set_num_threads(1)
         ready, answers = context.Barrier(2), context.Queue()
-        workers = [context.Process(target=work, args=(args, name, M, ready, answers)) for _ in range(2)]
+        workers = [context.Process(target=work, args=(args, name, M.numpy(), ready, answers)) for _ in range(2)]
         for w in workers: w.start()
-        two = torch.stack([answers.get(timeout=600) for _ in workers]).mean(0)/2
+        two = torch.tensor([answers.get(timeout=600) for _ in workers]).mean(0)/2
         for w in workers: w.join()
         rows.append({'method': name, 'one note': float(one.mean()), 'slowest': float(one.max()), 'two workers': float(two.mean())})
     return rows
