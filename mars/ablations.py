@@ -220,7 +220,7 @@ def spec_features(
     x = (1 + 10*torch.log10((power.mT/_FULL_SCALE).clamp(min=1e-30))/80).clamp(min=0)
     return F.adaptive_avg_pool2d(x, (bands, frames)).flatten(1)
 
-# %% ../nbs/06_ablations.ipynb #d9fa1318
+# %% ../nbs/06_ablations.ipynb #5d17b113
 @torch.no_grad()
 def arm_errors(
     back,              # spectrograms (B, 1, F, T) -> (what comes back, token maps or None)
@@ -233,7 +233,7 @@ def arm_errors(
         x = x.float()
         y, t = back(x)
         err, on = (x - y).double(), active_frames(x, floor=ls.floor)[:, None, None].expand_as(x)
-        sums += torch.stack([err.square().sum(), err.abs().sum(), torch.tensor(err.numel()), err[on].square().sum(), on.sum(), x.double().sum(), x.double().square().sum()]).cpu()
+        sums += torch.tensor([float(v) for v in (err.square().sum(), err.abs().sum(), err.numel(), err[on].square().sum(), on.sum(), x.double().sum(), x.double().square().sum())], dtype=torch.double)
         seen.append(spec_features(x, ls)); made.append(spec_features(y, ls)); tokens.append(t)
     sq, ab, n, sq_on, n_on, x, xx = sums.tolist()
     return dict(mse=sq/n, mae=ab/n, share=sq/n/(xx/n - (x/n)**2), db_active=math.sqrt(sq_on/n_on)*-10*math.log10(ls.floor),
