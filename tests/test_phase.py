@@ -365,3 +365,19 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     for name, row in rows.items():
         if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
     assert r['about']['vocoder']['parameters'] > 0
+
+def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
+    from mars.cli import main
+    from mars.pipeline import Mars
+    from mars.tokenizer import Tokenizer, TokenizerConfig
+    torch.manual_seed(0)
+    Mars(Tokenizer(TokenizerConfig.preset('tiny'))).save_pretrained(tmp_path/'m')
+    few = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100', '--steps', '2', '--batch-size', '2', '--json']
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'a'), *few]) == 0
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--start', str(tmp_path/'a'), '--copies', str(tmp_path/'m'), '--n-copies', '3', *few]) == 0
+    a, b = (Vocoder.from_pretrained(tmp_path/k) for k in 'ab')
+    assert a.cfg == b.cfg and not torch.equal(a.stem.weight, b.stem.weight) and (a.stem.weight - b.stem.weight).abs().max() < .05 # two small steps from the start
+    capsys.readouterr()
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--start', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'brings its own shape' in capsys.readouterr().err
+    assert main(['ablate', 'labels', '--steps', '3']) == 2 and 'trains nothing' in capsys.readouterr().err
+    assert main(['ablate', 'cmx', '--model', 'small']) == 2 and 'trains its own models' in capsys.readouterr().err
