@@ -7,13 +7,13 @@ from mars.ablations import run_experiment
 from mars.data import AdditiveNotes
 from mars.nexttoken import NextToken
 from mars.pipeline import Mars
-from mars.prediction import (EXPERIMENTS, aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged, prediction_data, rungs, settings_of, speed_up,
-                             sweep_data, train_arm)
+from mars.prediction import (EXPERIMENTS, aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged, prediction_data, rung_seconds, rungs, settings_of,
+                             speed_up, sweep_data, train_arm)
 from mars.tokenizer import TokenizerConfig
-from mars.var import VAR, VARConfig
+from mars.var import VAR, Passes, VARConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
-FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(52, 68), (100,))
+FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 COMMITTED = dict(order='tiny', ladder='tiny', labels='small', guidance='small')
 
 @pytest.fixture(scope='module')
@@ -61,12 +61,28 @@ def test_an_arm_is_trained_once_and_the_same_way_again(data):
 def test_evenly():
     assert evenly(torch.arange(10), 4).tolist() == [0, 3, 6, 9] and evenly(torch.arange(3), 8).tolist() == [0, 1, 2]
 
+@pytest.mark.parametrize('n', [4, 9, 63])
+def test_too_few_notes_are_refused_before_training(n, monkeypatch):
+    monkeypatch.setattr('mars.prediction.train_tokenizer', lambda *a, **k: pytest.fail('trained'))
+    with pytest.raises(ValueError, match=f'have {n} notes, of which an eighth is held back to judge by: give at least 64'): prediction_data(notes=FEW.select(range(n)), device='cpu')
+
+def test_too_few_notes_to_judge(data):
+    with pytest.raises(ValueError, match='^7 notes to judge by are too few: at least 8 are needed'): sweep_data(data.model, notes=FEW, most=7)
+    with pytest.raises(ValueError, match='^1 notes to judge by are too few'): sweep_data(data.model, notes=FEW.select([0]))
+
+def test_a_sweep_says_whether_its_instruments_were_held_back(swept, data):
+    assert swept.about['unseen'] is False # two instruments: none to spare
+    many = AdditiveNotes(('guitar',), range(60, 68), (100,)) # three instruments: one of them is held back
+    test = many.split_by_instrument(valid=.06, test=.14, seed=0)[2]
+    out = sweep_data(data.model, notes=many, most=8)
+    assert out.about['unseen'] is True and out.about['judged'] == min(8, len(test)) and set(out.judge.labels['pitch'].tolist()) <= set(range(60, 68))
+
 # --- time
 
 def test_in_turns_calls_in_turns():
     called = []
     took = in_turns(dict(a=lambda: called.append('a'), b=lambda: called.append('b')), 2)
-    assert called == ['a', 'b']*3 and set(took) == {'a', 'b'} and min(took.values()) >= 0
+    assert called == ['a', 'b']*3 and set(took) == {'a', 'b'} and min(took.values()) > 0
 
 def test_the_ceiling_is_the_ratio_of_passes():
     pair = [m(VARConfig.preset('tiny'), TokenizerConfig()).eval() for m in (VAR, NextToken)]
@@ -74,6 +90,21 @@ def test_the_ceiling_is_the_ratio_of_passes():
     assert out['passes'] == [10, 286] and out['ceiling'] == 28.6
     b = out['batches']['1']
     assert b['speed_up'] == pytest.approx(b['flat']/b['scale']) and b['of_ceiling'] == pytest.approx(b['speed_up']/28.6)
+
+def test_each_rung_records_its_passes_once(monkeypatch):
+    "The store of graphs, on a CPU that says it is a GPU and records nothing; the rungs of the ladder share models."
+    class OnGPU(torch.nn.Parameter): is_cuda = True
+    made, cfg = [], VARConfig.preset('tiny')
+    model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()
+    model.start = OnGPU(model.start.data)
+    monkeypatch.setattr(Passes, 'record', lambda self: made.append((self.n, str(self.settings), id(self.var))) or self)
+    ways = {name: (model, way) for name, (make, norm, way) in rungs(50).items() if norm}
+    out = rung_seconds(ways, repeats=3, batches=(1, 2))
+    assert [*out] == [*ways] and all([*t] == ['seconds_1', 'seconds_2'] and min(t.values()) > 0 for t in out.values())
+    assert len(made) == len(set(made)) == 2*len(ways) and len({m[2] for m in made}) == len(ways) and id(model) not in {m[2] for m in made}
+    made.clear()
+    in_turns({name: (lambda w=w: model.generate(n=1, seed=0, **w)) for name, (_, w) in ways.items()}, 3)
+    assert len(made) == 4*len(ways) # on one model each call would evict what another has recorded
 
 def test_aar_shapes():
     out = aar_shapes(VARConfig.preset('tiny'), 'cpu', 1)
