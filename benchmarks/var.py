@@ -12,10 +12,11 @@ when left alone. Weights are random: time does not depend on them.
 import argparse, copy, json, math, os, platform, statistics, time
 import torch
 import torch.nn.functional as F
-from mars.pipeline import Mars, pick_device, pick_dtype
+from mars.nexttoken import NextToken
+from mars.pipeline import Mars, cast_network, pick_device, pick_dtype
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.var import VAR, Passes, VARConfig, linear, note_uniforms, sample, scale_settings
+from mars.var import VAR, VARConfig, linear
 
 FILTERS = dict(tiny=dict(top_p=.96), small=dict(top_k=600, top_p=.96), paper=dict(top_k=900, top_p=.96))
 
@@ -50,28 +51,12 @@ def machine(device, dtype, quick):
 
 # ---- baseline 1: one token a pass
 
-class Flat(Passes):
-    "The same trunk, cache, guidance and sampling in flat next-token order: T passes of one token."
-    def __init__(self, var, n, setting): super().__init__(var, n, (setting,)*sum(var.lengths))
-
-    def step(self, t):
-        v, n, (s, *knobs) = self.var, self.n, self.settings[t]
-        if t == 0:
-            cond = v.labels(self.ids)
-            if self.guided: cond = torch.cat([cond, v.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})])
-            self.x, self.mods, self.places, self.tokens = cond[:, None] + v.start[:, :1], v.trunk.modulation(cond), v.places(), []
-        self.cache.length = t
-        h = v.trunk(self.x + self.places[:, t:t+1], self.mods, cache=self.cache).float()
-        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
-        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.u[:, t:t+1], *knobs))
-        self.x = v.embed(v.quantizer.codebook[self.tokens[t]])
-        if self.guided: self.x = torch.cat([self.x, self.x])
-
-    def run(self, labels, u):
-        for name, i in labels.items(): self.ids[name].copy_(i)
-        self.u.copy_(u)
-        for t in range(len(self.settings)): self.graphs[t].replay() if self.graphs else self.step(t)
-        return torch.cat(self.tokens, 1)
+def next_token(v):
+    "The same weights in flat next-token order: T passes of one token, with the same cache, guidance, sampling and recording."
+    if v.pass_lengths[0] > 1: raise ValueError(f'the first scale holds {v.pass_lengths[0]} tokens; this comparison needs one that holds a single token')
+    flat = NextToken(v.cfg, v.tok_cfg)
+    flat.load_state_dict(v.state_dict())
+    return cast_network(flat.to(v.start.device), v.start.dtype).eval()
 
 # ---- baseline 2: a plain next-scale loop
 
@@ -172,18 +157,15 @@ def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg
 
 def compare(out, m, ask, cfg_scale, filters, repeats, flat):
     "Add the two baselines at batch 1, with and without guidance; the plain loop is float32 whatever the precision of the run."
-    v, T = m.var, sum(m.var.lengths)
-    labels, u = v.labels.check(ask, 1, v.start.device), note_uniforms(0, 0, 1, T).to(v.start.device)
+    v = m.var
+    other = next_token(v) if flat else None
     sides = dict(plain=0., guided=cfg_scale)
     ours = lambda s: lambda: v.generate(ask, 1, seed=0, cfg_scale=s, **filters)
     def add(guided, name, theirs, s, repeats):
         mine, other = versus(ours(s), theirs, repeats)
         out[guided][name] = dict(ours=mine, theirs=other, ratio=other['least']/mine['least'])
     for guided, s in sides.items():
-        if not flat: break
-        passes = Flat(v, 1, scale_settings(1, v.tok_cfg.codebook_size, s, **filters)[0])
-        if v.start.is_cuda: passes.record()
-        add(guided, 'flat', lambda: passes.run(labels, u), s, max(1, repeats//2))
+        if flat: add(guided, 'flat', lambda: other.generate(ask, 1, seed=0, cfg_scale=s, **filters), s, max(1, repeats//2))
     plain = copy.deepcopy(v).float()
     greedy = plain_generate(plain, ask, 1, cfg_scale, temperature=0)
     out['plain_agrees'] = (torch.cat(greedy, 1) == torch.cat(plain.generate(ask, 1, cfg_scale=cfg_scale, temperature=0), 1)).float().mean().item()

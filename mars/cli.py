@@ -191,7 +191,7 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
 
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
-# %% ../nbs/09_cli.ipynb #3de94033
+# %% ../nbs/09_cli.ipynb #abe6de55
 def run_demo(a):
     start = time.perf_counter()
     made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json, phase=a.phase)
@@ -201,8 +201,8 @@ def run_demo(a):
 def run_train(a):
     from mars.discriminator import AdversaryConfig
     from mars.machines import parts_for
-    from mars.phase import VocoderConfig, train_vocoder, vocoder_settings
-    from mars.pipeline import Mars
+    from mars.phase import Vocoder, VocoderConfig, model_copies, train_vocoder, vocoder_settings
+    from mars.pipeline import Mars, pick_device
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, check_tracker, train_tokenizer, train_var
     from mars.var import VARConfig
@@ -210,8 +210,11 @@ def run_train(a):
     settings = vocoder_settings if a.stage == 'vocoder' else partial(TrainConfig.preset, stage=a.stage)
     train = settings(a.preset, **field_values(a, TrainConfig, ('stage',)))
     if a.stage == 'vocoder':
-        cfg = VocoderConfig.preset(a.preset, **field_values(a, VocoderConfig))
-        train_vocoder(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, resume=a.resume)
+        start = Vocoder.from_pretrained(a.start) if a.start else None
+        if start and field_values(a, VocoderConfig): raise ValueError('start brings its own shape; leave out the options of the shape, or start anew')
+        cfg = start.cfg if start else VocoderConfig.preset(a.preset, **field_values(a, VocoderConfig))
+        copies = model_copies(notes, Mars.from_pretrained(a.copies, pick_device(a.device)), min(a.n_copies, len(notes)), train.seed) if a.copies else None
+        train_vocoder(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, resume=a.resume, start=start, copies=copies)
     elif a.stage == 'tokenizer':
         cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
         off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
@@ -343,7 +346,7 @@ def add_model(v):
     v.add_argument('--seed', type=int, help='the same seed gives the same notes')
     add_iterations(v)
 
-# %% ../nbs/09_cli.ipynb #3a69b404
+# %% ../nbs/09_cli.ipynb #4522f358
 def add_train(verb):
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
@@ -368,6 +371,10 @@ def add_train(verb):
         add_fields(s, TrainConfig, skip=('stage',))
         add_fields(s, cls)
         if stage == 'tokenizer': add_fields(s, AdversaryConfig, prefix='gan-')
+        if stage == 'vocoder':
+            s.add_argument('--start', help='folder of a vocoder whose weights are the beginning, or vocoder for the one of the package')
+            s.add_argument('--copies', metavar='MODEL', help='half of the pieces are copies of notes by the tokenizer of this model, which the vocoder learns to repair')
+            s.add_argument('--n-copies', type=int, default=640, help='notes that are copied')
         if stage == 'classifier':
             for side in ('valid', 'test'): s.add_argument(f'--{side}', type=float, default=0.1, help='share of the instruments set aside')
 
@@ -388,15 +395,26 @@ def add_evaluate(verb):
     for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help='of sampling; plain sampling if none is given')
 
 def add_ablate(verb):
-    from mars.ablations import EXPERIMENTS, run_experiment
+    from mars.ablations import run_experiment
+    from mars.prediction import EXPERIMENTS # with those of mars.ablations
     def run(a):
-        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json)
+        filters = {k: getattr(a, k) for k in ('families', 'pitches', 'velocities')}
+        if a.data is None and any(filters.values()): raise ValueError('families, pitches and velocities choose among the notes of --data; name a source there')
+        notes = None if a.data is None else open_notes(a.data, 'train', **filters)
+        more = {k: v for k in ('steps', 'model') if (v := getattr(a, k)) is not None}
+        trains = a.name not in ('labels', 'guidance') # those judge a trained model
+        if ('model' if trains else 'steps') in more: raise ValueError(f'{a.name} {"trains its own models" if trains else "trains nothing"}; leave --{"model" if trains else "steps"} out')
+        result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes, **more)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
-    v = verb('ablate', run, 'Run one of the experiments of 06_ablations.')
+    v = verb('ablate', run, 'Run one of the experiments of 06_ablations and 06a_prediction.')
     v.add_argument('name', choices=sorted(EXPERIMENTS), help='the experiment')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')
     v.add_argument('--out', default=None, help='a JSON file for the result')
+    v.add_argument('--steps', type=int, help='optimiser steps of each arm; the usual number of the size if not given')
+    v.add_argument('--model', help='the model that labels and guidance judge; the one of the package if not given')
+    v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; if not given a few synthesised ones at tiny, those of a SoundFont at small')
+    for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
 
 # %% ../nbs/09_cli.ipynb #61a9ba9b
 def main(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['frechet_distance', 'frechet_floor', 'FrechetInfinity', 'frechet_infinity', 'kid', 'kid_nistal', 'kid_nistal_floor',
            'kad', 'proportion_z', 'NDB', 'ndb', 'inception_score', 'posterior_kl', 'label_accuracy', 'DensityCoverage',
-           'density_coverage', 'Memorisation', 'memorisation', 'vendi_score', 'Interval', 'interval', 'log_mel',
-           'MelError', 'log_mel_error', 'mel_distance', 'stft_distance', 'NearestMel', 'nearest_mel_error',
+           'density_coverage', 'Memorisation', 'memorisation', 'vendi_score', 'Interval', 'interval', 'share_interval',
+           'log_mel', 'MelError', 'log_mel_error', 'mel_distance', 'stft_distance', 'NearestMel', 'nearest_mel_error',
            'mel_features', 'F0', 'f0', 'cents_error', 'PitchAccuracy', 'f0_accuracy']
 
 # %% ../nbs/05_eval.ipynb #5713c980
@@ -336,7 +336,7 @@ class Memorisation:
     c_t: float             # about 0 without copies, below -3 with many; NaN where the sets are too small for it
     quantile_p: float      # how probable a share of quantile_share or more is without copies
 
-# %% ../nbs/05_eval.ipynb #9ff46d7d
+# %% ../nbs/05_eval.ipynb #44a34abc
 def memorisation(train,         # (l, d) features of the training notes
                  test,          # (m, d) features of unseen real notes, at least 100
                  query,         # (n, d) features of the generated notes
@@ -354,7 +354,7 @@ def memorisation(train,         # (l, d) features of the training notes
     km = KMeans(cells, n_init=2, random_state=seed).fit(train[:20000].cpu().numpy())
     cell = lambda x: km.predict(x.cpu().numpy())
     limit = near_t.quantile(quantile)
-    close, closer = int((near_q < limit).sum()), int((near_t < limit).sum())
+    close, closer = int((near_q <= limit).sum()), int((near_t <= limit).sum()) # where a few test notes are in the training set too, the limit is 0
     return Memorisation(close/len(query), float(near_q.median()/near_t.median()), _authentic(train, near_q, at_q), _authentic(train, near_t, at_t),
                         _copy_z(near_q.cpu().numpy(), near_t.cpu().numpy(), cell(query), cell(test)), _share_p(close, len(query), closer+1, len(test)))
 
@@ -369,7 +369,7 @@ def vendi_score(x,  # (n, d) features, centred on the reference; tensor or array
     lam = lam[lam > 0]
     return float(torch.exp(-(lam*lam.log()).sum()))
 
-# %% ../nbs/05_eval.ipynb #5feba489
+# %% ../nbs/05_eval.ipynb #adbdbc92
 @dataclass(frozen=True)
 class Interval:
     "A measured value and the range within which another draw of notes would put it."
@@ -398,6 +398,17 @@ def interval(f,                   # function of the samples -> float
     again = np.array([float(f(*unwrap([_redraw(s, method, g) for s in sets]))) for _ in range(draws)])
     low, high = value + np.quantile(again - again.mean(), [(1-level)/2, (1+level)/2])
     return Interval(value, float(low), float(high), float(again.std()))
+
+def share_interval(hits,      # (n,) bool
+                   level=.95, # of the interval
+                   ):         # Interval: .value, .low, .high, .std
+    "Give the share of hits with Wilson's interval, which stays within 0..1 and has a width even where all are hits (Wilson 1927); raise ValueError for none."
+    from statistics import NormalDist
+    hits, z = np.asarray(hits, float), NormalDist().inv_cdf((1+level)/2)
+    if hits.ndim != 1 or not len(hits): raise ValueError(f"hits has the shape {hits.shape}: pass one value per note, at least one.")
+    n, p = len(hits), float(hits.mean())
+    middle, half = (p + z*z/(2*n))/(1 + z*z/n), z*math.sqrt(p*(1-p)/n + z*z/(4*n*n))/(1 + z*z/n)
+    return Interval(p, max(0., middle-half), min(1., middle+half), math.sqrt(p*(1-p)/n))
 
 def _redraw(arrays, method, g):
     "Draw rows of arrays together."

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['RESOLUTIONS', 'HANN', 'VOCODERS', 'STAGE', 'FORMAT', 'STFTDistance', 'stft_distance', 'onset', 'pre_echo',
            'partial_noise', 'phase_gradient', 'turn', 'centred', 'phase_steps', 'heap_integrate', 'tree_integrate',
-           'integrate', 'pghi', 'VocoderConfig', 'Vocoder', 'von_mises_loss', 'step_loss', 'Crops', 'vocoder_settings',
-           'train_vocoder']
+           'integrate', 'pghi', 'refine', 'sounding', 'from_phases', 'VocoderConfig', 'Vocoder', 'von_mises_loss',
+           'step_loss', 'Crops', 'model_copies', 'vocoder_settings', 'train_vocoder']
 
-# %% ../nbs/01b_phase.ipynb #f3559c57
+# %% ../nbs/01b_phase.ipynb #a824512a
 import json, math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 import mars
-from .stft import PHASES, LogSpectrogram, _as_wave, compress, griffin_lim, note_phases
+from .stft import PHASES, LogSpectrogram, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse, compress, griffin_lim, note_phases
 from .tokenizer import config_class
 
 # %% ../nbs/01b_phase.ipynb #c7ead5aa
@@ -160,27 +160,55 @@ def heap_integrate(
                     heapq.heappush(heap, (-m[j], j))
     return np.array(phase).reshape(bins, frames)
 
-# %% ../nbs/01b_phase.ipynb #f6699d9f
-def _spanning_tree(level, on):
-    "Return the cells that count, strongest links between neighbours of them: (ids (n,), pred (n+1,)); n stands for no predecessor."
-    from scipy.sparse import coo_matrix
+# %% ../nbs/01b_phase.ipynb #9414e400
+def _follow(step, up):
+    "Add up the steps along the pointers `up` until they point at themselves: (sums, ends)."
+    total, up = step + step[up], up[up]
+    todo = np.flatnonzero(up[up] != up)
+    while len(todo):
+        via = up[todo]
+        total[todo] += total[via]
+        up[todo] = up[via]
+        todo = todo[up[up[todo]] != up[todo]]
+    return total, up
+
+def _climb(m, on, advance, delay):
+    "Follow each cell to the top of its hill: (phase minus that of the top, index of the top), both (F*T,)."
+    T = m.shape[1]
+    near = np.pad(np.where(on, m, 0), 1)
+    before, after, below, above = near[1:-1, :-2], near[1:-1, 2:], near[:-2, 1:-1], near[2:, 1:-1]
+    along, beside = np.maximum(before, after), np.maximum(below, above)
+    right, up, across = after > before, above > below, beside > along
+    ahead, over = np.pad(-advance[:, 1:], ((0, 0), (0, 1))), np.pad(-delay[1:], ((0, 1), (0, 0)))
+    climbs = on & (np.maximum(along, beside) > m)
+    step = np.where(across, np.where(up, over, delay), np.where(right, ahead, advance))*climbs
+    way = np.where(across, np.where(up, T, -T), np.where(right, 1, -1))*climbs
+    return _follow(step.ravel(), np.arange(m.size)+way.ravel())
+
+# %% ../nbs/01b_phase.ipynb #5c00111c
+def _graph(rows, cols, values, n):
+    "Put links into a sparse matrix, apart even where two join the same nodes."
+    from scipy.sparse import csr_matrix
+    order = np.argsort(rows)
+    ends = np.append(0, np.cumsum(np.bincount(rows, minlength=n)))
+    return csr_matrix((values[order], cols[order].astype(np.int32), ends.astype(np.int32)), shape=(n, n))
+
+def _join(level, rows, cols, step, height):
+    "Return the phase of each hill's top (n,): hills of that level, joined by passes (rows, cols) of that height, which the phase crosses with that step."
     from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
-    ids, T = np.flatnonzero(on), level.shape[1]
-    n, new, cell = len(ids), np.cumsum(on).reshape(on.shape)-1, level
-    pairs = [((slice(None), slice(None, -1)), (slice(None), slice(1, None))), (slice(None, -1), slice(1, None))]
-    both = [on[p] & on[q] for p, q in pairs]
-    rows, cols = (np.concatenate([new[pq[k]][b] for pq, b in zip(pairs, both)]) for k in (0, 1))
-    weak, strong = (np.concatenate([f(cell[p], cell[q])[b] for (p, q), b in zip(pairs, both)]) for f in (np.minimum, np.maximum))
-    cost = 1 + level.max() - weak + 1e-3*(level.max() - strong)  # above 0: the graph drops zeros
-    tree = minimum_spanning_tree(coo_matrix((cost, (rows, cols)), shape=(n, n)).tocsr()).tocoo()
-    _, part = connected_components(coo_matrix((tree.data, (tree.row, tree.col)), shape=(n, n)), directed=False)
-    mine, best = level.ravel()[ids], np.full(part.max()+1, -np.inf)
-    np.maximum.at(best, part, mine)
-    top = np.flatnonzero(mine == best[part])
-    roots = top[np.unique(part[top], return_index=True)[1]]  # the strongest cell of each part
-    rows, cols = np.concatenate([tree.row, np.full(len(roots), n)]), np.concatenate([tree.col, roots])
-    graph = coo_matrix((np.ones(len(rows)), (rows, cols)), shape=(n+1, n+1)).tocsr()
-    return ids, breadth_first_order(graph, n, directed=False)[1]
+    n, order = len(level), np.argsort(-height)
+    rank = np.empty(len(order)); rank[order] = np.arange(1., len(order)+1)
+    tree = minimum_spanning_tree(_graph(rows, cols, rank, n), overwrite=True)
+    used = order[tree.data.astype(int)-1]
+    rows, cols, step = rows[used], cols[used], step[used]
+    part, falling = connected_components(tree, directed=False)[1], np.argsort(-level, kind='stable')
+    roots = falling[np.unique(part[falling], return_index=True)[1]]  # the highest hill of each region
+    links = _graph(np.append(rows, np.full(len(roots), n)), np.append(cols, roots), np.ones(len(rows)+len(roots)), n+1)
+    pred = breadth_first_order(links, n, directed=False)[1]
+    pred[n] = n
+    onward, come = pred[cols] == rows, np.zeros(n+1, dtype=step.dtype)
+    come[np.where(onward, cols, rows)] = np.where(onward, step, -step)
+    return _follow(come, pred)[0][:n]
 
 def tree_integrate(
     magnitude, # (F, T) array
@@ -190,20 +218,24 @@ def tree_integrate(
     tolerance:float=1e-5, # cells below this share of the maximum are not reached
 )->np.ndarray: # (F, T) radians
     "Add up the steps along the spanning tree of strongest links: what the heap does, in array operations."
-    phase, on = np.array(start, dtype=float).ravel(), magnitude > tolerance*magnitude.max()
-    if not on.any(): return phase.reshape(magnitude.shape)
-    ids, pred = _spanning_tree(np.log(np.where(on, magnitude, 1.)), on)
-    n, T, a, d = len(ids), magnitude.shape[1], advance.ravel(), delay.ravel()
-    to, rooted = ids, pred[:n] == n
-    come = np.where(rooted, ids, ids[np.minimum(pred[:n], n-1)])
-    along = to//T == come//T  # from frame to frame, in the same bin
-    step = np.select([rooted, along & (to > come), along, to > come], [0., a[to], -a[come], d[to]], -d[come])
-    total, up = np.append(step, 0.), np.append(pred[:n], n)
-    while (up < n).any(): total, up = total + total[up], up[up]  # each round doubles the length of the path that is summed
-    phase[ids] = total[:n]
-    return phase.reshape(magnitude.shape)
+    m, on = magnitude, magnitude > tolerance*magnitude.max()
+    if not on.any(): return np.array(start)
+    T, flat, live = m.shape[1], m.ravel(), on.ravel()
+    total, top = _climb(m, on, advance, delay)
+    tops = np.flatnonzero(live & (top == np.arange(m.size)))
+    number, passes = np.zeros(m.size, dtype=np.int64), []
+    number[tops] = np.arange(len(tops))
+    hill = number[top]
+    for apart, step in ((1, advance), (T, delay)):
+        meet = live[:-apart] & live[apart:] & (hill[:-apart] != hill[apart:])
+        if step is advance: meet[T-1::T] = False  # the end of one bin is not beside the start of the next
+        p = np.flatnonzero(meet); q = p + apart
+        height = np.log(np.minimum(flat[p], flat[q])) + 1e-3*np.log(np.maximum(flat[p], flat[q]))
+        passes.append((hill[p], hill[q], total[p] + step.ravel()[q] - total[q], height))
+    tall = _join(flat[tops], *(np.concatenate(x) for x in zip(*passes)))
+    return np.where(on, (total + tall[hill]).reshape(m.shape), start)
 
-# %% ../nbs/01b_phase.ipynb #e0fe7f65
+# %% ../nbs/01b_phase.ipynb #fe69d7b8
 def integrate(
     magnitude, # (B, F, T) linear
     advance, # (B, F, T) radians, without the advance of the bins' own frequencies
@@ -217,9 +249,9 @@ def integrate(
     shape, device = magnitude.shape[1:], magnitude.device
     start = torch.zeros(magnitude.shape) if seed is None else note_phases(len(magnitude), shape, seed, first).angle()
     own = turn(shape[0], hop_length, n_fft)
-    array = lambda x: x.detach().cpu().double().numpy()
+    array = lambda x: x.detach().cpu().float().numpy()
     found = [method(array(m), array(a.cpu()+own), array(d), array(s), tolerance) for m, a, d, s in zip(magnitude, advance, delay, start)]
-    phase = torch.from_numpy(np.stack(found) % (2*math.pi)).float().to(device)
+    phase = torch.from_numpy(np.stack(found)).float().to(device)
     return centred(torch.polar(torch.ones_like(phase), phase))
 
 def pghi(
@@ -235,21 +267,67 @@ def pghi(
     log = magnitude.clamp(min=1e-9*peak).log()
     return integrate(magnitude, *phase_gradient(log, hop_length, n_fft, gamma), hop_length, n_fft, seed, first, tolerance, method)
 
+# %% ../nbs/01b_phase.ipynb #084e437a
+@torch.no_grad()
+def refine(
+    magnitude, # (B, n_fft//2+1, T), linear |S|
+    angles, # complex64, modulus 1, as magnitude: a good start
+    window, # (n_fft,), same device
+    hop_length:int=256, # samples between frames
+    n_iter:int=32, # in all; 0 inverts the start as it is
+    relax:float=0.9, # beta of the reflections
+    momentum:float=0.99, # of fast Griffin-Lim, which does the second half
+)->torch.Tensor: # wave (B, (T-1)*hop_length)
+    "Improve phases by relaxed averaged alternating reflections (Luke 2005), then fast Griffin-Lim (the order of Peer et al. 2022)."
+    goal, X, waves = magnitude.mT.contiguous(), (magnitude*angles).mT.contiguous(), []
+    gain = _gain(window, hop_length, goal.shape[1])
+    size = 1 if goal.device.type == 'cpu' else len(goal)  # one note stays in the cache
+    pull = lambda x, g: g*torch.rsqrt(x.real.square() + x.imag.square() + 1e-32)
+    for g, x in zip(goal.split(size), X.split(size)):
+        for _ in range(n_iter//2):
+            s = pull(x, g)
+            x = _forward(_inverse(x*(2*s-1), window, hop_length, gain), window, hop_length).mul_(relax) + x*(relax + (1-2*relax)*s)
+        if n_iter > 1: x = x*pull(x, g)
+        waves.append(_fast_griffin_lim(g, x, window, hop_length, n_iter - n_iter//2, momentum))
+    return torch.cat(waves)
+
+def sounding(
+    magnitude, # (B, F, T)
+    n_fft:int=1024, hop_length:int=256, # of the frames
+)->int: # frames
+    "Count the frames that decide the wave: up to the last one that is not silent, and those that overlap it."
+    on = magnitude.amax((0, 1)).nonzero()
+    return min(magnitude.shape[-1], (int(on[-1])+1 if len(on) else 0) + n_fft//hop_length + 1)
+
+def from_phases(
+    ls:LogSpectrogram, # says what the frames are
+    magnitude, # (B, 513, T), linear |S|
+    find, # f(magnitude, first) -> complex phases, modulus 1
+    n_iter:int, # of `refine`
+    first:int=0, # index of the first note
+)->torch.Tensor: # wave (B, (T-1)*hop_length)
+    "Find phases and refine them, note by note on a CPU, and only where there is sound."
+    waves, size = [], 1 if magnitude.device.type == 'cpu' else len(magnitude)
+    for i, m in enumerate(magnitude.split(size)):
+        m = m[..., :sounding(m, ls.n_fft, ls.hop_length)]
+        wave = refine(m, find(m, first+i*size), ls.window(m.device), ls.hop_length, n_iter)
+        waves.append(F.pad(wave, (0, (magnitude.shape[-1]-m.shape[-1])*ls.hop_length)))
+    return torch.cat(waves)
+
 def _pghi(ls, magnitude, n_iter, seed, first):
-    "PGHI, then 32 iterations of Griffin-Lim unless told otherwise."
-    angles = pghi(magnitude, ls.n_fft, ls.hop_length, None, seed, first)
-    return griffin_lim(magnitude, ls.window(magnitude.device), ls.n_fft, ls.hop_length, 32 if n_iter is None else n_iter, angles=angles)
+    "PGHI, then 32 iterations unless told otherwise."
+    return from_phases(ls, magnitude, lambda m, i: pghi(m, ls.n_fft, ls.hop_length, None, seed, i), 32 if n_iter is None else n_iter, first)
 
 PHASES['pghi'] = _pghi
 
-# %% ../nbs/01b_phase.ipynb #4093506e
+# %% ../nbs/01b_phase.ipynb #2d564c51
 @dataclass(frozen=True)
 class VocoderConfig:
     "The shape of a vocoder."
     fold:int = 2                   # neighbouring bins that become channels, as in 00_cmx
     width:int = 32                 # channels
     dilations:tuple = (1, 2, 4, 1) # of the 3 x 3 convolutions after the first
-    n_iter:int = 32                # Griffin-Lim iterations that follow, unless told otherwise
+    n_iter:int = 64                # iterations of `refine` that follow, unless told otherwise
 
     def __post_init__(self):
         object.__setattr__(self, 'dilations', (self.dilations,) if isinstance(self.dilations, int) else tuple(int(d) for d in self.dilations))
@@ -258,10 +336,13 @@ class VocoderConfig:
         if self.n_iter < 0: raise ValueError(f'n_iter is {self.n_iter}; it must be at least 0')
         if any(d < 1 for d in self.dilations): raise ValueError(f'dilations are {self.dilations}; each must be at least 1')
 
+    @property
+    def reach(self)->int: return 1 + sum(self.dilations) # frames to each side that a step depends on
+
 VOCODERS = dict(tiny=dict(width=16, dilations=(1, 2)), small=dict(), paper=dict(width=96, dilations=(1, 1, 2, 1, 4, 1, 2, 1)))
 config_class(VocoderConfig, VOCODERS);
 
-# %% ../nbs/01b_phase.ipynb #e069b8d6
+# %% ../nbs/01b_phase.ipynb #8f9144a9
 class Vocoder(nn.Module):
     "Magnitude in, wave out: a network corrects PGHI's steps of the phase, the tree adds them up, an inverse STFT makes the sound."
     def __init__(self,
@@ -284,17 +365,18 @@ class Vocoder(nn.Module):
         spec, # (B, 1, 512, T) in [-1, 1]
     )->tuple: # (advance, delay), complex (B, 512, T): the angle is the step, the modulus how sure it is (kappa of a von Mises distribution)
         "Estimate the steps of the phase."
-        ls, f = self.spectrogram, self.cfg.fold
+        ls, f, m = self.spectrogram, self.cfg.fold, min(self.cfg.reach, spec.shape[-1]-1)
+        spec = torch.cat([spec[..., 1:m+1].flip(-1), spec], -1)  # what the frames before the first one see is the mirror image
         theory = phase_gradient(spec[:, 0].float()*(-math.log(ls.floor)/2), ls.hop_length, ls.n_fft)
         x = torch.stack([spec[:, 0], *(g(s) for s in theory for g in (torch.cos, torch.sin))], 1)
         x = x.unflatten(2, (-1, f)).transpose(2, 3).flatten(1, 2)  # (B, 5f, 512/f, T)
         h = self.stem(x.contiguous(memory_format=torch.channels_last))
         for conv in self.blocks: h = h + conv(F.relu(h))
-        y = self.head(F.relu(h)).float().unflatten(1, (4, f)).transpose(2, 3).flatten(2, 3).contiguous()  # (B, 4, 512, T)
-        real, imag = y[:, :2], y[:, 2:]
+        y = self.head(F.relu(h)).float().unflatten(1, (4, f)).transpose(2, 3).flatten(2, 3)[..., m:].contiguous()  # (B, 4, 512, T)
+        real, imag, theory = y[:, :2], y[:, 2:], (s[..., m:] for s in theory)
         return tuple(torch.complex(real[:, i], imag[:, i])*torch.polar(torch.ones_like(s), s) for i, s in enumerate(theory))
 
-# %% ../nbs/01b_phase.ipynb #d59539f1
+# %% ../nbs/01b_phase.ipynb #9ee1f36b
 def von_mises_loss(
     guess, # complex: the angle is the mean, the modulus kappa
     angle, # radians, same shape
@@ -306,12 +388,16 @@ def von_mises_loss(
 def step_loss(
     vocoder:Vocoder, # the network
     S, # complex (B, 513, T), true spectrogram
+    spec=None, # (B, 1, 512, T) what the network sees; None is the true one
+    margin:int=0, # frames at both ends that are seen and not scored
 )->tuple: # (loss, dict of metrics)
     "Compare the network's steps with the true ones, each cell weighted by the root of its magnitude."
     ls, S = vocoder.spectrogram, S[:, :-1]
     M = S.abs()
-    spec = compress(M/(ls.n_fft/2), ls.floor)[:, None]
-    loss, seen, A = 0., {}, M.sqrt()*(spec[:, 0] > -1)
+    true = compress(M/(ls.n_fft/2), ls.floor)[:, None]
+    spec = true if spec is None else spec
+    inside = F.pad(torch.ones(S.shape[-1]-2*margin, device=S.device), (margin, margin))
+    loss, seen, A = 0., {}, M.sqrt()*(true[:, 0] > -1)*inside
     weights = F.pad(A[..., 1:]*A[..., :-1], (1, 0)).sqrt(), F.pad(A[:, 1:]*A[:, :-1], (0, 0, 1, 0)).sqrt()
     for name, guess, true, w in zip(('advance', 'delay'), vocoder(spec), phase_steps(S, ls.hop_length, ls.n_fft), weights):
         share = w/w.sum((1, 2), keepdim=True).clamp(min=1e-9)
@@ -319,38 +405,64 @@ def step_loss(
         seen[name] = (torch.cos(guess.detach().angle()-true)*share).sum((1, 2)).mean()
     return loss, dict(loss=loss.detach(), **seen)
 
-# %% ../nbs/01b_phase.ipynb #eb8f6c72
+# %% ../nbs/01b_phase.ipynb #bf185cf7
 class Crops:
-    "Pieces of the true spectrograms of notes, half of them with silence before the note, half of them at its attack."
+    "Pieces of the spectrograms of notes, half of them with silence before the note, half of them at its attack; what the network sees of some is a model's copy."
     def __init__(self,
         notes, # a source of mars.data
         spectrogram:LogSpectrogram, # how to see
         batch_size:int=16, # notes a step
         frames:int=32, # of a piece
         seed:int=0, # of the order and the pieces
+        margin:int=0, # frames more at both ends; before a note's first frame they are its mirror image
+        copies=None, # (note numbers, float16 (n, 512, 256)) of `model_copies`
+        share:float=.5, # of the pieces that are taken from copies
     ):
         from mars.data import Batches
-        if not 1 <= frames <= spectrogram.n_frames: raise ValueError(f'frames is {frames}; a spectrogram has {spectrogram.n_frames}')
-        self.notes, self.ls, self.frames, self.seed, self.order = notes, spectrogram, frames, seed, Batches(notes, batch_size, seed)
+        if not 1 <= frames <= spectrogram.n_frames-margin: raise ValueError(f'frames is {frames}; a spectrogram has {spectrogram.n_frames-margin}')
+        self.notes, self.ls, self.frames, self.seed, self.margin, self.copies, self.share = notes, spectrogram, frames, seed, margin, copies, share
+        self.order = Batches(notes, batch_size, seed)
 
     def __call__(self,
         step:int, # 0, 1, ...
         part:int=0, parts:int=1, # a part of the step's notes
         device='cpu', # where they are transformed
-    )->torch.Tensor: # complex (B, 513, frames)
+    )->tuple: # S, complex (B, 513, frames + 2*margin), the true piece, and spec (B, 1, 512, the same), what is seen of it
         "Return the pieces of a step."
-        ls, rng = self.ls, np.random.default_rng([self.seed, step])
+        ls, m, rng = self.ls, self.margin, np.random.default_rng([self.seed, step])
         idx = self.order.at(step)
         delay = np.where(rng.random(len(idx)) < .5, 0, rng.integers(0, max(1, ls.n_samples//8), len(idx)))
         gain = 10**(-rng.integers(0, 13, len(idx))/20)
-        near = np.clip(delay//ls.hop_length - rng.integers(0, self.frames//2+1, len(idx)), 0, ls.n_frames-self.frames)
-        at = np.where(rng.random(len(idx)) < .5, near, rng.integers(0, ls.n_frames-self.frames+1, len(idx)))
+        copy = np.full(len(idx), -1)
+        if self.copies:
+            copy = np.where(rng.random(len(idx)) < self.share, rng.integers(0, len(self.copies[0]), len(idx)), -1)
+            idx, delay, gain = np.where(copy < 0, idx, np.asarray(self.copies[0])[copy]), np.where(copy < 0, delay, 0), np.where(copy < 0, gain, 1.)
+        last = ls.n_frames-self.frames-m
+        near = np.clip(delay//ls.hop_length - rng.integers(0, self.frames//2+1, len(idx)), 0, last)
+        at = np.where(rng.random(len(idx)) < .5, near, rng.integers(0, last+1, len(idx)))
         pick = range(part, len(idx), parts)
         waves = self.notes.batch([int(idx[i]) for i in pick])[0].to(device)/32768
         waves = torch.stack([F.pad(w[:ls.n_samples], (int(delay[i]), 0))[:ls.n_samples]*gain[i] for w, i in zip(waves, pick)])
-        return torch.stack([s[:, at[i]:at[i]+self.frames] for s, i in zip(ls.stft(waves)[:, 0], pick)])
+        S = ls.stft(waves)[:, 0]
+        specs = compress(S[:, :-1].abs()/(ls.n_fft/2), ls.floor)
+        specs = [specs[j] if copy[i] < 0 else self.copies[1][copy[i]].to(specs) for j, i in enumerate(pick)]
+        S, specs = (torch.cat([x[..., 1:m+1].flip(-1), x], -1) for x in (S, torch.stack(specs)))
+        S[..., :m] = S[..., :m].conj()
+        cut = lambda x: torch.stack([s[:, at[i]:at[i]+self.frames+2*m] for s, i in zip(x, pick)])
+        return cut(S), cut(specs)[:, None]
 
-# %% ../nbs/01b_phase.ipynb #a5598d9b
+@torch.no_grad()
+def model_copies(
+    notes, # a source of mars.data
+    model, # a Mars
+    n:int=1024, # copies
+    seed:int=0, # of the choice
+)->tuple: # (note numbers (n,), spectrograms float16 (n, 512, 256))
+    "Let a model's tokenizer copy notes, for a vocoder to learn from."
+    idx = np.random.default_rng(seed).permutation(len(notes))[:n]
+    return idx, torch.cat([model.spec(model.encode(notes.batch([int(i)])[0]/32768))[:, 0].half().cpu() for i in idx])
+
+# %% ../nbs/01b_phase.ipynb #e3a2ab67
 STAGE = dict(
     tiny=dict(steps=200, batch_size=8, warmup=20),
     small=dict(steps=3000),
@@ -376,7 +488,10 @@ def train_vocoder(
     log=None, # RunLog; None makes one in `out`
     spectrogram:LogSpectrogram=None, # None is the default one
     frames:int=32, # of a piece
+    margin:int=4, # frames at both ends of a piece that are seen and not scored
     resume:bool=False, # go on from the newest checkpoint in `out`, if there is one
+    start:Vocoder=None, # begin with its weights
+    copies=None, # of `model_copies`: learn to repair them, too
 )->Vocoder: # trained, in eval mode
     "Train a vocoder on the phases of notes, by maximum likelihood of the steps."
     from mars.pipeline import pick_device
@@ -384,9 +499,10 @@ def train_vocoder(
     train, cfg, device = (train or vocoder_settings('tiny')).for_notes(len(notes)), cfg or VocoderConfig.preset('tiny'), pick_device(device)
     seed_all(train.seed)
     vocoder, own = Vocoder(cfg, spectrogram).to(device, memory_format=torch.channels_last), log is None
-    crops, log = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed), RunLog(out) if own else log
-    loss_of = lambda step, part=0: step_loss(vocoder, crops(step, part, train.accumulate, device))
-    about = dict(train=lasting(train), shape=asdict(cfg), frames=frames, notes=len(notes))
+    if start is not None: vocoder.load_state_dict(start.state_dict())
+    crops, log = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed, margin, copies), RunLog(out) if own else log
+    loss_of = lambda step, part=0: step_loss(vocoder, *crops(step, part, train.accumulate, device), margin)
+    about = dict(train=lasting(train), shape=asdict(cfg), frames=frames, margin=margin, notes=len(notes), copies=0 if copies is None else len(copies[0]), start=start is not None)
     saved = Checkpoints(out, 'vocoder', about, train.keep_last) if out is not None else None
     try: fit(vocoder, loss_of, train, log, progress, saved=saved, resume=resume)
     finally:
@@ -429,7 +545,11 @@ def _from_pretrained(cls,
 
 Vocoder.save, Vocoder.from_pretrained = _save, classmethod(_from_pretrained)
 
-# %% ../nbs/01b_phase.ipynb #6ef084b3
+# %% ../nbs/01b_phase.ipynb #0e4a2f58
+def _half_is_fast()->bool:
+    "Whether this CPU multiplies bfloat16 in hardware."
+    return bool(getattr(torch.cpu, '_is_avx512_bf16_supported', lambda: False)())
+
 @torch.no_grad()
 def _phases(self:Vocoder,
     magnitude, # (B, 513, T), linear |S|
@@ -437,21 +557,22 @@ def _phases(self:Vocoder,
 )->torch.Tensor: # complex64, modulus 1, as magnitude
     "Find the phases of magnitudes, a note at a time."
     ls, steps = self.spectrogram, []
-    for m in magnitude[:, :-1]: steps.append(self(compress(m/(ls.n_fft/2), ls.floor)[None, None]))
+    with torch.autocast('cpu', torch.bfloat16, enabled=magnitude.device.type == 'cpu' and _half_is_fast()):
+        for m in magnitude[:, :-1]: steps.append(self(compress(m/(ls.n_fft/2), ls.floor)[None, None]))
     advance, delay = (F.pad(torch.cat(s).angle(), (0, 0, 0, 1)) for s in zip(*steps))
     return integrate(magnitude, advance, delay, ls.hop_length, ls.n_fft, seed, first)
 
 def _wave(self:Vocoder,
     ls:LogSpectrogram, # that of the magnitude; its frames must be those of the training
     magnitude, # (B, 513, T), linear |S|
-    n_iter:int=None, # of Griffin-Lim afterwards; None is the config's
+    n_iter:int=None, # of `refine` afterwards; None is the config's
     seed:int=0, first:int=0, # of the phases that nothing determines
 )->torch.Tensor: # wave (B, (T-1)*hop_length)
     "Turn magnitudes into waves."
     for name in ('sample_rate', 'n_fft', 'hop_length', 'floor'):
         a, b = getattr(self.spectrogram, name), getattr(ls, name)
         if a != b: raise ValueError(f'this vocoder was trained with {name} {a}, not {b}: train another, or use pghi.')
-    return griffin_lim(magnitude, ls.window(magnitude.device), ls.n_fft, ls.hop_length, self.cfg.n_iter if n_iter is None else n_iter, angles=self.phases(magnitude, seed, first))
+    return from_phases(ls, magnitude, lambda m, i: self.phases(m, seed, i), self.cfg.n_iter if n_iter is None else n_iter, first)
 
 @lru_cache(maxsize=1)
 def _packaged(): return Vocoder.from_pretrained()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'FORMAT', 'save_weights', 'load_weights', 'label_ids', 'Mars', 'pick_device', 'pick_dtype', 'cast_network',
-           'in_batches', 'find_model']
+           'in_batches', 'find_model', 'find_system']
 
 # %% ../nbs/03a_pipeline.ipynb #32ea11c8
 import json, operator, warnings
@@ -309,7 +309,7 @@ def _reconstruct(self:Mars,
 
 Mars.reconstruct = _reconstruct
 
-# %% ../nbs/03a_pipeline.ipynb #1c600156
+# %% ../nbs/03a_pipeline.ipynb #2c7d0626
 FORMAT = 1 # of config.json
 
 def _save_pretrained(self:Mars,
@@ -320,6 +320,7 @@ def _save_pretrained(self:Mars,
     folder = Path(folder)
     config = dict(format=FORMAT, spectrogram=self.spectrogram.config, cmx=asdict(self.cmx), tokenizer=asdict(self.tokenizer.cfg),
                   var=self.var and asdict(self.var.cfg), info=self.info)
+    if self.var and self.var.system != VAR.system: config['system'] = self.var.system # the same weights would fit another order
     try: text = json.dumps(config, indent=1)
     except TypeError as e: raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
     try:
@@ -341,7 +342,16 @@ def find_model(
     raise FileNotFoundError(f'there is no model {str(name)!r}: no such folder with a config.json, and no weights of that name in the package; '
                             'train one with `mars demo --out FOLDER`, or `mars train tokenizer --out FOLDER` and `mars train var --out FOLDER`')
 
-# %% ../nbs/03a_pipeline.ipynb #a0dbbf19
+def find_system(
+    name:str, # 'next-scale' or 'next-token'
+)->type: # VAR or its relative; ValueError for any other name
+    "Find the class of a transformer by its order of prediction."
+    from mars.nexttoken import NextToken
+    for c in (VAR, NextToken):
+        if c.system == name: return c
+    raise ValueError(f'this model predicts in the order {name!r}, which this version of mars does not know; install the version that wrote it')
+
+# %% ../nbs/03a_pipeline.ipynb #b19352e7
 def _from_pretrained(cls,
     name:str='small', # a folder, or the name of weights in the package
     device='cpu',     # where the networks should be
@@ -353,10 +363,10 @@ def _from_pretrained(cls,
         c = json.loads((folder/'config.json').read_text())
         if c['format'] != FORMAT: raise ValueError(f'{folder/"config.json"} has format {c["format"]}, this version of mars reads {FORMAT}; install the version that wrote it')
         tok_cfg, var_cfg = TokenizerConfig.from_dict(c['tokenizer']), c['var'] and VARConfig.from_dict(c['var'])
-        ls, cmx = LogSpectrogram(**c['spectrogram']), CMX(**c['cmx'])
+        ls, cmx, system = LogSpectrogram(**c['spectrogram']), CMX(**c['cmx']), c.get('system', VAR.system)
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError): raise ValueError(f'{folder/"config.json"} is damaged; copy it anew or train again') from None
     tok = load_weights(Tokenizer(tok_cfg), folder/'tokenizer.safetensors')
-    var = load_weights(VAR(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
+    var = load_weights(find_system(system)(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
     if var and any(not torch.equal(v, var.quantizer.state_dict()[k]) for k, v in tok.quantizer.state_dict().items()):
         raise ValueError(f'{folder/"var.safetensors"} was trained on another tokenizer than the one beside it; train the transformer again')
     vocoder = Vocoder.from_pretrained(folder) if (folder/'vocoder.json').exists() else None

@@ -9,7 +9,7 @@ __all__ = ['VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS', 'NoteSet', 
            'table_markdown', 'result_json', 'plot_features', 'plot_bins', 'worst_and_best', 'listen_html',
            'save_report']
 
-# %% ../nbs/05b_protocol.ipynb #9617ff4f
+# %% ../nbs/05b_protocol.ipynb #bfef5a0d
 import hashlib, importlib.util, json, math, os, sys, time
 from collections import Counter
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ import numpy as np, torch
 import torch.nn.functional as F
 from .data import FAMILIES, SAMPLE_RATE, write_whole
 from .stft import LogSpectrogram
-from .eval import (_clip_errors, _median_distance, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score, interval, kad, kid,
+from .eval import (_clip_errors, _median_distance, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score, interval, share_interval, kad, kid,
                        kid_nistal, kid_nistal_floor, label_accuracy, mel_distance, mel_features, memorisation, ndb, nearest_mel_error, posterior_kl, stft_distance, vendi_score)
 
 # %% ../nbs/05b_protocol.ipynb #276f302a
@@ -372,15 +372,17 @@ def bins_for(n): # reference notes -> bins of NDB, or None
     "Choose the number of bins that n reference notes allow."
     return next((k for k in (100, 50, 20, 10) if n >= 10*k), None)
 
-# %% ../nbs/05b_protocol.ipynb #871f1341
+# %% ../nbs/05b_protocol.ipynb #3dfec366
 def _between(f, x, y, seed, draws):
     "Give a distance an interval; rows with the same labels are drawn together, else the sets would seem less alike than they are."
     return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
 
+def _distance_name(name): return 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
+
 def _features_block(name, x, y, seed, draws):
     "Distances of one embedder's features, (n, windows, d); row i of both has the same labels."
     flat = lambda a: a.flatten(0, -2)
-    label = 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
+    label = _distance_name(name)
     n, d, out = len(x), x.shape[-1], {}
     if len(flat(x)) > d:   # else the covariance is singular and the floor formula does not hold
         fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, draws)
@@ -404,12 +406,13 @@ def _logits_block(ref_logits, logits, labels, seed, draws):
         out[f'{letter}KID, Nistal floor'] = kid_nistal_floor(len(a), len(b))
         out[f'{letter}IS'] = interval(inception_score, b, method='bootstrap', draws=draws, seed=seed)
         if n >= 100: out[f'{letter}IS, 10 splits'] = inception_score(b, 10)[0]
-        out[f'KL {key}'] = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key], logits[key])), method='bootstrap', draws=draws, seed=seed)
+        kl = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key], logits[key])), method='bootstrap', draws=draws, seed=seed)
+        out[f'KL {key}'] = replace(kl, low=max(0., kl.low))
     for key, hit in label_accuracy(logits, labels).items():
-        out[f'accuracy {key}'] = interval(torch.mean, torch.from_numpy(hit).double(), method='bootstrap', draws=draws, seed=seed)
+        if len(hit): out[f'accuracy {key}'] = share_interval(hit)
     return out
 
-# %% ../nbs/05b_protocol.ipynb #ff062e9b
+# %% ../nbs/05b_protocol.ipynb #558068ef
 def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
     "Errors measured on the sound itself."
     mean = lambda v: interval(torch.mean, torch.from_numpy(np.asarray(v, np.float64)), method='bootstrap', draws=draws, seed=seed)
@@ -422,17 +425,17 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
             heard = a.abs().amax(1) > 0
             if heard.any(): errors.append(_clip_errors(a[heard], b[heard]))
             mel += mel_distance(a, b).tolist(); stft += stft_distance(a, b).tolist()
+        if not errors: raise ValueError(f"{reference.name} are all silent: there is nothing to compare.")
         for name, v in zip(('MSE paired', 'MAE paired', 'MSE paired, active', 'MAE paired, active', 'MSE paired, share'), torch.cat(errors).T): out[name] = mean(v)
         out['mel distance'], out['STFT distance'] = mean(mel), mean(stft)
     if n_f0 and 'pitch' in notes.labels:
         rows = torch.linspace(0, len(notes)-1, min(n_f0, len(notes))).round().long()
         midi, asked = [f0(notes[[i]][0]).midi for i in rows.tolist()], notes.labels['pitch'][rows].numpy()
         score, near_enough = f0_accuracy(midi, asked), lambda fold: np.abs(cents_error(midi, asked, fold)) <= 50   # NaN is not
-        share = lambda fold, v: mean(near_enough(fold)) if len(rows) >= 4 else v
-        out |= {'f0 within 50 cents': share(False, score.within), 'f0, octaves folded': share(True, score.folded), 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
+        out |= {'f0 within 50 cents': share_interval(near_enough(False)), 'f0, octaves folded': share_interval(near_enough(True)), 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #7194fe47
+# %% ../nbs/05b_protocol.ipynb #845c10e2
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -463,7 +466,7 @@ def evaluate(reference,       # NoteSet of test notes
     x, ref_logits, _ = read(reference)
     seen = None if train is None else part('features of training notes', embed_set, embedders[0], train, size).mean(1).to(device or 'cpu')
     table, more = {}, dict(features={'reference': x[first].mean(1).cpu()}, bins={}, nearest={})
-    few = {f'Fréchet distance, {e}': f'{len(v)} notes are too few for {v.shape[-1]} features: use more than {v.shape[-1]//v.shape[1]} notes' for e, v in x.items() if len(v)*v.shape[1] <= v.shape[-1]}
+    few = {_distance_name(e): f'{len(v)} notes are too few for {v.shape[-1]} features: use more than {v.shape[-1]//v.shape[1]} notes' for e, v in x.items() if len(v)*v.shape[1] <= v.shape[-1]}
     for name, notes in _bar([*rows.items()], progress):
         y, logits, flaws = read(notes)
         pairs, out = torch.arange(len(notes)) if name in paired else match_labels(reference.labels, notes.labels, keys, seed), {}

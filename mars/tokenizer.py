@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'config_class', 'drop_path', 'Block', 'init_vit', 'Blocks', 'make_blocks',
-           'Positions', 'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'make_quantizer', 'Tokenizer']
+           'Positions', 'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'make_quantizer', 'Tokenizer',
+           'patch_components']
 
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
@@ -301,7 +302,16 @@ def _revive(self:Tokenizer,
 
 Tokenizer.keep, Tokenizer.revive = _keep, _revive
 
-# %% ../nbs/02_tokenizer.ipynb #1c07d1e4
+# %% ../nbs/02_tokenizer.ipynb #35522b60
+def patch_components(x, most): # (N, n) patches -> (mean (n,), variances (r,), directions (n, r)), r <= most, the largest first
+    "Find the principal components of patches; above 2048 values only the strongest, since a full decomposition grows with the cube."
+    mean, n = x.mean(0), x.shape[1]
+    if n > 2048:
+        _, size, basis = torch.svd_lowrank(x - mean, min(most + 16, *x.shape), niter=4)
+        return mean, size[:most].square()/(len(x) - 1), basis[:, :most]
+    var, basis = torch.linalg.eigh(torch.cov(x.T))
+    return mean, var.flip(0)[:most], basis.flip(1)[:, :most]
+
 @torch.no_grad()
 def _warm_start(self:Tokenizer,
     image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
@@ -309,11 +319,10 @@ def _warm_start(self:Tokenizer,
     "Start the patch and code layers from the principal components of patches."
     self.check(image)
     x = patchify(image, self.cfg.patch).flatten(0, 1).double()
-    x = x[torch.randperm(len(x), device=x.device)[:2**15]]
-    mean, W, d = x.mean(0), self.cfg.width, self.cfg.code_dim
-    var, basis = torch.linalg.eigh(torch.cov(x.T))
-    r = min(W, len(var))
-    var, basis = var.flip(0)[:r], basis.flip(1)[:, :r]
+    x = x[torch.randperm(len(x), device=x.device)[:min(2**15, 2**26//x.shape[1])]]
+    W, d = self.cfg.width, self.cfg.code_dim
+    mean, var, basis = patch_components(x, W)
+    r = len(var)
     std = var.clamp(min=max(1e-4*var[0].item(), 1e-8)).sqrt()
     embed, pixels = self.encoder.embed, self.decoder.to_pixels
     embed.weight[:r] = (basis/std).T.to(embed.weight)

@@ -6,12 +6,12 @@
 __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker',
            'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups',
            'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state',
-           'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'TokenizerStage',
-           'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board',
-           'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'train_var',
-           'var_board']
+           'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss',
+           'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread',
+           'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids',
+           'train_var', 'var_board']
 
-# %% ../nbs/04_train.ipynb #4cfb8c52
+# %% ../nbs/04_train.ipynb #cb5e138d
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict, replace
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 from .cmx import CMX
-from .stft import LogSpectrogram, active_frames
+from .stft import LogSpectrogram, active_frames, compress, expand
 from .data import Batches, write_whole
 from .quantizer import MultiScaleQuantizer
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
@@ -28,7 +28,7 @@ from .discriminator import Adversary, AdversaryConfig
 from .var import VAR, VARConfig
 from .pipeline import Mars, pick_device
 
-# %% ../nbs/04_train.ipynb #9739bf50
+# %% ../nbs/04_train.ipynb #a42bc6ad
 @dataclass(frozen=True)
 class TrainConfig:
     "How one stage is trained. `preset(name, stage)` gives the usual values."
@@ -56,6 +56,7 @@ class TrainConfig:
     keep_last:int = 2           # checkpoints that are kept
     max_bad:int = 10            # steps in a row without a finite loss and gradient (they are skipped) after which a run gives up
     show_every:int = 0          # steps between pictures of the curves and of some notes; 0 is never
+    mel_weight:float = 0.       # of `MelLoss` beside the squared error, in stage one; 0 leaves it out
 
     def __post_init__(self):
         object.__setattr__(self, 'betas', tuple(self.betas))
@@ -65,6 +66,7 @@ class TrainConfig:
         if not 0 <= self.ema < 1: raise ValueError(f'ema is {self.ema}; it must lie in 0..1, without 1')
         if self.stage not in STAGES: raise ValueError(f'stage {self.stage!r} is unknown; choose one of {", ".join(STAGES)}')
         if self.batch_size % self.accumulate: raise ValueError(f'accumulate is {self.accumulate}; it must divide the batch_size of {self.batch_size}')
+        if not 0 <= self.mel_weight < math.inf: raise ValueError(f'mel_weight is {self.mel_weight}; it must be a number of at least 0')
         if not 0 <= self.epochs < math.inf: raise ValueError(f'epochs is {self.epochs}; it must be a number of at least 0')
         for name in ('lr', 'clip'):
             if not getattr(self, name) > 0: raise ValueError(f'{name} is {getattr(self, name)}; it must be above 0')
@@ -438,12 +440,13 @@ class Checkpoints:
             self.said = meta['about'] # what the one that was read says of its run
             return int(meta['step']), tensors
 
-# %% ../nbs/04_train.ipynb #06036661
+# %% ../nbs/04_train.ipynb #ef80e296
 def lasting(
     cfg:TrainConfig, # settings
 )->dict: # those that two halves of a run must share
     "Drop what may change when a run is resumed."
-    return {k: v for k, v in asdict(cfg).items() if k not in ('log_every', 'save_every', 'show_every', 'keep_last', 'max_bad', 'compile', 'accumulate')}
+    may_change = ('log_every', 'save_every', 'show_every', 'keep_last', 'max_bad', 'compile', 'accumulate')
+    return {k: v for k, v in asdict(cfg).items() if k not in may_change + (() if cfg.mel_weight else ('mel_weight',))} # older runs knew no such weight
 
 # %% ../nbs/04_train.ipynb #7615c449
 def random_state(device)->dict: # name -> tensor
@@ -621,17 +624,47 @@ def _bar(steps, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(steps)
 
-# %% ../nbs/04_train.ipynb #01684d94
+# %% ../nbs/04_train.ipynb #73fbd470
+class MelLoss(nn.Module):
+    "Images (B, C, H, W), reconstruction and truth -> mean absolute difference of log-mel pictures, in units of the spectrogram."
+    def __init__(self,
+        ls:LogSpectrogram, # how the notes were seen
+        cmx:CMX,           # how they were folded
+        resolutions:tuple=((128, 1), (64, 2), (32, 4), (16, 8)), # mel bands, and frames averaged
+    ):
+        super().__init__()
+        from torchaudio.functional import melscale_fbanks
+        self.cmx, self.floor, self.frames = cmx, ls.floor, [f for _, f in resolutions]
+        for i, (bands, _) in enumerate(resolutions):
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore') # of bands narrower than a bin, which stay silent
+                bank = melscale_fbanks(ls.n_fft//2+1, 0., ls.sample_rate/2, bands, ls.sample_rate, mel_scale='slaney')[:-1]
+            self.register_buffer(f'bank_{i}', bank/bank.sum(0).clamp(min=1e-8), persistent=False)
+
+    def pictures(self, image): # -> list of (B, bands, frames) in [-1, 1]
+        "Average the magnitudes over bands and frames."
+        level = expand(self.cmx.unfold(image.float())[:, 0], self.floor)
+        for i, n in enumerate(self.frames):
+            x = level.mT @ getattr(self, f'bank_{i}')[:level.shape[1]] # a truncated spectrogram has fewer bins
+            yield compress(nn.functional.avg_pool1d(x.mT, n), self.floor)
+
+    def forward(self, recon, image): # -> scalar, float32
+        with torch.autocast(image.device.type, enabled=False):
+            return sum((a - b).abs().mean() for a, b in zip(self.pictures(recon), self.pictures(image)))/len(self.frames)
+
+# %% ../nbs/04_train.ipynb #b217229b
 class TokenizerStage:
     "What one step of stage one computes; `fit` calls its methods."
-    def __init__(self, tok, batch, train, adversary=None, team=None): # batch: (step, part) -> images (B, C, H, W)
+    def __init__(self, tok, batch, train, adversary=None, team=None, mel=None, view=None): # batch: (step, part) -> images (B, C, H, W); mel: a MelLoss; view: what the PatchGAN sees of an image
+        self.mel, self.view = mel, view or (lambda image: image)
         self.tok, self.batch, self.train, self.revived, self.seen, self.parts, self.team = tok, batch, train, 0, {}, [], team or Team(next(tok.parameters()).device)
         self.books = [q for q in tok.modules() if isinstance(q, MultiScaleQuantizer)]
         self.gan, device = None, next(tok.parameters()).device
         if adversary and adversary.weight:
-            self.gan = Adversary(adversary, tok.cfg.image_shape[0], train.steps, device, self.team.reduce if self.team.n > 1 else None)
+            blank = self.view(torch.zeros(1, *tok.cfg.image_shape, device=device))
+            self.gan = Adversary(adversary, blank.shape[1], train.steps, device, self.team.reduce if self.team.n > 1 else None)
             self.team.same([*self.gan.disc.parameters()])
-            with torch.no_grad(): self.gan.disc.eval()(torch.zeros(1, *tok.cfg.image_shape, device=device)) # an image too small is refused now, not when the GAN starts
+            with torch.no_grad(): self.gan.disc.eval()(blank) # an image too small is refused now, not when the GAN starts
         if train.compile:
             # the adaptive weight goes backwards through the decoder's last layer twice, which donated buffers forbid
             torch._functorch.config.donated_buffer = False
@@ -641,16 +674,17 @@ class TokenizerStage:
         image = self.batch(step, part)
         recon, losses = self.tok(image)
         self.parts = self.parts[:part] + [(image, recon.detach())] if self.gan else [(image, None)]
-        loss, seen = losses['total'], {k: v.detach() for k, v in losses.items()}
+        if self.mel: losses['mel'] = self.mel(recon, image)
+        loss, seen = losses['total'] + (self.train.mel_weight*losses['mel'] if self.mel else 0), {k: v.detach() for k, v in losses.items()}
         if self.gan:
-            adversarial, more = self.gan.generator_loss(step, recon, losses['recon'], self.tok.decoder.to_pixels.weight)
+            adversarial, more = self.gan.generator_loss(step, self.view(recon), losses['recon'], self.tok.decoder.to_pixels.weight)
             loss, seen = loss + adversarial, {**seen, **more}
         return loss, seen
 
     def after(self, step):
         t, image = self.train, self.parts[-1][0]
         if self.gan:
-            with autocast(t, image.device): self.seen = self.gan.update(step, *(torch.cat(x) for x in zip(*self.parts)))
+            with autocast(t, image.device): self.seen = self.gan.update(step, *(self.view(torch.cat(x)) for x in zip(*self.parts)))
         if t.revive_every and step % t.revive_every == 0 and 0 < step < t.revive_until*t.steps: self.revive(image)
 
     def revive(self, image):
@@ -682,7 +716,7 @@ class TokenizerStage:
         u, revived, self.revived = self.tok.quantizer.usage(reset=True), self.revived, 0
         return dict(usage=u['share'], attainable=u['attainable'], perplexity=u['perplexity'], revived=revived, **self.seen)
 
-# %% ../nbs/04_train.ipynb #c5ad1e32
+# %% ../nbs/04_train.ipynb #0502c660
 def train_tokenizer(
     notes,                       # a source of mars.data
     train:TrainConfig=None,      # settings; None is the tiny preset
@@ -710,7 +744,7 @@ def train_tokenizer(
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     def pick(step, part): return team.share(order.at(step))[part::train.accumulate]
     def batch(step, part): return images(pick(step, part), pick(step, part+1) if part+1 < train.accumulate else pick(step+1, 0))[0]
-    stage = TokenizerStage(tok, batch, train, adversary, team)
+    stage = TokenizerStage(tok, batch, train, adversary, team, MelLoss(m.spectrogram, m.cmx).to(device) if train.mel_weight else None)
     about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=names_hash(notes))
     if out is not None and team.main:
         write_settings(out, 'tokenizer', {**about, 'versions': versions(device), 'processes': team.n})
@@ -841,7 +875,7 @@ def instrument_ids(
     if len(names) > size: raise ValueError(f'n_instruments is {size}, but the notes are of {len(names)} instruments; make it at least that')
     return torch.tensor([names.index(i) for i in notes.labels['instrument']]), names
 
-# %% ../nbs/04_train.ipynb #76fafdf0
+# %% ../nbs/04_train.ipynb #c99fd079
 def train_var(
     notes,                  # a source of mars.data
     tok:Tokenizer,          # trained; frozen here
@@ -855,8 +889,9 @@ def train_var(
     info:dict=None,         # of the tokenizer's config.json, kept in this one
     resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
+    model:type=VAR,         # what is trained: VAR, or another order of prediction
 )->VAR: # trained, bound to the tokenizer, in eval mode
-    "Train the next-scale transformer on cached tokens by teacher forcing."
+    "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
@@ -868,7 +903,7 @@ def train_var(
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
-    var, order, own = VAR(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
+    var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     team.same([*var.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     log = RunLog(out if team.main else None, trackers if team.main else (), lasting(train)) if own else log
@@ -881,6 +916,7 @@ def train_var(
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
     about = dict(train=lasting(train), shape=asdict(cfg), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
+    if model is not VAR: about['system'] = model.system # its checkpoints fit no other order
     if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
     saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
     show = var_board(m, var, tokens, labels, notes, log, out) if train.show_every and team.main else None

@@ -263,9 +263,10 @@ def drop_labels(
     gone = torch.rand(first.shape, device=first.device) < p_all
     return {k: v.masked_fill(gone | (torch.rand(v.shape, device=v.device) < p_each), -1) for k, v in labels.items()}
 
-# %% ../nbs/03_var.ipynb #d974ef77
+# %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
+    system = 'next-scale'
     def __init__(self,
         cfg:VARConfig,           # shape of the transformer
         tok_cfg:TokenizerConfig, # shape of the tokenizer whose tokens it writes
@@ -274,6 +275,7 @@ class VAR(nn.Module):
         self.cfg, self.tok_cfg = cfg, tok_cfg
         t, w, std = tok_cfg, cfg.width, math.sqrt(1/(3*cfg.width))
         self.lengths = [h*w_ for h, w_ in t.scales]
+        self.pass_lengths = self.order() # tokens of each pass
         self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
         self.labels = LabelEmbedding(cfg.labels, w)
@@ -281,9 +283,9 @@ class VAR(nn.Module):
         for lin in (self.word_embed, self.head): nn.init.trunc_normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
         with torch.no_grad(): self.head.weight.mul_(0.02)
         new = lambda *shape: nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=std))
-        self.start, self.position, self.level = new(1, self.lengths[0], w), new(1, sum(self.lengths), w), new(len(self.lengths), w)
+        self.start, self.position, self.level = new(1, self.pass_lengths[0], w), new(1, sum(self.lengths), w), new(len(self.lengths), w)
         self.register_buffer('scale_of', scale_of(self.lengths), persistent=False)
-        self.register_buffer('mask', scale_mask(self.lengths), persistent=False)
+        self.register_buffer('mask', scale_mask(self.pass_lengths), persistent=False)
         self._passes = {} # recorded on a GPU, see `Passes`
 
     def __getstate__(self): return {**self.__dict__, '_passes': {}} # a CUDA graph cannot be copied
@@ -297,6 +299,16 @@ class VAR(nn.Module):
             raise ValueError(f'this tokenizer does not fit: its {", ".join(diff)} differ from those the transformer was made for')
         self.quantizer.load_state_dict(tok.quantizer.state_dict())
         return self
+
+    def order(self): # tokens that each pass writes, side by side; an order of prediction is this, `inputs` and `follow`
+        return self.lengths
+
+    def inputs(self, tokens): # teacher forcing: K token maps -> (B, T - first pass, P*d)
+        return self.quantizer.next_inputs(tokens)
+
+    def follow(self, k, tokens, total): # after pass k: the sum so far, and the input of pass k+1 (B, n, P*d)
+        total = total + self.quantizer.contribution(k, tokens)
+        return total, self.quantizer.area(k+1, total)
 
     def places(self): # (1, T, w): position plus scale, what is added to every token
         return self.position + self.level[self.scale_of]
@@ -320,7 +332,7 @@ class VAR(nn.Module):
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
         if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
         cond = self.labels(labels)
-        x = torch.cat([cond[:, None] + self.start, self.embed(self.quantizer.next_inputs(tokens))], 1) + self.places()
+        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
         return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
 
 # %% ../nbs/03_var.ipynb #2fa6a029
@@ -411,18 +423,21 @@ def check_seed(
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'{name} is {seed!r}; it must be a whole number of at least 0{", or None" if name == "seed" else ""}')
     return int(seed)
 
-# %% ../nbs/03_var.ipynb #efe369be
+# %% ../nbs/03_var.ipynb #b498fba7
 class Passes:
-    "The K passes of one generation on fixed buffers; `record` turns them into CUDA graphs."
+    "The passes of one generation on fixed buffers; `record` turns them into CUDA graphs."
     def __init__(self,
         var:'VAR',      # the model
         n:int,          # number of notes
         settings:tuple, # of `scale_settings`
     ):
-        self.var, self.n, self.settings, self.guided = var, n, settings, any(s[0] for s in settings)
-        t, dev = sum(var.lengths), var.start.device
+        t, dev, of = sum(var.lengths), var.start.device, scale_of(var.lengths).tolist()
+        self.begin = [sum(var.pass_lengths[:k]) for k in range(len(var.pass_lengths))] # first token of each pass
+        self.var, self.n, self.settings, self.guided = var, n, [settings[of[b]] for b in self.begin], any(s[0] for s in settings)
+        self.last = [of[b+m-1] != ([*of, -1])[b+m] for b, m in zip(self.begin, var.pass_lengths)] # does the pass end a scale
         self.ids = {name: torch.full((n,), -1, device=dev) for name in var.labels.sizes}
         self.u = torch.zeros(n, t, *[var.branches][:var.branches > 1], device=dev)
+        self.us = self.u.split(var.pass_lengths, 1)
         self.cache = var.trunk.cache(n*(1+self.guided), t, dev, var.start.dtype)
         self.graphs = None
 
@@ -432,15 +447,15 @@ class Passes:
         if k == 0:
             cond = v.labels(self.ids)
             if self.guided: cond = torch.cat([cond, v.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})])
-            self.x, self.mods, self.places = cond[:, None] + v.start, v.trunk.modulation(cond), v.places().split(v.lengths, 1)
+            self.x, self.mods, self.places = cond[:, None] + v.start, v.trunk.modulation(cond), v.places().split(v.pass_lengths, 1)
             self.total, self.tokens = 0, []
-        self.cache.length = sum(v.lengths[:k])
+        self.cache.length = self.begin[k]
         h = v.trunk(self.x + self.places[k], self.mods, cache=self.cache).float()
         h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
-        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.u.split(v.lengths, 1)[k], temperature, top_k, top_p))
-        if k+1 < len(v.lengths):
-            self.total = self.total + v.quantizer.contribution(k, self.tokens[k])
-            self.x = v.embed(v.quantizer.area(k+1, self.total))
+        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.us[k], temperature, top_k, top_p))
+        if k+1 < len(v.pass_lengths):
+            self.total, inputs = v.follow(k, self.tokens[k], self.total)
+            self.x = v.embed(inputs)
             if self.guided: self.x = torch.cat([self.x, self.x])
 
     def record(self):
@@ -462,14 +477,16 @@ class Passes:
         return self
 
     def run(self, labels, u):
-        "Fill the buffers, then yield the token maps so far after each pass."
+        "Fill the buffers, then yield the token maps so far after each scale."
         for name, i in labels.items(): self.ids[name].copy_(i)
         self.u.copy_(u.view_as(self.u))
-        done = []
+        done, begun = [], 0
         for k in range(len(self.settings)):
             self.graphs[k].replay() if self.graphs else self.step(k)
-            done.append(self.tokens[k].clone()) # the next replay writes over it
-            yield [*done]
+            if self.last[k]:
+                done.append(torch.cat(self.tokens[begun:k+1], 1)) # a copy: the next replay writes over them
+                begun = k+1
+                yield [*done]
 
 # %% ../nbs/03_var.ipynb #8bf3ea9f
 @contextmanager

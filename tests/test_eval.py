@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from mars.eval import (F0, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score,
                        interval, kad, kid, kid_nistal, kid_nistal_floor, label_accuracy, log_mel, log_mel_error, mel_distance, mel_features,
-                       memorisation, ndb, nearest_mel_error, posterior_kl, proportion_z, stft_distance, vendi_score)
+                       memorisation, ndb, nearest_mel_error, posterior_kl, proportion_z, share_interval, stft_distance, vendi_score)
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT/'../shared/data/notes'
@@ -390,6 +390,14 @@ def test_memorisation_agrees_with_the_definition():
     from scipy.stats import mannwhitneyu
     u = mannwhitneyu(q.min(1), t.min(1)).statistic
     assert r.c_t == pytest.approx((u-90*110/2)/np.sqrt(90*110*201/12))
+
+def test_share_interval_is_wilsons():
+    r = share_interval([True]*9 + [False])
+    lo, hi = r.low, r.high # both solve (p - x)^2 = z^2 x(1-x)/n
+    for x in (lo, hi): assert (.9-x)**2 == pytest.approx(1.959964**2*x*(1-x)/10, rel=1e-6)
+    sure = share_interval([1]*64)
+    assert (sure.value, sure.high) == (1, 1) and sure.low == pytest.approx(.943, abs=.001) and share_interval([0]*64).low == 0
+    with pytest.raises(ValueError, match="at least one"): share_interval([])
 
 def test_vendi_score():
     assert vendi_score(torch.eye(9).repeat(2, 1)) == pytest.approx(9) and vendi_score(np.ones((5, 3))) == pytest.approx(1)

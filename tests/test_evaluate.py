@@ -15,7 +15,7 @@ from mars.var import VAR, VARConfig
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 FAST = dict(n_iter=1, draws=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
-ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser']
+ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser', 'memoriser, through the model']
 
 @pytest.fixture(scope='module')
 def model():
@@ -188,8 +188,21 @@ def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
 
 def test_what_the_reader_must_know_stands_under_the_table(made):
     said = '\n'.join(notes_on(made[0]))
-    for words in ('The memoriser copies real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
+    for words in ('The reference has 3 of the 3 families', 'The memoriser copies real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
     assert all(v in (made[1]/'table.md').read_text(encoding='utf-8') for v in notes_on(made[0])) and report_line(*made).startswith('20 notes a row; KAD, mel-PCA: ')
+
+def test_copies_through_the_model_are_a_row_of_their_own(model, sides):
+    ref = NoteSet(sides.test).pick(range(2))
+    rows = {row[0]: row for row in report.make_rows(model, ref, lambda waves, name: NoteSet(torch.cat([*waves]), name=name), n_iter=1, batch_size=2, copies=ref)}
+    assert torch.equal(rows[report.THROUGH][2][:], rows['reconstruction'][2][:]) and rows['memoriser'][2] is ref and rows[report.THROUGH][1] == 'griffinlim 64'.replace('64', '1')
+    loud = dict(settings=dict(notes=9, data=dict(pairs_of_one_instrument=None), classifier={}), rows={'memoriser': dict(silent=0, clipped=0)}, left_out={}, speed=None, memory=dict(process_mib=1), seconds=dict(total=1))
+    said = {k: ' '.join(notes_on(loud | dict(alarms={'memoriser': [*report.ALARMS], report.THROUGH: v}))) for k, v in dict(deaf=[], keen=['c_t']).items()}
+    assert 'is not noticed' in said['deaf'] and 'set off c_t' in said['keen'] and 'It sets off all alarms' in said['keen']
+
+@pytest.mark.parametrize('path', sorted((ROOT/'results').glob('evaluate-*.json')), ids=lambda p: p.stem)
+def test_committed_reports_can_be_written_again(path):
+    text = report_markdown(read_report(path))
+    assert '| memoriser |' in text and 'Behind the scenes' in text and 'nan s' not in text
 
 # Memory
 
@@ -235,3 +248,15 @@ def test_the_command(model, tmp_path, capsys):
         err = capsys.readouterr().err
         assert err.startswith('mars: ') and err.count('\n') == 1 and say in err
     assert not (tmp_path/'b').exists()
+
+def test_usual_iterations_are_those_of_decode(model, monkeypatch):
+    from mars.phase import Vocoder, VocoderConfig
+    from mars.stft import PHASES
+    asked = []
+    own = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny', n_iter=7)))
+    spec = torch.full((1, *model.spectrogram.shape), -1.)
+    spec[..., 40, :] = 0.
+    for m, phase in ((model, 'griffinlim'), (model, 'pghi'), (model, 'vocoder'), (own, 'vocoder')):
+        n = report.usual_iterations(m, phase)
+        assert torch.equal(m.wave(spec, None, 0, phase), m.wave(spec, n, 0, phase)) and not torch.equal(m.wave(spec, n + 1, 0, phase), m.wave(spec, n, 0, phase))
+    assert report.usual_iterations(own, 'vocoder') == 7

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 import mars.phase
 from mars.cli import main
 from mars.data import AdditiveNotes
-from mars.phase import (STAGE, VOCODERS, Crops, Vocoder, VocoderConfig, centred, heap_integrate, integrate, onset, partial_noise, pghi, phase_gradient,
-                        phase_steps, pre_echo, step_loss, stft_distance, train_vocoder, tree_integrate, turn, vocoder_settings, von_mises_loss)
+from mars.phase import (STAGE, VOCODERS, Crops, Vocoder, VocoderConfig, centred, heap_integrate, integrate, model_copies, onset, partial_noise, pghi,
+                        phase_gradient, phase_steps, pre_echo, refine, sounding, step_loss, stft_distance, train_vocoder, tree_integrate, turn, vocoder_settings,
+                        von_mises_loss)
 from mars.pipeline import Mars
 from mars.stft import PHASES, LogSpectrogram, find_phase, griffin_lim
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -17,7 +18,7 @@ from mars.train import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(n_fft=256, hop_length=64, n_frames=64)
-TINY = VocoderConfig(width=8, dilations=(1, 2), n_iter=2)
+TINY = VocoderConfig(width=8, dilations=(1, 2), n_iter=2)  # reaches over 4 frames
 
 def tone(pitch, n=64000, delay=0):
     t, f0 = torch.arange(n-delay)/16000, 440*2**((pitch-69)/12)
@@ -110,19 +111,28 @@ def test_heap_and_tree_agree_on_what_does_not_contradict_itself(shape, share):
     heap, tree = (f(m, a, d, start) for f in (heap_integrate, tree_integrate))
     assert np.allclose(heap, tree) and np.array_equal(tree[m == 0], start[m == 0])
 
-def test_tree_follows_the_strongest_links():
-    "A brute-force check of the weakest link: no path between two cells has a stronger one than the tree's."
-    m = np.random.default_rng(1).random((4, 5))+.01
-    ids, pred = mars.phase._spanning_tree(np.log(m), m > 0)
-    flat, n = m.ravel(), m.size
-    near = lambda i: [j for j, ok in ((i-1, i % 5), (i+1, (i+1) % 5), (i-5, i >= 5), (i+5, i < n-5)) if ok]
-    widest = np.zeros(n); root = int(flat.argmax()); widest[root] = flat[root]
-    for _ in range(n):
-        for i in range(n): widest[i] = max([widest[i], *(min(widest[j], flat[i]) for j in near(i))])
-    for i in range(n):
-        j, least = i, flat[i]
-        while pred[j] != n: assert ids[pred[j]] in near(ids[j]); j = pred[j]; least = min(least, flat[j])
-        assert j == root and least == widest[i]
+@pytest.mark.parametrize('shape, seed, quiet', [((4, 5), 1, 0.), ((12, 9), 2, 0.), ((9, 14), 3, .4), ((1, 20), 4, 0.), ((20, 1), 5, .2), ((40, 30), 6, .1)])
+def test_tree_is_the_spanning_tree_of_strongest_links(shape, seed, quiet):
+    "Against Kruskal's algorithm in plain Python, with steps that contradict each other, so that another path would give another phase."
+    rng = np.random.default_rng(seed)
+    m, a, d, start = rng.random(shape)+.01, rng.normal(size=shape), rng.normal(size=shape), rng.random(shape)
+    m[rng.random(shape) < quiet] = 0.
+    F_, T = shape
+    links = [((f, t), (f, t+1), a[f, t+1]) for f in range(F_) for t in range(T-1)] + [((f, t), (f+1, t), d[f+1, t]) for f in range(F_-1) for t in range(T)]
+    links = [(p, q, s) for p, q, s in links if m[p] > 0 and m[q] > 0]
+    links.sort(key=lambda l: -(math.log(min(m[l[0]], m[l[1]]))+1e-3*math.log(max(m[l[0]], m[l[1]]))))
+    region, phase = {p: {p} for p in zip(*np.nonzero(m))}, np.zeros(shape)
+    for p, q, s in links:
+        if region[p] is region[q]: continue
+        shift = phase[p]+s-phase[q]
+        for r in region[q]: phase[r] += shift
+        region[p] |= region[q]
+        for r in region[q]: region[r] = region[p]
+    for group in region.values(): # the strongest cell of each region has phase 0
+        zero = phase[max(group, key=lambda r: m[r])]
+        for r in group: phase[r] -= zero
+    phase[m == 0] = start[m == 0]
+    assert np.allclose(tree_integrate(m, a, d, start), phase, atol=1e-9)
 
 def test_pghi_does_not_depend_on_the_batch(small, spec):
     M = small.magnitude(spec)[:, 0]
@@ -139,6 +149,28 @@ def test_pghi_is_a_better_start_than_chance(small, spec):
 
 def test_silence_stays_silent(small):
     for phase in ('pghi', Vocoder(TINY, small).wave): assert (small.decode(torch.full((2, *small.shape), -1.), phase=phase) == 0).all()
+
+# --- refining
+
+def test_refine_keeps_a_sound_as_it_is(small, spec):
+    "The phases of a wave are a common point of both sets: no projection and no reflection may leave it."
+    S = small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69)]))[:, 0]
+    phases = torch.where(S.abs() > 0, S/S.abs().clamp(min=1e-20), 1.)
+    made, true = refine(S.abs(), phases, small.window(), 64, 20), small.istft(S[:, None])
+    assert float(stft_distance(true, made[:, :true.shape[-1]]).convergence.max()) < 1e-3
+
+def test_refine_beats_griffin_lim_from_the_same_start(small, spec):
+    M, wave = small.magnitude(spec)[:, 0], small.istft(small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69, 76)])))
+    angles = pghi(M, 256, 64)
+    distance = lambda w: float(stft_distance(wave, w[:, :wave.shape[-1]]).total.mean())
+    assert distance(refine(M, angles, small.window(), 64, 32)) < distance(griffin_lim(M, small.window(), 256, 64, 32, angles=angles))
+    assert torch.allclose(refine(M, angles, small.window(), 64, 1), griffin_lim(M, small.window(), 256, 64, 1, angles=angles), atol=1e-6)
+
+def test_silence_at_the_end_is_not_worked_on(small):
+    M = torch.rand(1, 129, 64); M[..., 30:] = 0
+    assert sounding(M, 256, 64) == 35 and sounding(M[..., :20], 256, 64) == 20 and sounding(M*0, 256, 64) == 5
+    wave = PHASES['pghi'](small, M, 4, 0, 0)
+    assert wave.shape == (1, 63*64) and (wave[:, 34*64:] == 0).all() and wave[:, :30*64].abs().max() > 0
 
 # --- the registry
 
@@ -164,6 +196,17 @@ def test_sizes():
 @pytest.mark.parametrize('fields, message', [(dict(width=0), 'width is 0'), (dict(fold=3), 'cannot be folded by 3'), (dict(dilations=[0]), 'at least 1'), (dict(n_iter=-1), 'n_iter is -1'), (dict(depth=3), "no field 'depth'")])
 def test_bad_configs(fields, message):
     with pytest.raises(ValueError, match=message): Vocoder(VocoderConfig.from_dict(fields))
+
+def test_a_step_depends_on_frames_within_reach(vocoder, small, spec):
+    far = spec.clone(); far[..., 40:] = -1.
+    (a, _), (b, _) = vocoder(spec), vocoder(far)
+    reach = vocoder.cfg.reach + 2  # and the theory's own slope
+    assert torch.allclose(a[..., :40-reach], b[..., :40-reach], atol=1e-5) and not torch.allclose(a[..., 38:40], b[..., 38:40], atol=1e-3)
+
+def test_the_frames_before_the_first_are_its_mirror_image(vocoder, spec):
+    m = vocoder.cfg.reach + 3
+    whole = torch.cat([spec[..., 1:m+1].flip(-1), spec], -1)
+    for a, b in zip(vocoder(spec), vocoder(whole)): assert torch.allclose(a[..., 1:], b[..., m+1:], atol=1e-4)
 
 def test_loss_is_a_likelihood():
     angle, kappa = torch.linspace(-math.pi, math.pi, 2001), torch.tensor([.01, 1., 30.])
@@ -205,14 +248,47 @@ def test_folder(vocoder, small, spec, tmp_path):
 def test_crops(notes):
     ls = LogSpectrogram()
     crops = Crops(notes, ls, batch_size=6, frames=12, seed=1)
-    S = crops(3)
-    assert S.shape == (6, 513, 12) and torch.equal(S, crops(3)) and not torch.equal(S, crops(4))
-    assert torch.equal(torch.cat([crops(3, i, 3) for i in range(3)]), torch.cat([S[i::3] for i in range(3)]))
+    S, seen = crops(3)
+    assert S.shape == (6, 513, 12) and torch.equal(S, crops(3)[0]) and not torch.equal(S, crops(4)[0]) and torch.equal(seen, crops(3)[1])
+    assert torch.equal(torch.cat([crops(3, i, 3)[0] for i in range(3)]), torch.cat([S[i::3] for i in range(3)]))
     with pytest.raises(ValueError, match='frames is 300'): Crops(notes, ls, frames=300)
+
+def test_margins_are_what_a_mirrored_wave_looks_like(notes):
+    ls, m = LogSpectrogram(), 3
+    crops = Crops(notes, ls, batch_size=8, frames=12, seed=1, margin=m)
+    for S, spec in (crops(i) for i in range(4)):
+        assert S.shape == (8, 513, 18) and spec.shape == (8, 1, 512, 18)
+        for s, x in zip(S, spec):
+            if torch.equal(s[:, :m], s[:, m+1:2*m+1].flip(-1).conj()): break
+        else: continue
+        assert torch.equal(x[..., :m], x[..., m+1:2*m+1].flip(-1))
+        break
+    else: raise AssertionError('no piece began at the first frame')
+    wave = tone(60)[None]
+    mirrored = torch.stft(torch.cat([wave[:, 1:1537].flip(1), wave], 1), 1024, 256, window=ls.window(), return_complex=True)
+    assert torch.allclose(mirrored[..., 3:6], ls.stft(wave)[:, 0, :, 1:4].flip(-1).conj(), atol=2e-3)
+
+def test_a_margin_is_seen_and_not_scored(vocoder, small):
+    S = small.stft(tone(69, 4000, 700)[None])[:, 0]
+    part = S[..., :24].clone(); part[..., 20:] *= 1j  # wrong phases, in the margin alone
+    assert torch.allclose(step_loss(vocoder, part, margin=4)[0], step_loss(vocoder, S[..., :24], margin=4)[0], atol=1e-5)
+    assert not torch.allclose(step_loss(vocoder, part)[0], step_loss(vocoder, S[..., :24])[0], atol=1e-3)
+
+def test_copies_of_a_model(vocoder, small, notes):
+    torch.manual_seed(0)
+    tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=8, scales=(1, 2, 3, 4)))
+    m = Mars(tok, spectrogram=small)
+    idx, specs = copies = model_copies(notes, m, 3)
+    assert len(idx) == 3 and specs.shape == (3, 128, 64) and specs.dtype == torch.float16
+    assert torch.equal(specs[1:2], m.spec(m.encode(notes.batch([int(idx[1])])[0]/32768))[:, 0].half())
+    S, seen = Crops(notes, small, 8, 10, copies=copies, share=1.)(0)
+    assert not torch.allclose(seen[:, 0], Crops(notes, small, 8, 10)(0)[1][:, 0]) and S.shape == (8, 129, 10)
+    loss, _ = step_loss(vocoder, S, seen)
+    assert loss.isfinite() and not torch.equal(loss, step_loss(vocoder, S)[0])
 
 def test_training_goes_on_where_it_stopped(notes, tmp_path):
     settings = vocoder_settings('tiny', steps=6, batch_size=4, log_every=1, save_every=3, warmup=2)
-    run = lambda **kw: train_vocoder(notes, settings, TINY, progress=False, frames=8, **kw)
+    run = lambda **kw: train_vocoder(notes, settings, TINY, progress=False, frames=8, margin=2, **kw)
     log = RunLog()
     whole = run(log=log)
     assert [r['step'] for r in log.rows] == list(range(6)) and all(r['stage'] == 'vocoder' for r in log.rows)
@@ -226,6 +302,8 @@ def test_training_goes_on_where_it_stopped(notes, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
     assert {'vocoder.json', 'vocoder.safetensors', 'metrics.jsonl', 'checkpoints'} <= {p.name for p in tmp_path.iterdir()}
     assert Vocoder.from_pretrained(tmp_path).info['notes'] == len(notes)
+    still = train_vocoder(notes, vocoder_settings('tiny', steps=1, lr=1e-9, batch_size=2, ema=0., warmup=0), TINY, progress=False, frames=8, start=whole)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), still.parameters()))
 
 def test_shell(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
@@ -271,16 +349,35 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     for name in ('common', 'phase'): monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
     import phase
-    monkeypatch.setattr(phase, 'methods', lambda ls, parts, v, real=phase.methods: {k: f for k, f in real(ls, parts, v).items() if k in ('Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder')})
+    few = 'Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder', 'other'
+    monkeypatch.setattr(phase, 'methods', lambda *args, real=phase.methods: {k: f for k, f in real(*args).items() if k in few})
     Vocoder(TINY).save(tmp_path/'v')
     out, threads = tmp_path/'p.json', torch.get_num_threads()
     try:
         phase.main(['--additive', '--notes', '2', '--parts', 'pghi', '--out', str(out)])
-        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', '--vocoder', str(tmp_path/'v'), '--add', '--out', str(out)])
+        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', 'cores', '--vocoder', str(tmp_path/'v'), '--other', str(tmp_path/'v'), '--rounds', '1', '--add', '--out', str(out)])
     finally: torch.set_num_threads(threads)
     assert json.loads(out.read_text()) == json.loads(json.dumps(r))
     rows = {row['method']: row for row in r['delayed']}
-    assert set(rows) == {'true note', 'Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder'} and rows['true note']['stft'] == 0
+    assert set(rows) == {'true note', 'true phase', 'Griffin-Lim 64', 'PGHI', 'PGHI + 16', 'vocoder', 'other'} and rows['true note']['stft'] == 0
+    assert rows['true phase']['stft'] < rows['PGHI + 16']['stft'] and rows['other']['stft'] == rows['vocoder']['stft']
+    assert {c['method'] for c in r['cores']} <= set(few) and all(c['one note'] > 0 and c['two workers'] > 0 for c in r['cores'])
     for name, row in rows.items():
-        if name != 'true note': assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
+        if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
     assert r['about']['vocoder']['parameters'] > 0
+
+def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
+    from mars.cli import main
+    from mars.pipeline import Mars
+    from mars.tokenizer import Tokenizer, TokenizerConfig
+    torch.manual_seed(0)
+    Mars(Tokenizer(TokenizerConfig.preset('tiny'))).save_pretrained(tmp_path/'m')
+    few = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100', '--steps', '2', '--batch-size', '2', '--json']
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'a'), *few]) == 0
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--start', str(tmp_path/'a'), '--copies', str(tmp_path/'m'), '--n-copies', '3', *few]) == 0
+    a, b = (Vocoder.from_pretrained(tmp_path/k) for k in 'ab')
+    assert a.cfg == b.cfg and not torch.equal(a.stem.weight, b.stem.weight) and (a.stem.weight - b.stem.weight).abs().max() < .05 # two small steps from the start
+    capsys.readouterr()
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--start', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'brings its own shape' in capsys.readouterr().err
+    assert main(['ablate', 'labels', '--steps', '3']) == 2 and 'trains nothing' in capsys.readouterr().err
+    assert main(['ablate', 'cmx', '--model', 'small']) == 2 and 'trains its own models' in capsys.readouterr().err

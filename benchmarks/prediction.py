@@ -1,0 +1,34 @@
+"""Order of prediction and sampling on notes of a SoundFont, several seeds:  python benchmarks/prediction.py [--only order ladder labels guidance]
+
+Writes results/{order,ladder}-tiny-<seed>.json with transformers trained here, and results/{labels,guidance}-small-<seed>.json
+with the packaged model; 06a_prediction.ipynb reads them. Times are meant as ratios inside one file. One tokenizer is trained
+for all seeds; what differs between them is the transformer's weights and batches, and the draws.
+"""
+import argparse, time
+from pathlib import Path
+from mars.ablations import run_experiment
+from mars.data import SoundFontNotes
+from mars.prediction import prediction_data, sweep_data
+
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument('--only', nargs='+', default=['order', 'ladder', 'labels', 'guidance'])
+ap.add_argument('--seeds', type=int, default=3)
+ap.add_argument('--steps', type=int, default=400, help='of each transformer')
+ap.add_argument('--tokenizer-steps', type=int, default=400)
+ap.add_argument('--most', type=int, default=120, help='notes that are judged')
+ap.add_argument('--model', default='small', help='of labels and guidance: a folder, or the name of weights in the package')
+ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results')
+a = ap.parse_args()
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,))
+made = {}
+def data(kind):
+    if kind not in made: made[kind] = prediction_data('tiny', notes.filter(pitches=range(48, 72)), 'cpu', a.tokenizer_steps, a.most) if kind == 'tiny' else sweep_data(a.model, notes=notes, most=a.most, device='cpu')
+    return made[kind]
+
+for seed in range(a.seeds):
+    for name in a.only:
+        preset, more = ('tiny', dict(steps=a.steps)) if name in ('order', 'ladder') else ('small', {})
+        if name == 'order' and seed == 0: more['timed'] = ('small',)
+        start = time.perf_counter()
+        run_experiment(name, preset, seed, a.out/f'{name}-{preset}-{seed}.json', data=data(preset), device='cpu', **more)
+        print(f'{name} {seed}: {time.perf_counter()-start:.0f} s', flush=True)

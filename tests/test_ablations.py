@@ -1,0 +1,173 @@
+"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which arm is better."""
+import json, math
+from pathlib import Path
+import pytest, torch
+
+from mars import ablations
+from mars.ablations import EXPERIMENTS, SIZES, Arm, bits_of, difference, load_results, map_sides, parameters_by_term, run_experiment, summary, token_counts
+from mars.cmx import CMX
+from mars.data import AdditiveNotes
+from mars.stft import LogSpectrogram
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.train import MelLoss, RunLog, TrainConfig, lasting, train_tokenizer
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = 'cmx twin gan content truncation scales codes sharing rate'.split()
+FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'kept_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
+
+@pytest.fixture(scope='module')
+def small():
+    "A spectrogram of 128x64 and a few notes of 33 instruments"
+    return dict(spectrogram=LogSpectrogram(n_fft=256, hop_length=64, n_frames=64), notes=AdditiveNotes(None, (60, 67), (100,)))
+
+@pytest.fixture(scope='module')
+def ran(small, tmp_path_factory):
+    "Each experiment, run once with two steps: name -> (result, what was written)"
+    done, folder = {}, tmp_path_factory.mktemp('results')
+    def run(name):
+        if name not in done:
+            path = folder/f'{name}-tiny-0.json'
+            done[name] = run_experiment(name, steps=2, out=path, **small), json.loads(path.read_text())
+        return done[name]
+    return run
+
+@pytest.mark.parametrize('name', NAMES)
+def test_runs_and_is_written(ran, name):
+    result, written = ran(name)
+    assert written == json.loads(json.dumps(result))
+    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'arms', 'about'} <= set(result)
+    assert (result['experiment'], result['steps'], result['seed'], result['preset']) == (name, 2, 0, 'tiny') and result['base'] in result['arms']
+    assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['about'])
+    assert result['data']['train_instruments'] > 0 < result['data']['test_instruments'] and result['data']['source']
+    for arm in result['arms'].values():
+        assert FACTS <= set(arm) and len(arm['curve']) == 2
+        assert all(math.isfinite(v) for k, v in arm.items() if isinstance(v, float))
+        assert 0 < arm['used'] <= 1 and arm['mse'] > 0 and arm['mae'] > 0 and arm['frechet'] >= 0 and arm['bits'] >= arm['tokens']
+    assert len(summary([result, result])) == len(result['arms'])
+
+@pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
+def test_bits_are_those_of_the_tokens(small, name):
+    "Counted on the tokens that an untrained arm makes"
+    ls = small['spectrogram']
+    arms = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Arm(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
+    for arm in arms.values():
+        tokens = arm.make(arm.cfg).encode(torch.rand(1, *arm.cfg.image_shape)*2 - 1)
+        assert sum(t.numel() for t in tokens)*math.log2(arm.cfg.codebook_size) == bits_of(arm.cfg)
+        assert max(int(t.max()) for t in tokens) < arm.cfg.codebook_size
+
+def test_bits_per_second_use_the_length_of_the_sound(ran):
+    for name in ('codes', 'content'):
+        for label, arm in ran(name)[0]['arms'].items():
+            seconds = 63*64/16000*(1 if name == 'codes' else round(float(label.split(' s')[0])/0.252))
+            assert arm['kbps'] == pytest.approx(arm['bits']/seconds/1000, rel=1e-3)
+
+def test_equal_seeds_equal_curves(small):
+    a, b, c = (run_experiment('truncation', steps=2, seed=s, **small)['arms'] for s in (0, 0, 1))
+    for name in a:
+        same = lambda x: {k: v for k, v in x[name].items() if 'seconds' not in k}
+        assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
+
+def test_twin_loses_what_the_folded_arm_loses(small):
+    "100 steps, no GAN, fp32: within 1e-4 at every step"
+    arms = run_experiment('twin', steps=100, **small)['arms']
+    a, b = (torch.tensor(arms[name]['curve']) for name in ('folded', 'twin'))
+    assert len(a) == 100 and (a - b).abs().max() < 1e-4
+    assert a[-10:].mean() < 0.5*a[:10].mean(), 'it must have learned, or equality says little'
+
+def test_arms_of_cmx(ran):
+    arms = ran('cmx')[0]['arms']
+    assert [a['patches'] for a in arms.values()] == [256, 64, 64, 256, 64, 256, 64]
+    for a, b in (('folded', 'twin'), ('unfolded', 'folded, same tokens')):
+        assert arms[a]['parameters'] == arms[b]['parameters'] and arms[a]['kept_bytes'] == pytest.approx(arms[b]['kept_bytes'], rel=0.02) and arms[a]['gflop'] == arms[b]['gflop']
+    assert arms['unfolded']['memory_ratio'] > 1.5 and arms['folded']['memory_ratio'] == arms['folded']['time_ratio'] == 1
+    assert len({a['bits'] for a in arms.values()}) == 1
+
+def test_the_judges_of_gan_change_the_training(small):
+    arms = run_experiment('gan', steps=3, **small)['arms']
+    curves = {name: tuple(a['curve']) for name, a in arms.items()}
+    assert {c[0] for n, c in curves.items() if n.startswith('folded')} == {curves['folded'][0]}, 'the same start'
+    assert len(set(curves.values())) == len(curves)
+
+def test_content_keeps_its_tokens(ran):
+    arms = ran('content')[0]['arms']
+    assert len({a['tokens'] for a in arms.values()}) == len({a['patches'] for a in arms.values()}) == 1
+    grows = [a['parameters'] for a in arms.values()]
+    assert grows[:3] == sorted(grows[:3]) and grows[3:] == sorted(grows[3:])
+
+def test_truncation_alone_is_less_than_a_truncated_arm(ran):
+    result = ran('truncation')[0]
+    assert 0 < result['references']['truncation alone']['mse'] < result['arms']['truncated']['mse']
+    assert len({a['bits'] for a in result['arms'].values()}) == 1
+
+def test_rate_goes_from_half_to_two_kbit_at_full_size():
+    kbps = [bits_of(a.cfg)/4000 for a in ablations.rate_arms('tiny', LogSpectrogram()).values()]
+    assert 0.45 < kbps[0] < 0.5 and 2 < kbps[-1] < 2.1 and kbps == sorted(kbps)
+
+@pytest.mark.parametrize('preset', SIZES)
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'truncation')])
+def test_arms_can_be_built_at_every_size(name, preset):
+    arms = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
+    assert len({(a.cfg, a.cmx, a.make, a.adversary, a.unfold, a.mel) for a in arms.values()}) == len(arms), 'two arms are the same'
+    for arm in arms.values(): assert arm.image(torch.zeros(1, 1, 512, 256)).shape[1:] == arm.cfg.image_shape and bits_of(arm.cfg) > 0
+
+def test_schedules():
+    "AAR's totals at 75 positions, and lists that end at the latent map"
+    floor = lambda s: [int(c + 1e-9) for c in token_counts(s, 16, 75).tolist()]
+    assert sum(floor('linear')) == 601 and sum(floor('quadratic')) == 455
+    for s in ('linear', 'quadratic', 'logarithmic'):
+        for K in (8, 10, 16):
+            sides = map_sides(s, K, 8)
+            assert len(sides) == K and sides[0] == 1 and sides[-1] == 8 and list(sides) == sorted(sides)
+    with pytest.raises(ValueError, match="'cubic' is unknown"): token_counts('cubic', 8, 64)
+
+@pytest.mark.parametrize('own', [dict(branches=2), dict(layer_scale=0.), dict(n_phi=1), dict(image_shape=(6, 64, 256), patch=(8, 16))])
+def test_parameters_by_term_add_up(own):
+    cfg = TokenizerConfig.preset('tiny', **own)
+    assert sum(parameters_by_term(cfg).values()) == sum(p.numel() for p in Tokenizer(cfg).parameters())
+
+def test_difference_is_students():
+    results = [dict(arms=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]
+    mean, half = difference(results, 'x', 'a', 'b')
+    assert mean == 2 and half == pytest.approx(4.302653/math.sqrt(3), rel=1e-6) # t of two degrees of freedom
+    assert math.isnan(difference(results[:1], 'x', 'a', 'b')[1])
+    assert 'no difference shown' in ablations.said(results, 'x', 'a', 'b')
+
+def test_results_of_two_sizes_are_kept_apart(tmp_path):
+    for preset in ('tiny', 'small'): (tmp_path/f'cmx-{preset}-0.json').write_text(json.dumps(dict(preset=preset)))
+    assert [r['preset'] for r in load_results('cmx', tmp_path, 'small')] == ['small'] and len(load_results('cmx', tmp_path)) == 2
+    with pytest.raises(FileNotFoundError, match='no results of'): load_results('cmx', tmp_path, 'huge')
+
+@pytest.mark.parametrize('args, says', [(dict(name='magic'), "'magic' is unknown; choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
+                                        (dict(name='cmx', out='no/such/folder/x.json'), 'its folder does not exist'),
+                                        (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to set some aside')])
+def test_refusals_are_one_sentence(args, says):
+    with pytest.raises(ValueError, match=says) as e: run_experiment(**args)
+    assert '\n' not in str(e.value)
+
+def test_mel_weight_trains_and_is_off_by_default(small):
+    "The option of stage one: logged, remembered by checkpoints only where it is on, and 0 for equal pictures"
+    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=16, scales=(1, 2, 4))
+    logs = {}
+    for w in (0., 0.5):
+        train_tokenizer(small['notes'], TrainConfig.preset('tiny', steps=3, batch_size=4, log_every=1, mel_weight=w), cfg, log=(log := RunLog()), progress=False, spectrogram=small['spectrogram'])
+        logs[w] = log.rows
+    assert 'mel' not in logs[0.][0] and logs[0.5][0]['mel'] > 0 and logs[0.][0]['recon'] == logs[0.5][0]['recon'] and logs[0.][2]['recon'] != logs[0.5][2]['recon']
+    assert 'mel_weight' not in lasting(TrainConfig()) and lasting(TrainConfig(mel_weight=0.5))['mel_weight'] == 0.5
+    image = torch.rand(2, 2, 64, 64)*2 - 1
+    assert MelLoss(small['spectrogram'], CMX(2, 1))(image, image) == 0
+    with pytest.raises(ValueError, match='mel_weight is -1'): TrainConfig(mel_weight=-1.)
+
+def test_cli_hands_over_notes(monkeypatch, capsys):
+    from mars.cli import main
+    seen = {}
+    monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: seen.update(kwargs) or dict(arms={}))
+    assert main(['ablate', 'cmx', '--data', 'additive', '--seed', '3', '--json']) == 0
+    assert len(seen['notes']) > 1000 and seen['seed'] == 3
+    assert main(['ablate', 'cmx', '--json']) == 0 and seen['notes'] is None
+
+@pytest.mark.parametrize('name', NAMES)
+def test_committed_results(name):
+    "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
+    results = load_results(name, ROOT/'results', 'tiny')
+    assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
+    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['arms'])) for r in results}) == 1

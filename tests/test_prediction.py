@@ -1,0 +1,121 @@
+"""The prediction experiments at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+import json, math
+from pathlib import Path
+import pytest
+import torch
+from mars.ablations import run_experiment
+from mars.data import AdditiveNotes
+from mars.nexttoken import NextToken
+from mars.pipeline import Mars
+from mars.prediction import (EXPERIMENTS, aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged, prediction_data, rungs, settings_of, speed_up,
+                             sweep_data, train_arm)
+from mars.tokenizer import TokenizerConfig
+from mars.var import VAR, VARConfig
+
+RESULTS = Path(__file__).resolve().parent.parent/'results'
+FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(52, 68), (100,))
+COMMITTED = dict(order='tiny', ladder='tiny', labels='small', guidance='small')
+
+@pytest.fixture(scope='module')
+def data(): return prediction_data(notes=FEW, steps=3, device='cpu')
+
+@pytest.fixture(scope='module')
+def swept(data):
+    data.model.var = train_arm(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 2, data))[0]
+    return sweep_data(data.model, notes=FEW, most=8)
+
+def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
+
+# --- what all arms share
+
+def test_held_back_notes_are_not_trained_on(data):
+    notes = {k: {tuple(r) for r in torch.stack([v for v in labels.values()], 1).tolist()} for k, (_, labels) in data.sets.items()}
+    assert len(notes['train']) + len(notes['unseen']) == len(FEW) and not notes['train'] & notes['unseen']
+    held = data.sets['unseen'][1]['pitch']
+    assert len(held.unique()) > 2 and set(held.tolist()) & set(data.sets['train'][1]['pitch'].tolist()) # no pitch is kept from all instruments
+    assert {k: v.tolist() for k, v in data.sets['unseen'][1].items()} == {k: v.tolist() for k, v in data.judge.labels.items()}
+
+def test_the_judge_finds_real_notes_at_no_distance_from_themselves(data):
+    real, back = data.about['real'], data.about['reconstructed']
+    assert real['frechet'] < 1e-6 < .1 < back['frechet'] and real['kl_pitch'] < 1e-6 < back['kl_pitch']
+    assert finite(real) and finite(back)
+
+def test_cross_entropy_is_the_mean_over_tokens(data):
+    arm = train_arm(NextToken, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
+    got, (tokens, labels) = cross_entropy(arm, data)['unseen'], data.sets['unseen']
+    with torch.no_grad(): want = torch.nn.functional.cross_entropy(arm(tokens, labels).flatten(0, 1), torch.cat(tokens, 1).flatten())
+    assert got['mean'] == pytest.approx(want.item(), abs=1e-5) and len(got['by_scale']) == 6
+
+def test_generated_notes_do_not_depend_on_the_batch(data):
+    arm = train_arm(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
+    assert torch.allclose(generated(arm, data, 1), generated(arm, data, 1, batch_size=2), atol=1e-5)
+
+def test_an_arm_is_trained_once_and_the_same_way_again(data):
+    cfg, train = VARConfig.preset('tiny'), settings_of('tiny', 3, 2, data)
+    first = train_arm(VAR, cfg, data, train)
+    assert train_arm(VAR, cfg, data, train) is first and train_arm(NextToken, cfg, data, train)[0] is not first[0]
+    data.trained.clear()
+    again = train_arm(VAR, cfg, data, train)
+    assert again[1] == first[1] and torch.equal(again[0].head.weight, first[0].head.weight) and train.batch_size == min(32, len(data.sets['train'][0][0]))
+
+def test_evenly():
+    assert evenly(torch.arange(10), 4).tolist() == [0, 3, 6, 9] and evenly(torch.arange(3), 8).tolist() == [0, 1, 2]
+
+# --- time
+
+def test_in_turns_calls_in_turns():
+    called = []
+    took = in_turns(dict(a=lambda: called.append('a'), b=lambda: called.append('b')), 2)
+    assert called == ['a', 'b']*3 and set(took) == {'a', 'b'} and min(took.values()) >= 0
+
+def test_the_ceiling_is_the_ratio_of_passes():
+    pair = [m(VARConfig.preset('tiny'), TokenizerConfig()).eval() for m in (VAR, NextToken)]
+    out = speed_up(*pair, batches=(1,), repeats=1)
+    assert out['passes'] == [10, 286] and out['ceiling'] == 28.6
+    b = out['batches']['1']
+    assert b['speed_up'] == pytest.approx(b['flat']/b['scale']) and b['of_ceiling'] == pytest.approx(b['speed_up']/28.6)
+
+def test_aar_shapes():
+    out = aar_shapes(VARConfig.preset('tiny'), 'cpu', 1)
+    assert {k: (v['passes'], v['tokens']) for k, v in out.items()} == dict(scale=(16, 455), flat=(455, 455), flat_750=(750, 750), delayed_750=(84, 840))
+
+# --- the experiments
+
+def test_rungs_change_one_thing_each():
+    ways = [*rungs(50).values()]
+    assert [sum(a != b for a, b in zip(x, y)) for x, y in zip(ways, ways[1:])] == [1]*5
+    assert ways[-1][2] == dict(cfg_scale=2., top_k=50, top_p=.95)
+
+def test_codes_kept(data): assert codes_kept(data) == 50 and data.model.tokenizer.cfg.codebook_size == 256
+
+@pytest.mark.parametrize('name', ['order', 'ladder'])
+def test_trained_experiments(name, data, tmp_path):
+    out = run_experiment(name, seed=1, out=tmp_path/'r.json', data=data, steps=2, repeats=1, device='cpu')
+    assert json.loads((tmp_path/'r.json').read_text()) == json.loads(json.dumps(out))
+    assert finite(out) and out['seed'] == 1 and out['steps'] == 2 and out['about']['torch'] == torch.__version__
+    assert [*out['arms']] == (['next-scale', 'next-token'] if name == 'order' else [*rungs(50)])
+    assert all(0 < a['ce']['unseen']['mean'] < 20 for a in out['arms'].values())
+
+@pytest.mark.parametrize('name', ['labels', 'guidance'])
+def test_sweeps(name, swept):
+    out = run_experiment(name, data=swept, scales=(0., 3.), draws=10, device='cpu')
+    assert finite(out) and [*out['arms']] == (['0', '3'] if name == 'labels' else ['0 ramp', '3 ramp', '3 constant'])
+    for a in out['arms'].values():
+        for k, (low, high) in a['interval'].items(): assert low <= a[k] + 1e-9 and a[k] <= high + 1e-9, k
+    again = run_experiment(name, data=swept, scales=(3.,), draws=10, device='cpu')['arms']
+    assert all(out['arms'][k] == v for k, v in again.items())
+
+def test_the_command_knows_them():
+    from mars.cli import parser
+    for name in ('cmx', *COMMITTED): assert parser().parse_args(['ablate', name]).name == name
+    assert set(COMMITTED) <= set(EXPERIMENTS)
+
+# --- the committed results
+
+@pytest.mark.parametrize('name', COMMITTED)
+def test_committed_results(name):
+    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f'{name}-{COMMITTED[name]}-*.json'))]
+    assert len({r['seed'] for r in runs}) == len(runs) >= (3 if name in ('order', 'ladder') else 1)
+    for r in runs:
+        assert r['experiment'] == name and r['preset'] == COMMITTED[name] and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')
+        assert r['data']['source'] == 'SoundFontNotes' and [*r['arms']] == [*runs[0]['arms']] and (COMMITTED[name] == 'tiny' or all('interval' in a for a in r['arms'].values())) and r['data']['real']['frechet'] < 1e-6
