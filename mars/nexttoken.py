@@ -9,16 +9,19 @@ __all__ = ['NextToken']
 import torch
 from .var import VAR
 
-# %% ../nbs/03b_nexttoken.ipynb #1f874320
+# %% ../nbs/03b_nexttoken.ipynb #432c0fa8
 class NextToken(VAR):
     "Flat next-token transformer over the same token maps and the same trunk: one token a pass, coarse to fine, row by row."
     system = 'next-token'
 
     def order(self): return [1]*sum(self.lengths)
-    def inputs(self, tokens): return self.codes(torch.cat(tokens, 1)[:, :-1])
-    def follow(self, k, tokens, total): return total, self.codes(tokens)
+    def inputs(self, tokens): return torch.cat([self.codes(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
+    def follow(self, i, tokens, total): return total, self.codes(self.of[i], tokens)
 
-    def codes(self, tokens): # (B, n) or (B, n, P) -> (B, n, P*d)
+    @property
+    def of(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)] # scale of each token
+
+    def codes(self, k, tokens): # scale, (B, n) or (B, n, P) -> (B, n, P*d)
         "Look tokens up in the tokenizer's codebooks."
-        if self.branches == 1: return self.quantizer.codebook[tokens]
-        return torch.cat([q.codebook[t] for q, t in zip(self.quantizer.parts, tokens.unbind(-1))], -1)
+        if self.branches == 1: return self.quantizer.book(k)[tokens]
+        return torch.cat([q.book(k)[t] for q, t in zip(self.quantizer.parts, tokens.unbind(-1))], -1)

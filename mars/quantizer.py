@@ -11,11 +11,11 @@ import math
 import torch, torch.nn.functional as F
 from torch import nn
 
-# %% ../nbs/02a_quantizer.ipynb #52243c89
+# %% ../nbs/02a_quantizer.ipynb #5117347f
 def resampling_matrix(
     src:tuple, # (height, width) of the grid to come from
     dst:tuple, # (height, width) of the grid to go to
-    mode:str,  # 'area' (to go down) or 'bicubic' (to go up)
+    mode:str,  # 'area' (to go down), 'bicubic' or 'bilinear' (to go up)
 )->torch.Tensor: # (dst height*width, src height*width) float32
     "Return the matrix that does what `F.interpolate` does to a row-major flattened map."
     n = math.prod(src)
@@ -53,40 +53,51 @@ def nearest_code(
     "Find the nearest code of every vector."
     return nearest_key(x, *lookup_keys(codebook, lookup), block)
 
-# %% ../nbs/02a_quantizer.ipynb #fac1344c
+# %% ../nbs/02a_quantizer.ipynb #cd3fdec4
 def phi_schedule(
     n_scales:int, # number of scales K
     n_phi:int,    # number of convolutions shared by them
 )->tuple: # K indices into the convolutions
     "Assign each scale the convolution whose tick is nearest (VAR's partially shared phi)."
-    if n_phi == 1 or n_scales == 1: return (0,)*n_scales
+    if n_phi < 2 or n_scales == 1: return (0,)*n_scales
     lo = 1/12 if n_phi == 4 else 1/(2*n_phi)
     ticks = [lo + (1-2*lo)*i/(n_phi-1) for i in range(n_phi)]
     # 1e-9 sends exact ties to the later convolution, whatever the rounding of the machine.
     return tuple(min(range(n_phi), key=lambda i: abs(ticks[i]-k/(n_scales-1)) - 1e-9*i) for k in range(n_scales))
 
-# %% ../nbs/02a_quantizer.ipynb #03b52926
+# %% ../nbs/02a_quantizer.ipynb #6e716004
 class MultiScaleQuantizer(nn.Module):
-    "Turn a latent map into token maps from coarse to fine and back (VAR, Tian et al. 2024; one codebook for all scales)."
+    "Turn a latent map into token maps from coarse to fine and back (VAR, Tian et al. 2024)."
     def __init__(self,
         scales:tuple,          # ((h_1, w_1), ..., (h_K, w_K)), coarse to fine; the last is the latent map's size
         codebook_size:int,     # number of codes V
         code_dim:int,          # length d of a code
-        n_phi:int=4,           # convolutions shared by the scales
+        n_phi:int=4,           # convolutions shared by the scales; 0 is none
         phi_ratio:float=0.5,   # share of the convolution in a scale's contribution, 0..1
         beta:float=0.25,       # weight of the commitment loss
         lookup:str='cosine',   # 'cosine' or 'euclidean'
+        kernel:tuple=(3, 3),   # of the convolutions, odd
+        up:str='bicubic',      # how a scale becomes a map again, or 'bilinear'
+        own:bool=False,        # a codebook for each scale instead of one for all
     ):
         super().__init__()
-        self.scales, self.beta, self.phi_ratio, self.lookup = tuple(map(tuple, scales)), beta, phi_ratio, lookup
+        self.scales, self.beta, self.phi_ratio, self.lookup, self.own = tuple(map(tuple, scales)), beta, phi_ratio, lookup, own
         self.latent, self.channels, self.phi_of = self.scales[-1], code_dim, phi_schedule(len(scales), n_phi)
-        self.codebook = nn.Parameter(F.normalize(torch.empty(codebook_size, code_dim).uniform_(-1, 1), dim=-1))
-        self.phi = nn.ModuleList(nn.Conv2d(code_dim, code_dim, 3, padding=1) for _ in range(n_phi))
+        self.codebook = nn.Parameter(F.normalize(torch.empty(*[len(scales)][:own], codebook_size, code_dim).uniform_(-1, 1), dim=-1))
+        self.phi = nn.ModuleList(nn.Conv2d(code_dim, code_dim, tuple(kernel), padding=tuple(k//2 for k in kernel)) for _ in range(n_phi))
         for k, s in enumerate(self.scales):
             self.register_buffer(f'down_{k}', resampling_matrix(self.latent, s, 'area'), persistent=False)
-            self.register_buffer(f'up_{k}', resampling_matrix(s, self.latent, 'bicubic'), persistent=False)
+            self.register_buffer(f'up_{k}', resampling_matrix(s, self.latent, up), persistent=False)
         self.register_buffer('hits', torch.zeros(len(scales), codebook_size), persistent=False)
-        self.register_buffer('idle', torch.zeros(codebook_size, dtype=torch.long), persistent=False)
+        self.register_buffer('idle', torch.zeros(self.codebook.shape[:-1], dtype=torch.long), persistent=False)
+
+    def book(self, k): # (V, d)
+        "Return the codebook of scale k."
+        return self.codebook[k] if self.own else self.codebook
+
+    def keys(self): # K pairs, of `lookup_keys`
+        "Prepare the codebooks of all scales for lookups."
+        return [lookup_keys(b, self.lookup) for b in self.codebook] if self.own else [lookup_keys(self.codebook, self.lookup)]*len(self.scales)
 
     def area(self,
         k:int,           # scale, 0..K-1
@@ -100,18 +111,18 @@ class MultiScaleQuantizer(nn.Module):
         tokens:torch.Tensor, # (B, h_k*w_k) int64
     )->torch.Tensor: # (B, d, h, w)
         "Return what the tokens of scale k add to the latent map."
-        h = (getattr(self, f'up_{k}') @ self.codebook[tokens]).mT.unflatten(-1, self.latent)
-        return (1-self.phi_ratio)*h + self.phi_ratio*self.phi[self.phi_of[k]](h)
+        h = (getattr(self, f'up_{k}') @ self.book(k)[tokens]).mT.unflatten(-1, self.latent)
+        return h if not self.phi else (1-self.phi_ratio)*h + self.phi_ratio*self.phi[self.phi_of[k]](h)
 
-# %% ../nbs/02a_quantizer.ipynb #71bf74c3
+# %% ../nbs/02a_quantizer.ipynb #913e31e3
 @torch.no_grad()
 def _encode(self:MultiScaleQuantizer,
     f:torch.Tensor, # (B, d, h, w) latent map
 )->list: # K int64 tensors (B, h_k*w_k), coarse to fine
     "Quantize a latent map, coarse to fine."
     with torch.autocast(f.device.type, enabled=False):
-        tokens, rest, keys = [], f.float(), lookup_keys(self.codebook, self.lookup)
-        for k in range(len(self.scales)):
+        tokens, rest = [], f.float()
+        for k, keys in enumerate(self.keys()):
             tokens.append(nearest_key(self.area(k, rest), *keys))
             rest = rest - self.contribution(k, tokens[-1])
     return tokens
@@ -126,7 +137,7 @@ def _decode(self:MultiScaleQuantizer,
 
 MultiScaleQuantizer.encode, MultiScaleQuantizer.decode = _encode, _decode
 
-# %% ../nbs/02a_quantizer.ipynb #ac123a11
+# %% ../nbs/02a_quantizer.ipynb #ac3312eb
 def _forward(self:MultiScaleQuantizer,
     f:torch.Tensor,          # (B, d, h, w) latent map
     keep:torch.Tensor=None,  # (B,) int64: scales used by each note, 1..K; None is all
@@ -135,8 +146,7 @@ def _forward(self:MultiScaleQuantizer,
     with torch.autocast(f.device.type, enabled=False):
         f = f.float()
         rest, total, tokens, vq, commit, used = f.detach(), 0, [], 0, 0, 0
-        keys = lookup_keys(self.codebook, self.lookup)
-        for k in range(len(self.scales)):
+        for k, keys in enumerate(self.keys()):
             tokens.append(nearest_key(self.area(k, rest), *keys))
             h = self.contribution(k, tokens[-1])
             on = torch.ones(len(f), device=f.device) if keep is None else (k < keep).float()
@@ -154,56 +164,62 @@ def _count(self:MultiScaleQuantizer, tokens):
     self.idle += 1
     for k, t in enumerate(tokens):
         self.hits[k].index_add_(0, t.flatten(), torch.ones_like(t.flatten(), dtype=self.hits.dtype))
-        self.idle[t.flatten()] = 0
+        (self.idle[k] if self.own else self.idle)[t.flatten()] = 0
 
 MultiScaleQuantizer.forward, MultiScaleQuantizer.count = _forward, _count
 
-# %% ../nbs/02a_quantizer.ipynb #252a5686
+# %% ../nbs/02a_quantizer.ipynb #c81059db
 def usage_of(
     hits:torch.Tensor, # (K, V) how often each scale chose each code
+    own:bool=False,    # each scale has codes of its own
 )->dict: # 'share', 'attainable', 'perplexity': (K,); 'total', 'total_attainable': scalars over all scales
     "Sum up code counts."
     n, V = hits.sum(-1), hits.shape[1]
     p = hits/n[:, None].clamp(min=1)
     return dict(share=(hits > 0).float().mean(-1), attainable=(n/V).clamp(max=1), perplexity=(-torch.special.xlogy(p, p).sum(-1)).exp(),
-                total=(hits.sum(0) > 0).float().mean(), total_attainable=(n.sum()/V).clamp(max=1))
+                total=((hits if own else hits.sum(0)) > 0).float().mean(), total_attainable=(n/V).clamp(max=1).mean() if own else (n.sum()/V).clamp(max=1))
 
 def code_usage(
     tokens:list,       # K int64 token maps (N, h_k*w_k)
     codebook_size:int, # V
+    own:bool=False,    # each scale has codes of its own
 )->dict: # as `usage_of`
     "Return the code usage of given tokens; with P branches, a list of P."
-    if tokens[0].ndim == 3: return [code_usage([t[..., p] for t in tokens], codebook_size) for p in range(tokens[0].shape[-1])]
-    return usage_of(torch.stack([torch.bincount(t.flatten(), minlength=codebook_size) for t in tokens]).float())
+    if tokens[0].ndim == 3: return [code_usage([t[..., p] for t in tokens], codebook_size, own) for p in range(tokens[0].shape[-1])]
+    return usage_of(torch.stack([torch.bincount(t.flatten(), minlength=codebook_size) for t in tokens]).float(), own)
 
 def _usage(self:MultiScaleQuantizer,
     reset:bool=False, # start counting anew afterwards
 )->dict: # as `usage_of`
     "Return code usage per scale, from the training forward passes counted so far."
-    out = usage_of(self.hits)
+    out = usage_of(self.hits, self.own)
     if reset: self.hits.zero_()
     return out
 
 MultiScaleQuantizer.usage = _usage
 
-# %% ../nbs/02a_quantizer.ipynb #aabca8d4
+# %% ../nbs/02a_quantizer.ipynb #a57c3aa5
 @torch.no_grad()
 def _revive(self:MultiScaleQuantizer,
     f:torch.Tensor,   # (B, d, h, w) latent maps of a training batch
     patience:int=100, # steps without a hit after which a code counts as dead
 )->int: # number of codes revived
     "Put dead codes where the vectors are."
-    dead = (self.idle >= patience).nonzero().flatten()
-    if not len(dead): return 0
+    if not (self.idle >= patience).any(): return 0
     with torch.autocast(f.device.type, enabled=False):
         wanted, rest = [], f.float()
         for k, t in enumerate(self.encode(f)):
             wanted.append(self.area(k, rest).flatten(0, 1))
             rest = rest - self.contribution(k, t)
-        wanted = torch.cat(wanted)
-    pick = torch.randperm(len(wanted), device=f.device)[:len(dead)] # at most one code a vector; the rest waits
-    self.codebook[dead[:len(pick)]] = wanted[pick].to(self.codebook)
-    self.idle[dead[:len(pick)]] = 0
+    if self.own: return sum(_place(*each, patience) for each in zip(self.codebook, self.idle, wanted))
+    return _place(self.codebook, self.idle, torch.cat(wanted), patience)
+
+def _place(book, idle, wanted, patience):
+    "Put the dead codes of a codebook onto random ones of the wanted vectors."
+    dead = (idle >= patience).nonzero().flatten()
+    pick = torch.randperm(len(wanted), device=wanted.device)[:len(dead)] # at most one code a vector; the rest waits
+    book[dead[:len(pick)]] = wanted[pick].to(book)
+    idle[dead[:len(pick)]] = 0
     return len(pick)
 
 MultiScaleQuantizer.revive = _revive

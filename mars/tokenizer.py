@@ -223,11 +223,12 @@ def check_tokens(tokens, cfg, n_scales):
         if tuple(t.shape[1:]) != need or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {", ".join(map(str, need))}) with one B >= 1 for all maps; pass the list that encode returned')
         if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
 
-# %% ../nbs/02_tokenizer.ipynb #3bf9573f
+# %% ../nbs/02_tokenizer.ipynb #2ed21829
 def make_quantizer(cfg):
     "Build the quantizer of a config: `MultiScaleQuantizer`, or `ProductQuantizer` for more than one branch."
     args = cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup
-    return MultiScaleQuantizer(*args) if cfg.branches == 1 else ProductQuantizer(cfg.branches, *args)
+    more = getattr(cfg, 'quantizer', {}) # of configs whose maps are not pictures
+    return MultiScaleQuantizer(*args, **more) if cfg.branches == 1 else ProductQuantizer(cfg.branches, *args, **more)
 
 # %% ../nbs/02_tokenizer.ipynb #47918408
 class Tokenizer(nn.Module):
