@@ -12,6 +12,8 @@ what follows PGHI and the vocoder is mars.phase.refine unless a row says `fast G
 stft       multi-resolution STFT distance: convergence + log magnitude, means over the resolutions of mars.phase.RESOLUTIONS
 mel dB     mean absolute difference of log-mel spectrograms (mars.eval.log_mel_error)
 pre-echo   power in the 64 ms before the attack against that of the true note after it, dB, mean over notes
+stft / GL-128  that over the same of Griffin-Lim 128, with `low` and `high`, between which it lies in 95 % of the draws of notes
+               with replacement, and `median note`, the middle one of the notes' own ratios
 noise      power between the partials, per cell of a 4096-point STFT, dB, mean over notes
 frechet    Frechet distance of mars.eval.mel_features between the true notes and the same notes rebuilt
 ms         processor time of a note on one thread, median; against GL-64: the ratio to 64 iterations of Griffin-Lim
@@ -92,7 +94,7 @@ def row(name, true, made, ms):
     d, quiet = stft_distance(true, made), lambda x: float(x[~x.isnan()].mean()) if (~x.isnan()).any() else None
     return {'method': name, 'stft': float(d.total.mean()), 'convergence': float(d.convergence.mean()), 'log magnitude': float(d.log_magnitude.mean()),
             'mel dB': log_mel_error(true, made).mae_db, 'pre-echo': quiet(pre_echo(true, made)), 'noise': quiet(partial_noise(true, made)),
-            'frechet': frechet_distance(mel_features(true), mel_features(made)), 'ms': ms}
+            'frechet': frechet_distance(mel_features(true), mel_features(made)), 'ms': ms, 'each': d.total}
 
 def measure(ls, waves, chosen, model=None, base=None):
     M, phases = magnitudes(ls, waves, None), ls.stft(waves)[:, 0].angle()
@@ -106,8 +108,17 @@ def measure(ls, waves, chosen, model=None, base=None):
             took.append(1000*(time.process_time()-start))
         rows.append(row(name, waves, torch.cat(made), statistics.median(took)))
     base = next((r['ms'] for r in rows if r['method'] == 'Griffin-Lim 64'), base)
-    for r in rows: r['against GL-64'] = r['ms'] and base and r['ms']/base
+    long = next((r['each'] for r in rows if r['method'] == 'Griffin-Lim 128'), None)
+    for r in rows:
+        r['against GL-64'], each = r['ms'] and base and r['ms']/base, r.pop('each')
+        if long is not None: r |= ratio(each, long)
     return rows
+
+def ratio(each, long, draws=2000):
+    "stft over that of Griffin-Lim 128: the ratio of the means, where it lies in 95 % of the draws of notes, and the note in the middle."
+    pick = torch.randint(len(each), (draws, len(each)), generator=torch.Generator().manual_seed(0))
+    low, high = (each[pick].mean(1)/long[pick].mean(1)).quantile(torch.tensor([.025, .975])).tolist()
+    return {'stft / GL-128': float(each.mean()/long.mean()), 'low': low, 'high': high, 'median note': float((each/long).median())}
 
 @torch.no_grad()
 def least(M, f, rounds):

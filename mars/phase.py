@@ -235,7 +235,7 @@ def tree_integrate(
     tall = _join(flat[tops], *(np.concatenate(x) for x in zip(*passes)))
     return np.where(on, (total + tall[hill]).reshape(m.shape), start)
 
-# %% ../nbs/01b_phase.ipynb #fe69d7b8
+# %% ../nbs/01b_phase.ipynb #319dfe7c
 def integrate(
     magnitude, # (B, F, T) linear
     advance, # (B, F, T) radians, without the advance of the bins' own frequencies
@@ -247,7 +247,9 @@ def integrate(
 )->torch.Tensor: # complex64 (B, F, T), modulus 1, phases as torch.stft has them
     "Turn steps of the phase into phases."
     shape, device = magnitude.shape[1:], magnitude.device
-    start = torch.zeros(magnitude.shape) if seed is None else note_phases(len(magnitude), shape, seed, first).angle()
+    left = ((magnitude > 0) & (magnitude <= tolerance*magnitude.amax((1, 2), keepdim=True))).flatten(1).any(1).cpu() # notes with cells that no step reaches
+    start = torch.zeros(magnitude.shape)
+    if seed is not None and left.any(): start[left] = note_phases(len(magnitude), shape, seed, first).angle()[left].to(start)
     own = turn(shape[0], hop_length, n_fft)
     array = lambda x: x.detach().cpu().float().numpy()
     found = [method(array(m), array(a.cpu()+own), array(d), array(s), tolerance) for m, a, d, s in zip(magnitude, advance, delay, start)]
@@ -462,7 +464,7 @@ def model_copies(
     idx = np.random.default_rng(seed).permutation(len(notes))[:n]
     return idx, torch.cat([model.spec(model.encode(notes.batch([int(i)])[0]/32768))[:, 0].half().cpu() for i in idx])
 
-# %% ../nbs/01b_phase.ipynb #e3a2ab67
+# %% ../nbs/01b_phase.ipynb #f422b16d
 STAGE = dict(
     tiny=dict(steps=200, batch_size=8, warmup=20),
     small=dict(steps=3000),
@@ -481,7 +483,7 @@ def vocoder_settings(
 def train_vocoder(
     notes, # a source of mars.data
     train=None, # TrainConfig of `vocoder_settings`; None is the tiny preset
-    cfg:VocoderConfig=None, # shape; None is the tiny preset
+    cfg:VocoderConfig=None, # shape; None is that of `start`, or the tiny preset
     out:Path=None, # folder for vocoder.safetensors and vocoder.json; None keeps everything in memory
     device=None, # None takes the GPU if there is one
     progress:bool=True, # show a bar
@@ -490,16 +492,18 @@ def train_vocoder(
     frames:int=32, # of a piece
     margin:int=4, # frames at both ends of a piece that are seen and not scored
     resume:bool=False, # go on from the newest checkpoint in `out`, if there is one
-    start:Vocoder=None, # begin with its weights
+    start:Vocoder=None, # begin with its weights; its spectrogram is then the default
     copies=None, # of `model_copies`: learn to repair them, too
 )->Vocoder: # trained, in eval mode
     "Train a vocoder on the phases of notes, by maximum likelihood of the steps."
     from mars.pipeline import pick_device
     from mars.train import Checkpoints, RunLog, fit, lasting, seed_all, versions
-    train, cfg, device = (train or vocoder_settings('tiny')).for_notes(len(notes)), cfg or VocoderConfig.preset('tiny'), pick_device(device)
+    train, cfg, device = (train or vocoder_settings('tiny')).for_notes(len(notes)), cfg or (start.cfg if start else VocoderConfig.preset('tiny')), pick_device(device)
     seed_all(train.seed)
-    vocoder, own = Vocoder(cfg, spectrogram).to(device, memory_format=torch.channels_last), log is None
-    if start is not None: vocoder.load_state_dict(start.state_dict())
+    vocoder, own = Vocoder(cfg, spectrogram or (start and start.spectrogram)).to(device, memory_format=torch.channels_last), log is None
+    if start is not None:
+        if start.cfg != cfg or start.spectrogram.config != vocoder.spectrogram.config: raise ValueError('the vocoder to start from has another shape or spectrogram; pass its cfg and spectrogram')
+        vocoder.load_state_dict(start.state_dict())
     crops, log = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed, margin, copies), RunLog(out) if own else log
     loss_of = lambda step, part=0: step_loss(vocoder, *crops(step, part, train.accumulate, device), margin)
     about = dict(train=lasting(train), shape=asdict(cfg), frames=frames, margin=margin, notes=len(notes), copies=0 if copies is None else len(copies[0]), start=start is not None)
@@ -511,7 +515,7 @@ def train_vocoder(
     if out is not None: vocoder.save(out)
     return vocoder
 
-# %% ../nbs/01b_phase.ipynb #45644cca
+# %% ../nbs/01b_phase.ipynb #6b82cdab
 FORMAT = 1 # of vocoder.json
 
 def _save(self:Vocoder,
@@ -529,11 +533,13 @@ def _save(self:Vocoder,
     write_whole(folder/'vocoder.json', json.dumps(dict(format=FORMAT, spectrogram=self.spectrogram.config, vocoder=asdict(self.cfg), info=self.info), indent=1))
 
 def _from_pretrained(cls,
-    name:str='vocoder', # a folder, or the name of weights in the package
+    name:str=None, # a folder, or the name of weights in the package; None is the package's own vocoder, whatever lies in the current folder
 )->Vocoder: # ready to use; FileNotFoundError or ValueError with one sentence
     "Load a vocoder."
     from mars.pipeline import load_weights
-    folder = next((f for f in (Path(name), Path(mars.__file__).parent/'weights'/str(name)) if (f/'vocoder.json').exists()), None)
+    weights = Path(mars.__file__).parent/'weights'
+    folder = next((f for f in ((weights/'vocoder',) if name is None else (Path(name), weights/str(name))) if (f/'vocoder.json').exists()), None)
+    name = 'vocoder' if name is None else name
     if folder is None: raise FileNotFoundError(f'there is no vocoder {str(name)!r}: no such folder with a vocoder.json, and no weights of that name in the package; '
                                                "train one with `mars train vocoder --out FOLDER`, or use phase='pghi', which needs none")
     try:
