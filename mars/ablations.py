@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['SIZES', 'EXPERIMENTS', 'KEYS', 'CONTENT', 'Arm', 'Sets', 'default_sounds', 'some_notes', 'split_notes', 'note_specs',
            'twin_config', 'twin', 'conv_block', 'ConvEncoder', 'ConvDecoder', 'conv_widths', 'ConvTokenizer',
-           'PerScaleQuantizer', 'per_scale', 'spec_features', 'arm_errors', 'usage', 'kept_bytes', 'step_flops',
-           'step_seconds', 'bits_of', 'make_tokenizer', 'train_arm', 'run_arm', 'compare', 'settings', 'note_sets',
-           'shape', 'about_run', 'run_experiment', 'load_results', 'values', 'summary', 'difference', 'said',
-           'plot_arms', 'plot_against', 'experiment', 'cmx_arms', 'twin_arms', 'gan_arms', 'parameters_by_term',
-           'count_parameters', 'note_at', 'longer', 'phrases', 'content_experiment', 'truncation_experiment',
-           'token_counts', 'map_sides', 'codes_shape', 'scales_arms', 'codes_arms', 'sharing_arms', 'rate_arms']
+           'per_scale', 'spec_features', 'arm_errors', 'usage', 'kept_bytes', 'step_flops', 'step_seconds', 'bits_of',
+           'make_tokenizer', 'train_arm', 'run_arm', 'compare', 'settings', 'note_sets', 'shape', 'about_run',
+           'run_experiment', 'load_results', 'values', 'summary', 'difference', 'said', 'plot_arms', 'plot_against',
+           'experiment', 'cmx_arms', 'twin_arms', 'gan_arms', 'parameters_by_term', 'count_parameters', 'note_at',
+           'longer', 'phrases', 'content_experiment', 'truncation_experiment', 'token_counts', 'map_sides',
+           'codes_shape', 'scales_arms', 'codes_arms', 'sharing_arms', 'rate_arms']
 
-# %% ../nbs/06_ablations.ipynb #58200491
+# %% ../nbs/06_ablations.ipynb #618ce1b0
 import copy, json, math, platform, time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from .cmx import CMX, unfold_patch_weight
 from .stft import LogSpectrogram, active_frames
 from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes, write_whole
 from .soundfont import open_renderer, peak_normalize, resample
-from .quantizer import MultiScaleQuantizer, code_usage, lookup_keys, nearest_key
+from .quantizer import MultiScaleQuantizer, code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
 from .discriminator import AdversaryConfig
 from .pipeline import pick_device
@@ -146,62 +146,11 @@ class ConvTokenizer(Tokenizer):
         self.cfg, self.encoder, self.decoder = cfg, ConvEncoder(cfg), ConvDecoder(cfg)
     def warm_start(self, image): return self # there are no patches whose components could start it
 
-# %% ../nbs/06_ablations.ipynb #1ee4431f
-class PerScaleQuantizer(MultiScaleQuantizer):
-    "A multi-scale quantizer with K codebooks of V codes (SAT, Qiu et al. 2024)."
-    def __init__(self, scales, codebook_size, *args, **kwargs):
-        super().__init__(scales, len(scales)*codebook_size, *args, **kwargs)
-        self.size, self.hits = codebook_size, torch.zeros(len(scales), codebook_size)
-
-    def book(self, k): return self.codebook[k*self.size:(k+1)*self.size]
-    def contribution(self, k, tokens): return super().contribution(k, tokens + k*self.size)
-    def residuals(self, f, wanted): # tokens of all scales; `wanted` gets the vectors that each was looked up for
-        rest, tokens = f.detach(), []
-        for k in range(len(self.scales)):
-            wanted.append(self.area(k, rest))
-            tokens.append(nearest_key(wanted[-1], *lookup_keys(self.book(k), self.lookup)))
-            rest = rest - self.contribution(k, tokens[-1]).detach()
-        return tokens
-    @torch.no_grad()
-    def encode(self, f): return self.residuals(f.float(), [])
-    def forward(self, f, keep=None):
-        f = f.float()
-        tokens, total, vq, commit, used = self.residuals(f, []), 0, 0, 0, 0
-        for k, t in enumerate(tokens):
-            on = torch.ones(len(f), device=f.device) if keep is None else (k < keep).float()
-            total = total + on[:, None, None, None]*self.contribution(k, t)
-            vq = vq + (on*(total - f.detach()).pow(2).mean((1, 2, 3))).sum()
-            commit, used = commit + (on*(total.detach() - f).pow(2).mean((1, 2, 3))).sum(), used + on.sum()
-        if self.training: self.count(tokens)
-        return total.detach() + (f - f.detach()), dict(vq=vq/used, commit=self.beta*commit/used), tokens
-
-# %% ../nbs/06_ablations.ipynb #99f014f8
-@torch.no_grad()
-def _count_per_scale(self:PerScaleQuantizer, tokens):
-    self.idle += 1
-    for k, t in enumerate(tokens):
-        self.hits[k] += torch.bincount(t.flatten(), minlength=self.size)
-        self.idle[t.flatten() + k*self.size] = 0
-
-@torch.no_grad()
-def _revive_per_scale(self:PerScaleQuantizer, f, patience=100): # -> number of codes revived
-    "Put the dead codes of every scale where its own vectors are."
-    wanted, n = [], 0
-    self.residuals(f.float(), wanted)
-    for k, x in enumerate(wanted):
-        dead = (self.idle[k*self.size:(k+1)*self.size] >= patience).nonzero().flatten() + k*self.size
-        pick = torch.randperm(x.shape[0]*x.shape[1], device=f.device)[:len(dead)]
-        self.codebook[dead[:len(pick)]] = x.flatten(0, 1)[pick]
-        self.idle[dead[:len(pick)]] = 0
-        n += len(pick)
-    return n
-
-PerScaleQuantizer.count, PerScaleQuantizer.revive = _count_per_scale, _revive_per_scale
-
+# %% ../nbs/06_ablations.ipynb #90de627f
 def per_scale(cfg): # -> a tokenizer with a codebook for each scale
     "Build a tokenizer whose scales do not share their codes."
     tok = Tokenizer(cfg)
-    tok.quantizer = PerScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup)
+    tok.quantizer = MultiScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup, own=True)
     return tok
 
 # %% ../nbs/06_ablations.ipynb #dda52de6
