@@ -108,8 +108,10 @@ def twin(
     other.decoder.to_pixels.bias.copy_(unfold(tok.decoder.to_pixels.bias)[0])
     return other
 
-# %% ../nbs/06_ablations.ipynb #bb594686
-def conv_block(c, d, stride=1): return nn.Sequential(nn.GroupNorm(4, c), nn.SiLU(), nn.Conv2d(c, d, 4 if stride == 2 else 3, stride, 1))
+# %% ../nbs/06_ablations.ipynb #f9cb11f9
+def conv_block(c, d, stride=1):
+    "Normalise, activate, convolve."
+    return nn.Sequential(nn.GroupNorm(4, c), nn.SiLU(), nn.Conv2d(c, d, 4 if stride == 2 else 3, stride, 1))
 
 class ConvEncoder(nn.Module):
     "Image (B, C, H, W) -> latent map (B, d, h, w), by strided convolutions."
@@ -135,6 +137,7 @@ class ConvDecoder(nn.Module):
     def forward(self, z): return self.to_pixels(self.body(F.interpolate(self.from_code(z), size=self.grid, mode='bicubic')))
 
 def conv_widths(cfg): # from the image to the grid
+    "Give the channels of each stage."
     n = int(math.log2(cfg.patch[0]))
     return [max(8, cfg.width >> (n-i)) for i in range(n+1)]
 
@@ -461,7 +464,7 @@ def gan_arms(preset, ls):
 
 experiment('gan', gan_arms, 'folded', half=True, warm_start=64);
 
-# %% ../nbs/06_ablations.ipynb #b3cf3e86
+# %% ../nbs/06_ablations.ipynb #c5266ee0
 def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
     "Split the parameters of a tokenizer by what they grow with."
     D, K2, S, n, d, P = cfg.width, math.prod(cfg.grid), math.prod(cfg.latent), cfg.image_shape[0]*math.prod(cfg.patch), cfg.code_dim, cfg.branches
@@ -472,6 +475,7 @@ def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
             'fixed: the rest': (D*d + d) + (P*d*D + D) + (2*2 + 2*2 + 1+P + 2 + 1)*D + P*(cfg.codebook_size*d + cfg.n_phi*(9*d*d + d))}
 
 def count_parameters(cfg): # without making a weight
+    "Count parameters."
     with torch.device('meta'): return sum(p.numel() for p in Tokenizer(cfg).parameters())
 
 # %% ../nbs/06_ablations.ipynb #2f12102d

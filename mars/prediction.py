@@ -24,7 +24,7 @@ from .tokenizer import STRIPS, Tokenizer, TokenizerConfig
 from .train import RunLog, TrainConfig, fit, reconstruction_error, seed_all, tokenize, train_tokenizer
 from .var import VAR, VARConfig
 
-# %% ../nbs/06a_prediction.ipynb #5c8a5d06
+# %% ../nbs/06a_prediction.ipynb #6a24a9cc
 N_ITER = 16 # of Griffin-Lim, in all arms and for the reference: the same blur on both sides
 FEWEST = 8  # notes to judge by: fewer have no intervals, and one has no covariance
 
@@ -58,10 +58,11 @@ class Judge:
         return out
 
 def between(f, x, method, draws): # -> [low, high]
+    "Give the ends of an interval, none below 0."
     found = interval(f, x, method=method, draws=draws)
     return [max(0., found.low), found.high]
 
-# %% ../nbs/06a_prediction.ipynb #4cfa9f82
+# %% ../nbs/06a_prediction.ipynb #eb1c5b2d
 def judged(
     model:Mars,   # whose tokenizer is the floor
     notes,        # a source of mars.data: real notes to compare with
@@ -78,6 +79,7 @@ def judged(
         active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(spec, draws=50), reconstructed=judge(floor, draws=50)))
 
 def default_study_notes(preset, notes):
+    "Return the notes, or the usual ones of a size."
     if notes is not None: return notes
     return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,)) if preset == 'tiny' else default_notes(velocities=(100,), verbose=False)
 
@@ -102,9 +104,10 @@ def prediction_data(
     return data
 
 def evenly(indices, most): # at most so many of them, spread
+    "Pick indices that are spread evenly."
     return indices[torch.linspace(0, len(indices)-1, min(most, len(indices))).round().long()]
 
-# %% ../nbs/06a_prediction.ipynb #2ca8f2a2
+# %% ../nbs/06a_prediction.ipynb #8c3042e9
 def train_arm(
     make:type,        # VAR or NextToken
     cfg:VARConfig,    # shape
@@ -129,6 +132,7 @@ def train_arm(
 
 @torch.no_grad()
 def cross_entropy(arm, data): # -> dict: a set held back -> nats per token, of all and by scale
+    "Score tokens that were held back."
     out = {}
     for name in [k for k in data.sets if k != 'train']:
         tokens, labels = data.sets[name]
@@ -139,6 +143,7 @@ def cross_entropy(arm, data): # -> dict: a set held back -> nats per token, of a
 
 @torch.no_grad()
 def generated(arm, data, seed, batch_size=64, **settings): # -> (n, 1, F, T) spectrograms of the unseen notes' labels
+    "Draw notes with the labels of those that were held back."
     labels, out = {k: v for k, v in data.judge.labels.items() if k in arm.labels.sizes}, []
     for i in range(0, len(labels['pitch']), batch_size):
         tokens = arm.generate({k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
@@ -146,6 +151,7 @@ def generated(arm, data, seed, batch_size=64, **settings): # -> (n, 1, F, T) spe
     return torch.cat(out)
 
 def codes_kept(data): # AAR keeps 200 of its 1024 codes: the same share of ours
+    "Say how many codes top-k keeps."
     return max(1, round(200/1024*data.model.tokenizer.cfg.codebook_size))
 
 # %% ../nbs/06a_prediction.ipynb #1c7f34e2
@@ -231,8 +237,9 @@ def order_experiment(
 
 EXPERIMENTS['order'] = order_experiment
 
-# %% ../nbs/06a_prediction.ipynb #9c860162
+# %% ../nbs/06a_prediction.ipynb #659ef19b
 def rungs(top_k): # name -> (class, q/k norm, settings of sampling)
+    "List the rungs of the ladder."
     ways = dict(cfg_scale=2.), dict(cfg_scale=2., top_k=top_k), dict(cfg_scale=2., top_k=top_k, top_p=.95)
     return {'flat next-token': (NextToken, False, {}), 'next-scale': (VAR, False, {}), '+ q/k norm': (VAR, True, {}),
             **{name: (VAR, True, way) for name, way in zip(('+ guidance 2', '+ top-k', '+ top-p 0.95'), ways)}}
@@ -269,7 +276,7 @@ def ladder_experiment(
 
 EXPERIMENTS['ladder'] = ladder_experiment
 
-# %% ../nbs/06a_prediction.ipynb #850bee98
+# %% ../nbs/06a_prediction.ipynb #e92acc58
 def sweep_data(
     model='small',     # the name or the folder of a trained model, or a `Mars`
     preset:str='tiny', # decides the notes where none are given
@@ -285,6 +292,7 @@ def sweep_data(
     return judged(model, test.select(evenly(torch.arange(len(test)), most or dict(tiny=16, small=1024)[preset])), unseen=unseen)
 
 def sweep(name, data, ways, preset, seed, draws): # ways: arm -> settings of sampling
+    "Judge one model under several ways of sampling."
     arms = {arm: dict(settings=way, **data.judge(generated(data.model.var, data, seed, **way), draws)) for arm, way in ways.items()}
     return dict(experiment=name, preset=preset, seed=seed, data=data.about, model=data.model.info, arms=arms)
 

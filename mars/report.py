@@ -170,7 +170,7 @@ def speed_of(spent, device)->dict: # notes a second, real-time factor, seconds a
     return dict(device=versions(device)['device'], threads=torch.get_num_threads(), batch=int(rows[0, 0]), batches=len(rows), notes_per_second=float(1/per.sum()), real_time_factor=float(4/per.sum()),
                 seconds_per_note=dict(zip(('tokens', 'decoder', 'phase'), per.tolist())))
 
-# %% ../nbs/05c_report.ipynb #48c3109c
+# %% ../nbs/05c_report.ipynb #b5854f8c
 THROUGH = 'memoriser, through the model'
 
 def make_rows(
@@ -220,7 +220,9 @@ def few_of_each(
         if seen[c] <= most: kept.append(i)
     return notes.pick(kept)
 
-def nth(name, s): return f'{name}, again {s}' if s else name
+def nth(name, s):
+    "Name a repetition."
+    return f'{name}, again {s}' if s else name
 
 def no_means(train, pitches)->str: # '' where every pitch has training notes
     "Say why there are no class means."
@@ -325,7 +327,7 @@ def evaluate_model(
         if out is not None: result['files'] = write_report(result, out, ref, {k: table[k] for k in paired if k in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}, table.get('generated'))
     return result
 
-# %% ../nbs/05c_report.ipynb #72cb7819
+# %% ../nbs/05c_report.ipynb #a3482e9e
 def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     "Raise ValueError for what cannot be judged, before anything is made."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20: raise ValueError(f'n is {n}: use at least 20 notes, and 256 or more for numbers to believe.')
@@ -360,7 +362,9 @@ def about_draw(test, rows)->dict: # families, and the number of pitches, of the 
     mix = Counter(note.family for note in drawn)
     return dict(families={f: mix[f] for f in FAMILIES if mix[f]}, of_families=len({note.family for note in whole}), pitches=len({note.pitch for note in drawn}), of_pitches=len({note.pitch for note in whole}))
 
-def same_share(names, rows, others): return None if isinstance(others, str) else float(np.mean([names[i] == names[j] for i, j in zip(rows, others)]))
+def same_share(names, rows, others):
+    "Give the share of pairs whose notes come from one instrument."
+    return None if isinstance(others, str) else float(np.mean([names[i] == names[j] for i, j in zip(rows, others)]))
 
 def vggish(left_out):
     "Return VGGish in a list where its weights are on the disk, else an empty one and the reason."
@@ -388,14 +392,16 @@ class Bar:
     def end(self):
         if self.bar is not None: self.bar.update(self.rows)
 
-# %% ../nbs/05c_report.ipynb #ac8790a8
+# %% ../nbs/05c_report.ipynb #bc91739a
 BEYOND = ('KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch', 'accuracy octave', 'accuracy family', 'KL pitch', 'KL family',
           'f0 within 50 cents', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
 
 BEHIND = ('JS', 'NDB/k, 50 bins', 'JS, 50 bins', 'PKID, Nistal less floor', 'IKID, Nistal less floor', 'PKID, Nistal floor', 'KID features', 'KAD, classifier', 'density, classifier', 'coverage, classifier',
           'f0, octaves folded', 'MSE paired, share', 'memorisation quantile_share', 'memorisation quantile_p', 'memorisation median_ratio', 'memorisation c_t', 'memorisation auth', 'memorisation auth_test')
 
-def number(v)->float: return getattr(v, 'value', v)
+def number(v)->float:
+    "Give the value of an interval, or the number itself."
+    return getattr(v, 'value', v)
 
 def over_seeds(
     rows, # of `evaluate`
