@@ -346,7 +346,7 @@ def add_model(v):
     v.add_argument('--seed', type=int, help='the same seed gives the same notes')
     add_iterations(v)
 
-# %% ../nbs/09_cli.ipynb #4522f358
+# %% ../nbs/09_cli.ipynb #a6426aa3
 def add_train(verb):
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
@@ -378,6 +378,7 @@ def add_train(verb):
         if stage == 'classifier':
             for side in ('valid', 'test'): s.add_argument(f'--{side}', type=float, default=0.1, help='share of the instruments set aside')
 
+# %% ../nbs/09_cli.ipynb #0e876696
 def add_evaluate(verb):
     from mars.stft import PHASES
     v = verb('evaluate', run_evaluate, 'Judge a model by real notes: one table with every reference row, a report, plots and a page to listen to.')
@@ -394,6 +395,7 @@ def add_evaluate(verb):
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes as the reference')
     for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help='of sampling; plain sampling if none is given')
 
+# %% ../nbs/09_cli.ipynb #ed702186
 def add_ablate(verb):
     from mars.ablations import run_experiment
     from mars.prediction import EXPERIMENTS # with those of mars.ablations

@@ -435,7 +435,7 @@ def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
         out |= {'f0 within 50 cents': share_interval(near_enough(False)), 'f0, octaves folded': share_interval(near_enough(True)), 'f0 median cents': score.median_cents, 'f0 notes': len(rows)}
     return out, near
 
-# %% ../nbs/05b_protocol.ipynb #845c10e2
+# %% ../nbs/05b_protocol.ipynb #adbed218
 def evaluate(reference,       # NoteSet of test notes
              rows,            # dict of NoteSets: equal numbers, same label mix
              train=None,      # NoteSet of training notes for the memorisation block; None leaves it out
@@ -490,6 +490,7 @@ def _bar(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items)
 
+# %% ../nbs/05b_protocol.ipynb #0bae4214
 def _settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train):
     "List everything that the numbers depend on."
     import mars

@@ -327,7 +327,7 @@ def evaluate_model(
         if out is not None: result['files'] = write_report(result, out, ref, {k: table[k] for k in paired if k in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}, table.get('generated'))
     return result
 
-# %% ../nbs/05c_report.ipynb #a3482e9e
+# %% ../nbs/05c_report.ipynb #863e4bc2
 def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     "Raise ValueError for what cannot be judged, before anything is made."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20: raise ValueError(f'n is {n}: use at least 20 notes, and 256 or more for numbers to believe.')
@@ -350,6 +350,7 @@ def make_out(out):
     try: Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as e: raise ValueError(f'the folder {out} cannot be made ({e.strerror}): choose another.') from None
 
+# %% ../nbs/05c_report.ipynb #5b1f0027
 def about_data(notes)->dict:
     "Say what real notes these are."
     mix = Counter(note.family for note in notes.notes)
