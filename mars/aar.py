@@ -14,7 +14,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .cmx import CMX
 from .stft import LogSpectrogram, _as_wave
-from .seanet import Conv, Decoder, Encoder, Judges, feature_loss, judge_loss, mel_loss, pass_loss
+from .seanet import Conv, Decoder, Encoder, Judges, calibrate, feature_loss, judge_loss, mel_loss, pass_loss
 from .quantizer import nearest_code
 from .tokenizer import check_tokens, config_class, make_quantizer
 from .discriminator import Adversary, AdversaryConfig, frozen
@@ -159,8 +159,10 @@ class SAT(nn.Module):
     def warm_start(self,
         wave:torch.Tensor, # (B, N) of training notes
     )->'SAT': # itself
-        "Put the codes of every scale on what is left there of a batch; where there are more codes than vectors, the rest stay."
-        q, rest = self.quantizer, self.latent(wave).float()
+        "Calibrate all convolutions, then put the codes of every scale on what is left there of a batch; where there are more codes than vectors, the rest stay."
+        frames = calibrate(self.enter, calibrate(self.encoder, wave))
+        calibrate(self.decoder, calibrate(self.leave, frames), wave.std().item())
+        q, rest = self.quantizer, frames[:, :, None]
         for k in range(len(q.scales)):
             seen = q.area(k, rest)
             some = seen.flatten(0, 1)[torch.randperm(seen.shape[0]*seen.shape[1], device=seen.device)[:self.cfg.codebook_size]]
