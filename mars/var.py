@@ -266,7 +266,7 @@ def drop_labels(
 # %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
-    system = 'next-scale'
+    system, config = 'next-scale', VARConfig
     def __init__(self,
         cfg:VARConfig,           # shape of the transformer
         tok_cfg:TokenizerConfig, # shape of the tokenizer whose tokens it writes
