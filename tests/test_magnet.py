@@ -463,3 +463,16 @@ def test_graphs_on_a_gpu(system):
     for kwargs in (dict(cfg_scale=2., top_k=20, top_p=.9), dict(temperature=0)):
         a, b = (flat(m.generate(ALL, seed=1, graph=g, **kwargs)).cpu() for g in (True, False))
         assert (a == b).float().mean() > .9
+
+# --- folders
+
+def test_a_folder_remembers_system_and_config(model, tmp_path):
+    from mars.aar import WaveMars
+    from mars.pipeline import Mars
+    m = make(type(model), **{MAGNeT: dict(span=2, prompt=.2), Delayed: dict(hide=.3)}.get(type(model), {}))
+    tok = SAT(UNIT)
+    WaveMars(tok, m.bind(tok)).save_pretrained(tmp_path)
+    again = Mars.from_pretrained(tmp_path)
+    assert type(again.var) is type(model) and again.var.cfg == m.cfg
+    assert torch.equal(flat(again.var.generate(ALL, seed=1)), flat(m.generate(ALL, seed=1)))
+    assert again.generate(pitch=60, n=2, seed=0).shape == (2, 16000)
