@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SATS', 'SISTERS', 'AAR_SAMPLING', 'scale_lengths', 'SATConfig', 'rvq', 'SAT', 'JudgeConfig', 'WaveAdversary',
-           'WaveStage', 'WaveMars', 'train_sat', 'AARConfig']
+           'WaveStage', 'WaveMars', 'train_sat', 'SisterConfig']
 
 # %% ../nbs/07_aar.ipynb #5ef57fc2
 import math
@@ -311,7 +311,7 @@ SISTERS = dict(tiny=dict(depth=4, width=128, heads=4), small=dict(depth=8, width
 AAR_SAMPLING = dict(cfg_scale=4., top_k=200, top_p=0.95) # of the released scripts, with the ramp
 
 @dataclass(frozen=True)
-class AARConfig(VARConfig):
-    "The shape of AAR's transformer, which is VAR's. `preset` names the three sizes."
+class SisterConfig(VARConfig):
+    "The shape of a transformer of the sister systems; AAR's is VAR's own. `preset` names the three sizes."
 
-config_class(AARConfig, SISTERS);
+config_class(SisterConfig, SISTERS);

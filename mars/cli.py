@@ -250,16 +250,16 @@ def transformer_of(
     pattern=None,   # of ar: flat or delayed; None is delayed where that is possible
 )->tuple: # class of the transformer, class of its config; ValueError where the tokenizer does not fit
     "Find the transformer that a stage trains."
-    from mars.aar import AARConfig
+    from mars.aar import SisterConfig
     from mars.nexttoken import NextToken
     from mars.var import VAR, VARConfig
     even = m.kind == 'wave' and len({*m.tokenizer.cfg.scales}) == 1 # codebooks at the full rate
     if stage == 'var': return VAR, VARConfig
-    if stage == 'ar' and not even and pattern != 'delayed': return NextToken, AARConfig if m.kind == 'wave' else VARConfig
-    if stage == 'aar' and m.kind == 'wave': return VAR, AARConfig
+    if stage == 'ar' and not even and pattern != 'delayed': return NextToken, SisterConfig if m.kind == 'wave' else VARConfig
+    if stage == 'aar' and m.kind == 'wave': return VAR, SisterConfig
     if stage in ('magnet', 'ar') and even:
         from mars.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
-        return (MAGNeT, MAGNeTConfig) if stage == 'magnet' else (Flat, AARConfig) if pattern == 'flat' else (Delayed, DelayedConfig)
+        return (MAGNeT, MAGNeTConfig) if stage == 'magnet' else (Flat, SisterConfig) if pattern == 'flat' else (Delayed, DelayedConfig)
     need = 'of waves; train one with `mars train sat --out FOLDER`' if stage == 'aar' else 'with codebooks at the full rate; train one with `mars train sat --rvq 4 --out FOLDER`'
     raise ValueError(f'{stage if stage != "ar" else "a delayed ar"} needs a tokenizer {need}')
 
@@ -393,7 +393,7 @@ def add_model(v):
 
 # %% ../nbs/09_cli.ipynb #a6426aa3
 def add_train(verb):
-    from mars.aar import AARConfig, JudgeConfig, SATConfig
+    from mars.aar import SisterConfig, JudgeConfig, SATConfig
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
     from mars.magnet import DelayedConfig, MAGNeTConfig
@@ -403,7 +403,7 @@ def add_train(verb):
     from mars.var import VARConfig
     v = verb('train', lambda a: None, 'Train one stage (a transformer needs the folder of a trained tokenizer), the vocoder, the classifier that evaluates, or a stage of a sister system: sat, then aar; sat --rvq 4, then magnet or ar. `--system NAME` may stand for the name.')
     stages = v.add_subparsers(dest='stage', required=True, metavar='STAGE')
-    for stage, cls in dict(tokenizer=TokenizerConfig, var=VARConfig, vocoder=VocoderConfig, classifier=ClassifierConfig, sat=SATConfig, aar=AARConfig, magnet=MAGNeTConfig, ar=DelayedConfig).items():
+    for stage, cls in dict(tokenizer=TokenizerConfig, var=VARConfig, vocoder=VocoderConfig, classifier=ClassifierConfig, sat=SATConfig, aar=SisterConfig, magnet=MAGNeTConfig, ar=DelayedConfig).items():
         s = stages.add_parser(stage, help=f'train the {stage}', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         s.set_defaults(run=run_train_classifier if stage == 'classifier' else run_train)
         s.add_argument('--out', required=True, help='run folder')
