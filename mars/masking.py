@@ -336,7 +336,7 @@ def parts_experiment(
     steps:int=None,      # of training; None is 40 at tiny, 2000 at small
     batches:tuple=(1, 8), # notes at a time
     guidances:tuple=(0., 1.), # scales; any but 0 costs the same
-    timed:tuple=(),      # sizes of trunks that are timed untrained, on MAGNeT's own four codebooks of 1024
+    timed:tuple=(),      # sizes of trunks that are timed untrained, on four codebooks of 1024, with the first batch and scale alone
     repeats:int=3,       # of each timing
     data=None,           # of `frame_data`; None makes it
     tokenizer=None, notes=None, # for that
@@ -353,7 +353,7 @@ def parts_experiment(
     for size in timed:
         cfg = SATConfig.preset('tiny', codebook_size=1024, **rvq(4))
         models = {m.system: m(m.config.preset(size), cfg).to(data.model.device).eval() for m in (MAGNeT, Delayed, Flat)}
-        sizes[f'{size}, 4 codebooks'] = dict(passes=passes(models), times=part_times(models, SAT(cfg).to(data.model.device).eval(), batches[:1], guidances, 1))
+        sizes[f'{size}, 4 codebooks'] = dict(passes=passes(models), times=part_times(models, SAT(cfg).to(data.model.device).eval(), batches[:1], guidances[:1], 1))
     return dict(about_arms('parts', preset, seed, train, data, None), repeats=repeats, sizes=sizes)
 
 EXPERIMENTS['parts'] = parts_experiment
