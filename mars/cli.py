@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table', 'player', 'demo_page', 'demo', 'make_folder',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'named_value', 'words',
-           'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat', 'transformer_of', 'run_transformer',
+           'run_demo', 'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat', 'transformer_of', 'run_transformer',
            'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser', 'add_phase',
            'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'spelled', 'main']
 
@@ -199,6 +199,12 @@ def named_value(text): # 'steps=20,10' -> ('steps', [20, 10])
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
 # %% ../nbs/09_cli.ipynb #abe6de55
+def run_demo(a):
+    start = time.perf_counter()
+    made = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json, phase=a.phase)
+    return made, (f"{made['notes']} notes in {made['folder']}: {made['right']} of {made['notes']} at the asked pitch (the tokenizer's ceiling: {made['ceiling']}); "
+                  f"open {made['folder']}/index.html ({time.perf_counter()-start:.0f} s)")
+
 def run_train(a):
     from mars.train import TrainConfig, check_tracker
     for name in getattr(a, 'tracker', ()): check_tracker(name)

@@ -328,10 +328,12 @@ class VAR(nn.Module):
     def forward(self,
         tokens:list,      # K int64 token maps (B, h_k*w_k)
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
+        more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
     )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
         cond = self.prepare(tokens, labels)
         x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
+        if more: x = x + more()
         return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
 
     def prepare(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
@@ -468,19 +470,27 @@ class Passes:
 
     def step(self, k):
         "Run pass k: self.tokens[k] from what the passes before have left."
-        v, n, (s, temperature, top_k, top_p) = self.var, self.n, self.settings[k]
+        v = self.var
         if k == 0:
             cond = self.condition()
             self.x, self.mods, self.places = cond[:, None] + v.start, v.trunk.modulation(cond), v.places().split(v.pass_lengths, 1)
             self.total, self.tokens = 0, []
-        self.cache.length = self.begin[k]
-        h = v.trunk(self.x + self.places[k], self.mods, cache=self.cache).float()
-        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
-        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.us[k], temperature, top_k, top_p))
+        self.tokens.append(self.write(k, self.hear(k, self.x)))
         if k+1 < len(v.pass_lengths):
             self.total, inputs = v.follow(k, self.tokens[k], self.total)
             self.x = v.embed(inputs)
             if self.guided: self.x = torch.cat([self.x, self.x])
+
+    def hear(self, k, x): # -> (n, m, V) or (n, m, P, V)
+        "Score what pass k sees, behind what is cached of earlier passes."
+        v, n, s, self.cache.length = self.var, self.n, self.settings[k][0], self.begin[k]
+        h = v.trunk(x + self.places[k], self.mods, cache=self.cache).float()
+        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
+        return v.score(h.to(v.head.weight.dtype) if not self.guided else h)
+
+    def write(self, k, logits): # -> (n, m) or (n, m, P)
+        "Draw the tokens of pass k."
+        return sample(logits, self.us[k], *self.settings[k][1:4])
 
     def record(self):
         "Record every pass as a CUDA graph; if that fails, say so and go on without."

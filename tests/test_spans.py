@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import mars.masking
+import mars.spans
 from mars.ablations import run_experiment
 from mars.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
 from mars.magnet import Delayed, Flat, MAGNeT
-from mars.masking import (EXPERIMENTS, GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness, masked_ce, masked_scores, motion, moving_notes,
+from mars.spans import (EXPERIMENTS, GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness, masked_ce, masked_scores, motion, moving_notes,
                           part_calls, part_times, score_notes, span_masks, trembles)
 from mars.pipeline import Mars
 from mars.prediction import settings_of
@@ -51,7 +51,7 @@ def test_a_folder_gives_the_same_tokens(data, model, tmp_path):
 
 def test_a_tokenizer_is_trained_where_none_is_given(model, monkeypatch):
     seen = []
-    monkeypatch.setattr(mars.masking, 'train_sat', lambda notes, train, cfg, **kw: seen.append((len(notes), train.steps, train.stage, cfg.lengths, cfg.n_phi)) or model.tokenizer)
+    monkeypatch.setattr(mars.spans, 'train_sat', lambda notes, train, cfg, **kw: seen.append((len(notes), train.steps, train.stage, cfg.lengths, cfg.n_phi)) or model.tokenizer)
     assert frame_data(notes=FEW, device='cpu', steps=7, most=8).model.tokenizer is model.tokenizer
     assert seen == [(56, 7, 'sat', (200,)*6, 0)]
 
@@ -87,8 +87,8 @@ def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
 
 def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
     seen = []
-    real = mars.masking.masked_scores
-    monkeypatch.setattr(mars.masking, 'masked_scores', lambda arm, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(arm, tokens, labels, stage, masked))
+    real = mars.spans.masked_scores
+    monkeypatch.setattr(mars.spans, 'masked_scores', lambda arm, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(arm, tokens, labels, stage, masked))
     found = leak(magnet, *data.sets['unseen'], spans=(1, 3), spacing=20)
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['unseen'], spacing=20)
