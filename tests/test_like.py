@@ -3,8 +3,14 @@ import json, math
 import numpy as np
 import pytest
 import torch
+from mars.classifier import Classifier, ClassifierConfig
+from mars.data import AdditiveNotes
+from mars.eval import f0
 from mars.nexttoken import NextToken
-from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.pipeline import Mars
+from mars.stft import LogSpectrogram
+from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
+from mars.train import Kin, TrainConfig, embed_notes, listener, train_tokenizer, train_var
 from mars.var import VAR, VARConfig, LabelEmbedding, Passes, drop_labels, note_uniforms, scale_settings
 
 CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
@@ -153,3 +159,125 @@ def test_a_model_without_it_says_so():
 @pytest.mark.parametrize('kwargs, message', [(dict(like_dim=-1), 'like_dim is -1'), (dict(like_dim=2.5), 'like_dim is 2.5'), (dict(like_drop=1.5), 'like_drop is 1.5'), (dict(like_drop=-.1), 'like_drop is -0.1')])
 def test_configs_that_make_no_model(kwargs, message):
     with pytest.raises(ValueError, match=message): VARConfig.preset('tiny', **kwargs)
+
+# --- training: which sound a note is shown, and what is kept
+
+FLUTE_GUITAR = ('guitar_acoustic_800', 'flute_acoustic_800')
+LS = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
+
+@pytest.fixture(scope='module')
+def notes(): return AdditiveNotes(FLUTE_GUITAR, range(60, 66), (100,))
+
+@pytest.fixture(scope='module')
+def ears(): return Classifier.from_pretrained()
+
+@pytest.fixture(scope='module')
+def deaf():
+    "Another classifier, quick and untrained."
+    torch.manual_seed(3)
+    return Classifier(ClassifierConfig.preset('tiny', features=D))
+
+def test_a_note_is_shown_any_of_its_instrument_with_equal_chance():
+    mixed = AdditiveNotes(FLUTE_GUITAR, range(60, 66), (50, 100)).select([5, 20, 0, 13, 2, 8, 15, 1]) + AdditiveNotes('organ_electronic_800', 60, (100,))
+    who, kin = np.array([n.instrument for n in mixed.notes]), Kin(mixed, 4)
+    drawn = np.stack([kin.at(step, range(9)) for step in range(4000)])
+    assert (who[drawn] == who).all() and (drawn[:, 8] == 8).all()
+    for name in FLUTE_GUITAR:
+        members = np.flatnonzero(who == name)
+        share = np.array([[(drawn[:, i] == j).mean() for j in members] for i in members])
+        assert np.abs(share - 1/len(members)).max() < .04  # the note itself no less and no more than the others
+    assert np.array_equal(Kin(mixed, 4).at(17, range(9)), drawn[17]) and not np.array_equal(Kin(mixed, 5).at(17, range(9)), drawn[17]) and not np.array_equal(drawn[17], drawn[18])
+    assert set(kin.at(0, [8, 0])) <= {8, *np.flatnonzero(who == who[0])}
+
+def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_path, monkeypatch):
+    want, heard, features = deaf.features(notes.batch(range(12))[0]), [], Classifier.features
+    monkeypatch.setattr(Classifier, 'features', lambda self, w: heard.append(len(w)) or features(self, w))
+    get = lambda notes, clf, n: (heard.clear(), embed_notes(notes, clf, tmp_path), sum(heard) == n)[1:]
+    for notes_, clf, n in ((notes, deaf, 12), (notes, deaf, 0), (notes, Classifier(deaf.cfg), 12), (notes, deaf, 12), (notes.select(range(11)), deaf, 11)):
+        got, as_often = get(notes_, clf, n)
+        assert as_often and got.shape == (len(notes_), D)
+        if clf is deaf: assert torch.allclose(got, want[:len(notes_)], atol=1e-5)
+    (tmp_path/'like.safetensors').write_bytes(b'half')
+    assert get(notes, deaf, 12)[1] and torch.allclose(embed_notes(notes, deaf), want, atol=1e-5)
+
+def quick(notes, tok, out=None, steps=4, **kw):
+    return train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2), VARConfig.preset('tiny', like_dim=D), out=out, progress=False, spectrogram=LS, **kw)
+
+def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
+    tok = Tokenizer(CFG)
+    quick(notes, tok, tmp_path, classifier=deaf)
+    assert {'like.safetensors', 'tokens.safetensors'} <= {p.name for p in tmp_path.iterdir()}
+    c = json.loads((tmp_path/'config.json').read_text())
+    assert c['info']['like'] == dict(classifier=deaf.digest) and c['var']['like_dim'] == D
+    m = Mars.from_pretrained(tmp_path)
+    sounds = notes.batch([0, 1])[0]
+    with pytest.raises(ValueError, match='128 features'): m.generate(like=sounds[0], n_iter=1)
+    m.classifier = Classifier(deaf.cfg)
+    with pytest.raises(ValueError, match=f'trained with, {deaf.digest[:12]}'): m.generate(like=sounds[0], n_iter=1)
+    m.classifier = deaf
+    got = m.generate(pitch=[60, 64], like=sounds, seed=0, n_iter=1)
+    tokens = m.var.generate(dict(pitch=[60, 64], like=deaf.features(sounds)), seed=0)
+    assert torch.equal(got, m.decode(tokens, n_iter=1, seed=0))
+    assert torch.allclose(torch.cat([*m.stream(pitch=[60, 64], like=sounds, seed=0, n_iter=1, batch_size=1, progress=False)]), got, atol=1e-3)
+    assert torch.equal([*m.preview(pitch=[60, 64], like=sounds, seed=0, n_iter=1)][-1][1], got)
+    with pytest.raises(ValueError, match='another like'): quick(notes, tok, tmp_path, steps=4, classifier=Classifier(deaf.cfg), resume=True)
+
+def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
+    tok = Tokenizer(CFG)
+    for part in 'ab': (tmp_path/part).mkdir()
+    whole = quick(notes, tok, tmp_path/'a', classifier=deaf)
+    quick(notes, tok, tmp_path/'b', classifier=deaf)
+    newest = sorted((tmp_path/'b'/'checkpoints').glob('*'))[-1]
+    newest.unlink()
+    again = quick(notes, tok, tmp_path/'b', classifier=deaf, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
+    assert not torch.equal(whole.labels.like.weight, quick(notes, tok, classifier=deaf, steps=3).labels.like.weight)
+
+def test_length_of_the_features_must_fit(notes, ears):
+    with pytest.raises(ValueError, match='like_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
+    assert listener(VARConfig.preset('tiny')) is None and listener(VARConfig.preset('tiny', like_dim=128), ears) is ears
+
+# --- waves
+
+@pytest.mark.parametrize('like, message', [
+    (torch.zeros(64000), 'sound 0 to resemble is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 2, 64000), 'one channel'),
+    ('flute.wav', 'like is str and no wave'), ([torch.rand(5), torch.rand(6)], 'like is list and no wave'), (torch.zeros(0), 'holds no samples'), (torch.ones(9, dtype=torch.int64), 'give floats'),
+    (torch.cat([torch.zeros(64000), torch.ones(9)]), 'is silent')])
+def test_bad_sounds_get_one_sentence(deaf, like, message):
+    m = Mars(Tokenizer(CFG), make(), spectrogram=LS)
+    m.classifier = deaf
+    with pytest.raises(ValueError, match=message) as e: m.generate(2, like=like)
+    assert '\n' not in str(e.value)
+
+def test_sounds_are_cut_or_padded_and_loudness_does_not_matter(deaf, notes):
+    m, wave = Mars(Tokenizer(CFG), make(), spectrogram=LS), notes[3][0]
+    m.classifier = deaf
+    want = m.listen(wave)
+    assert want.shape == (D,) and torch.equal(want, deaf.features(wave[None])[0])
+    for same in (wave.numpy(), torch.cat([wave, torch.rand(9)]), wave.tolist()): assert torch.allclose(m.listen(same), want, atol=1e-5)
+    assert torch.allclose(m.listen(.25*wave), want, atol=1e-3) and torch.allclose(m.listen(wave[:40000]), m.listen(torch.nn.functional.pad(wave[:40000], (0, 24000))))
+    assert m.listen(torch.stack([wave, wave])).shape == (2, D)
+
+def test_models_that_hear_nothing_say_so():
+    for var in (None, make(like_dim=0)):
+        with pytest.raises(ValueError, match='no transformer' if var is None else 'has like_dim 0'): Mars(Tokenizer(CFG), var, spectrogram=LS).generate(like=torch.rand(64000))
+
+# --- what it is for
+
+def test_another_sound_changes_timbre_and_keeps_f0(ears):
+    "Like a guitar, then like a reed, by notes that the model has not heard; nothing is said of the family."
+    names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
+    notes = AdditiveNotes(names, asked, (100,))
+    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=100, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
+    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), VARConfig.preset('tiny', like_dim=128, label_drop_each=.3), progress=False)
+    m = Mars(tok, var, info=dict(like=dict(classifier=ears.digest)))
+    unit = lambda waves: torch.nn.functional.normalize(ears.features(waves))
+    sounds = AdditiveNotes(names, 69, (75,))
+    made = [m.generate(pitch=asked, source='acoustic', velocity=100, like=sounds[i][0], temperature=0, n_iter=16) for i in range(2)]
+    real = [unit(notes.filter(families=n.family).batch(range(4))[0]) for n in sounds.notes]
+    within = np.abs(np.array([[f0(w).midi for w in waves] for waves in made]) - asked) < .5
+    away = torch.stack([torch.stack([(unit(waves) - r).norm(dim=1) for r in real]) for waves in made])  # sound, instrument, note
+    assert within.mean() >= 7/8, within
+    assert (away.argmin(1) == torch.arange(2)[:, None]).float().mean() >= 7/8, away
+    own, other = away.mean(2).diag().mean(), away.mean(2).flip(1).diag().mean()
+    assert own < .8*other, (own, other)
