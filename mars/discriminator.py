@@ -153,7 +153,7 @@ class Adversary(nn.Module):
         if steps < 1: raise ValueError(f'steps is {steps}; it must be at least 1')
         self.cfg, self.steps, self.first, self.reduce = cfg, steps, round(cfg.start*steps), reduce
         self.begin = 0 # the step from which the optimiser's moments have grown
-        self.disc, self.lecam = PatchGAN(channels, cfg.width, cfg.layers, cfg.norm), LeCam()
+        self.disc, self.lecam = self.build(channels), LeCam()
         # on CPUs torch has no such norm; there each process keeps its own batch statistics and the running ones are averaged
         if reduce and torch.device(device or 'cpu').type == 'cuda': self.disc = nn.SyncBatchNorm.convert_sync_batchnorm(self.disc)
         self.register_buffer('factor', torch.ones(())) # the last adaptive weight
@@ -161,6 +161,10 @@ class Adversary(nn.Module):
         decays = lambda p: p.ndim > 1
         groups = [dict(params=[p for p in self.disc.parameters() if decays(p) == d], weight_decay=cfg.weight_decay*d) for d in (True, False)]
         self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=self.factor.is_cuda)
+
+    def build(self, channels)->nn.Module:
+        "Make the discriminator."
+        return PatchGAN(channels, self.cfg.width, self.cfg.layers, self.cfg.norm)
 
     def active(self,
         step:int, # of the training, from 0

@@ -157,8 +157,8 @@ def timed_notes(
     def make(first, size):
         t = [now()]
         tokens = m.var.generate({k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **sampling); t.append(now())
-        spec = m.spec(tokens); t.append(now())
-        wave = m.wave(spec, n_iter, seed, phase, first); t.append(now())
+        image = m.paint(tokens); t.append(now())
+        wave = m.sound(image, n_iter, seed, phase, first); t.append(now())
         spent.append((size, *np.diff(t).tolist()))
         return wave
     return in_batches(make, len(labels['pitch']), batch_size)
@@ -187,7 +187,7 @@ def make_rows(
     **sampling, # of the generated notes
 ): # iterator of (name, phase, NoteSet, whether note i is a version of reference note i), or (name, None, reason, None)
     "Make the rows of the table one after the other."
-    each, own = lambda f: (f(w, i) for i, w in blocks(ref, batch_size)), f'{phase} {n_iter}'
+    each, own = lambda f: (f(w, i) for i, w in blocks(ref, batch_size)), f'{phase} {n_iter}' if m.kind is None else 'of the decoder'
     def oracle(phase): return each(lambda w, i: griffin_lim_oracle(w, m.spectrogram, m.cmx, n_iter, seed, i, phase, m.device))
     method = m.vocoder.to(m.device).wave if phase == 'vocoder' and m.vocoder is not None else phase # as `Mars.wave` has it
     yield 'reference itself', 'recorded', ref, True
@@ -336,7 +336,7 @@ def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
     if draws < 10: raise ValueError(f'draws is {draws}: an interval needs at least 10.')
     if seeds < 1: raise ValueError(f'seeds is {seeds}: notes must be generated at least once.')
     if n_train < 100: raise ValueError(f'n_train is {n_train}: search at least 100 training notes for copies.')
-    if m.spectrogram.n_samples != 64000: raise ValueError(f'this model makes notes of {m.spectrogram.n_samples} samples; the classifier judges 64000, 4 s at 16 kHz.')
+    if m.n_samples != 64000: raise ValueError(f'this model makes notes of {m.n_samples} samples; the classifier judges 64000, 4 s at 16 kHz.')
     if not len(test): raise ValueError('the reference is empty; widen the filters, or take another source.')
     (lo, hi), pitch = clf.cfg.pitch_range, test.targets['pitch']
     if far := int(((pitch < lo) | (pitch > hi)).sum()): raise ValueError(f'{far} of {len(pitch)} reference notes lie outside the pitches {lo}-{hi} that the classifier knows; leave them out with --pitches {lo}-{hi}')

@@ -194,13 +194,12 @@ class Images:
     "CMX images and labels of any source of notes, made on the device."
     def __init__(self,
         notes,                # a source of mars.data
-        cmx:CMX,              # how to fold
-        spectrogram:LogSpectrogram, # how to see
+        see,                  # waves -> what the tokenizer takes, such as `Mars.image`
         device='cpu',         # where batches are made
         keep:int=1024,        # sets of at most so many notes are kept as images
     ):
         if not len(notes): raise ValueError('the set of notes is empty; widen its filters')
-        self.notes, self.cmx, self.ls, self.device = notes, cmx, spectrogram, device
+        self.notes, self.see, self.device = notes, see, device
         self.reader, self.ahead = ThreadPoolExecutor(1), {}
         self.kept = self.make(range(len(notes))) if len(notes) <= keep else None
 
@@ -213,7 +212,7 @@ class Images:
         waves = early.result() if early else self.read(idx)
         if len(then): self.ahead = {tuple(then): self.reader.submit(self.read, then)} # while the device computes
         for waves, labels in waves:
-            parts.append((self.cmx.fold(self.ls.encode(waves.to(self.device))), labels))
+            parts.append((self.see(waves.to(self.device)), labels))
         images, labels = zip(*parts)
         return torch.cat(images), {k: torch.cat([l[k] for l in labels]).to(self.device) for k in labels[0]}
 
@@ -661,14 +660,23 @@ class TokenizerStage:
         self.books = [q for q in tok.modules() if isinstance(q, MultiScaleQuantizer)]
         self.gan, device = None, next(tok.parameters()).device
         if adversary and adversary.weight:
-            blank = self.view(torch.zeros(1, *tok.cfg.image_shape, device=device))
-            self.gan = Adversary(adversary, blank.shape[1], train.steps, device, self.team.reduce if self.team.n > 1 else None)
+            self.gan = self.rival(adversary, device, self.team.reduce if self.team.n > 1 else None)
             self.team.same([*self.gan.disc.parameters()])
-            with torch.no_grad(): self.gan.disc.eval()(blank) # an image too small is refused now, not when the GAN starts
         if train.compile:
             # the adaptive weight goes backwards through the decoder's last layer twice, which donated buffers forbid
             torch._functorch.config.donated_buffer = False
             for part in (tok.encoder, tok.decoder): part.compile(dynamic=False)
+
+    def rival(self, adversary, device, reduce):
+        "Make the adversary; an image too small for it is refused now, not when the GAN starts."
+        blank = self.view(torch.zeros(1, *self.tok.cfg.image_shape, device=device))
+        gan = Adversary(adversary, blank.shape[1], self.train.steps, device, reduce)
+        with torch.no_grad(): gan.disc.eval()(blank)
+        return gan
+
+    def against(self, step, image, recon, losses): # -> (scalar, dict of metrics)
+        "Compute the adversarial term of the loss."
+        return self.gan.generator_loss(step, self.view(recon), losses['recon'], self.tok.decoder.to_pixels.weight)
 
     def loss(self, step, part=0):
         image = self.batch(step, part)
@@ -677,7 +685,7 @@ class TokenizerStage:
         if self.mel: losses['mel'] = self.mel(recon, image)
         loss, seen = losses['total'] + (self.train.mel_weight*losses['mel'] if self.mel else 0), {k: v.detach() for k, v in losses.items()}
         if self.gan:
-            adversarial, more = self.gan.generator_loss(step, self.view(recon), losses['recon'], self.tok.decoder.to_pixels.weight)
+            adversarial, more = self.against(step, image, recon, losses)
             loss, seen = loss + adversarial, {**seen, **more}
         return loss, seen
 
@@ -729,29 +737,31 @@ def train_tokenizer(
     adversary:AdversaryConfig=None, # of the PatchGAN; None leaves it out
     resume:bool=False,           # go on from the newest checkpoint in `out`, if there is one
     trackers=(),                 # names of accelerate's trackers, as for `RunLog`
-)->Tokenizer: # trained, in eval mode
+    pipeline:type=Mars,          # what the tokenizer belongs to
+    stage:type=TokenizerStage,   # what a step computes
+)->nn.Module: # the tokenizer, trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."
-    train, cfg, team = (train or TrainConfig.preset('tiny')).for_notes(len(notes)), cfg or TokenizerConfig.preset('tiny'), Team(device)
+    train, cfg, team = (train or TrainConfig.preset('tiny')).for_notes(len(notes)), cfg or pipeline.parts[1].preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
     seed_all(train.seed)
-    tok = Tokenizer(cfg).to(device)
-    m = Mars(tok, None, cmx, spectrogram)
+    tok = pipeline.parts[0](cfg).to(device)
+    m = pipeline(tok, None, cmx, spectrogram)
     open_first(notes, team)
-    images, order = Images(notes, m.cmx, m.spectrogram, device), Batches(notes, train.batch_size, train.seed)
+    images, order = Images(notes, m.image, device), Batches(notes, train.batch_size, train.seed)
     if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     team.same([*tok.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     def pick(step, part): return team.share(order.at(step))[part::train.accumulate]
     def batch(step, part): return images(pick(step, part), pick(step, part+1) if part+1 < train.accumulate else pick(step+1, 0))[0]
-    stage = TokenizerStage(tok, batch, train, adversary, team, MelLoss(m.spectrogram, m.cmx).to(device) if train.mel_weight else None)
+    stage = stage(tok, batch, train, adversary, team, MelLoss(m.spectrogram, m.cmx).to(device) if train.mel_weight else None)
     about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=names_hash(notes))
     if out is not None and team.main:
         write_settings(out, 'tokenizer', {**about, 'versions': versions(device), 'processes': team.n})
         if not resume: Checkpoints(out, 'var', {}).clear() # of an older tokenizer
     own, log = log is None, RunLog(out if team.main else None, trackers if team.main else (), about['train']) if log is None else log
     saved = Checkpoints(out, 'tokenizer', about, train.keep_last) if out is not None else None
-    show = tokenizer_board(m, images, notes, log, out) if train.show_every and team.main else None
+    show = tokenizer_board(m, images, notes, log, out, train.stage) if train.show_every and team.main else None
     try: fit(tok, stage.loss, train, log, progress, stage.extra, stage.after, saved, resume, stage.state, stage.restore, team, show)
     finally:
         if own: log.close()
@@ -783,14 +793,14 @@ def spread(n, most=4): # -> indices
     "Pick a few notes that lie far apart."
     return [*dict.fromkeys(round(i*(n-1)/max(1, most-1)) for i in range(most))]
 
-def tokenizer_board(m, images, notes, log, out):
+def tokenizer_board(m, images, notes, log, out, stage='tokenizer'):
     "Show curves, and real over reconstructed notes."
-    some, board = spread(len(notes)), Board(None if out is None else Path(out)/'tokenizer.png')
+    some, board = spread(len(notes)), Board(None if out is None else Path(out)/f'{stage}.png')
     titles = [f'{n.family} {n.pitch}' for n in (notes.notes[i] for i in some)]
     def show(step):
         image = images(some)[0]
         back = m.tokenizer.decode(m.tokenizer.encode(image))
-        board(run_picture(log.all(), 'tokenizer', ('recon', 'vq', 'commit'), m.cmx.unfold(image), m.cmx.unfold(back), titles))
+        board(run_picture(log.all(), stage, ('recon', 'vq', 'commit'), m.picture(image), m.picture(back), titles))
     return show
 
 # %% ../nbs/04_train.ipynb #62e81d84
@@ -801,11 +811,11 @@ def reconstruction_error(
     batch_size:int=16, # notes at a time
 )->dict: # mse, mse_active, share (of the variance left), db_active (RMS in dB)
     "Measure the tokenizer's squared error on notes, in the spectrogram's units of [-1, 1]."
-    images = Images(notes, model.cmx, model.spectrogram, model.device, keep=0)
+    images = Images(notes, model.image, model.device, keep=0)
     sums = dict(err=0., err_active=0., n=0, n_active=0, x=0., xx=0.)
     for i in range(0, len(notes), batch_size):
         image = images(range(i, min(i+batch_size, len(notes))))[0]
-        spec, back = model.cmx.unfold(image), model.cmx.unfold(model.tokenizer.decode(model.tokenizer.encode(image)))
+        spec, back = model.picture(image), model.picture(model.tokenizer.decode(model.tokenizer.encode(image)))
         err, on = (spec - back).double().pow(2), active_frames(spec)
         on = on.view(len(spec), 1, 1, -1).expand_as(spec)
         for key, v in dict(err=err.sum(), err_active=err[on].sum(), n=err.numel(), n_active=on.sum(), x=spec.double().sum(), xx=spec.double().pow(2).sum()).items(): sums[key] += float(v)
@@ -822,7 +832,7 @@ def tokenize(
     team:Team=None,     # processes among which the work is dealt out
 )->tuple: # (list of K int64 (N, h_k*w_k), labels dict of int64 (N,)), on the model's device
     "Turn a whole set into tokens, once."
-    images, parts, team = Images(notes, model.cmx, model.spectrogram, model.device, keep=0), [], team or Team(model.device)
+    images, parts, team = Images(notes, model.image, model.device, keep=0), [], team or Team(model.device)
     lo, hi = (len(notes)*(team.rank+i)//team.n for i in range(2))
     for i in range(lo, hi, batch_size):
         image, labels = images(range(i, min(i+batch_size, hi)))
@@ -896,7 +906,8 @@ def train_var(
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
     seed_all(train.seed)
-    m = Mars(tok.to(device), None, cmx, spectrogram)
+    pipeline = getattr(tok, 'pipeline', Mars) # tokenizers of waves have another
+    m = pipeline(tok.to(device), None, cmx, spectrogram)
     open_first(notes, team)
     (tokens, labels), info = tokenize(notes, m, team=team) if out is None else cached_tokens(notes, m, out, team), dict(info or {})
     tokens = [t.int() for t in tokens] # those of ten times NSynth are 3 GB so
@@ -925,7 +936,7 @@ def train_var(
         if own: log.close()
     var.trunk._compiled_call_impl = None # sampling has other shapes and graphs of its own
     if out is not None and team.main:
-        Mars(tok, var, m.cmx, m.spectrogram, {**info, 'train_var': asdict(train), 'versions': versions(device), 'processes': team.n, 'notes': len(notes)}).save_pretrained(out)
+        pipeline(tok, var, m.cmx, m.spectrogram, {**info, 'train_var': asdict(train), 'versions': versions(device), 'processes': team.n, 'notes': len(notes)}).save_pretrained(out)
     team.wait()
     return var
 

@@ -266,7 +266,7 @@ def drop_labels(
 # %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
-    system = 'next-scale'
+    system, config = 'next-scale', VARConfig
     def __init__(self,
         cfg:VARConfig,           # shape of the transformer
         tok_cfg:TokenizerConfig, # shape of the tokenizer whose tokens it writes
@@ -331,15 +331,18 @@ class VAR(nn.Module):
         more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
     )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
+        cond = self.prepare(tokens, labels)
+        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
+        if more: x = x + more()
+        return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
+
+    def prepare(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
         if len(tokens) != len(self.lengths): raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
         # On a GPU looking at values means waiting for them: tokens that train have been checked when they were made.
         if not (self.training and tokens[0].is_cuda): check_tokens(tokens, self.tok_cfg, len(tokens))
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
         if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
-        cond = self.labels(labels)
-        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
-        if more: x = x + more()
-        return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
+        return self.labels(labels)
 
 # %% ../nbs/03_var.ipynb #2fa6a029
 def _loss(self:VAR,
@@ -545,10 +548,10 @@ def _stream(self:VAR,
     **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `generate`
 ): # iterator of K lists: the 1, 2, ... K token maps so far, for coarse previews
     "Write the tokens of n notes and show them after each scale."
-    settings, seed, first = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings), check_seed(seed), check_seed(first, 'first')
+    settings, seed, first = self.settle(**settings), check_seed(seed), check_seed(first, 'first')
     labels = self.labels.check(labels, n)
     n = len(labels['pitch'])
-    u = note_uniforms(seed, first, n, sum(self.lengths)*self.branches)
+    u = note_uniforms(seed, first, n, self.draws(settings))
     with self.passes(n, settings, graph) as passes: yield from passes.run(labels, u)
 
 def _generate(self:VAR,
@@ -568,4 +571,7 @@ def _generate(self:VAR,
     for tokens in self.stream(labels, n, seed=seed, first=first, graph=graph, **settings): pass
     return tokens
 
-VAR.stream, VAR.generate = _stream, _generate
+def _settle(self:VAR, **settings): return scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings) # checked, for `Passes`
+def _draws(self:VAR, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
+
+VAR.stream, VAR.generate, VAR.settle, VAR.draws = _stream, _generate, _settle, _draws
