@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SATS', 'SISTERS', 'AAR_SAMPLING', 'scale_lengths', 'SATConfig', 'rvq', 'SAT', 'JudgeConfig', 'WaveAdversary',
-           'WaveStage', 'WaveMars', 'train_sat', 'AARConfig']
+           'WaveStage', 'WaveMars', 'train_sat', 'SisterConfig']
 
 # %% ../nbs/07_aar.ipynb #5ef57fc2
 import math
@@ -14,7 +14,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .cmx import CMX
 from .stft import LogSpectrogram, _as_wave
-from .seanet import Conv, Decoder, Encoder, Judges, feature_loss, judge_loss, mel_loss, pass_loss
+from .seanet import Conv, Decoder, Encoder, Judges, calibrate, feature_loss, judge_loss, mel_loss, pass_loss
 from .quantizer import nearest_code
 from .tokenizer import check_tokens, config_class, make_quantizer
 from .discriminator import Adversary, AdversaryConfig, frozen
@@ -56,7 +56,7 @@ class SATConfig:
     n_phi:int = 6              # convolutions shared by neighbouring scales
     phi_kernel:int = 9         # frames that they see, odd
     phi_ratio:float = 0.5      # their share in a scale's contribution
-    beta:float = 0.25          # weight of the commitment loss
+    beta:float = 1.            # weight of the commitment loss; with less the frames of a small body run away from their codes
     lookup:str = 'euclidean'   # 'cosine' or 'euclidean'
     time_weight:float = 0.1    # of the mean difference of the waves, beside the mel loss
 
@@ -159,8 +159,10 @@ class SAT(nn.Module):
     def warm_start(self,
         wave:torch.Tensor, # (B, N) of training notes
     )->'SAT': # itself
-        "Put the codes of every scale on what is left there of a batch; where there are more codes than vectors, the rest stay."
-        q, rest = self.quantizer, self.latent(wave).float()
+        "Calibrate all convolutions, then put the codes of every scale on what is left there of a batch; where there are more codes than vectors, the rest stay."
+        frames = calibrate(self.enter, calibrate(self.encoder, wave))
+        calibrate(self.decoder, calibrate(self.leave, frames), wave.std().item())
+        q, rest = self.quantizer, frames[:, :, None]
         for k in range(len(q.scales)):
             seen = q.area(k, rest)
             some = seen.flatten(0, 1)[torch.randperm(seen.shape[0]*seen.shape[1], device=seen.device)[:self.cfg.codebook_size]]
@@ -239,7 +241,7 @@ class WaveStage(TokenizerStage):
     def against(self, step, image, recon, losses): return self.gan.generator_loss(step, recon, image)
 
 STAGES['sat'] = dict(
-    tiny=dict(steps=300, batch_size=8, lr=2e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
+    tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
     small=dict(steps=6000, batch_size=64, lr=3e-4, warmup=120, betas=(0.5, 0.9), ema=0.999),
     paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr=0., betas=(0.5, 0.9)))
 
@@ -309,7 +311,7 @@ SISTERS = dict(tiny=dict(depth=4, width=128, heads=4), small=dict(depth=8, width
 AAR_SAMPLING = dict(cfg_scale=4., top_k=200, top_p=0.95) # of the released scripts, with the ramp
 
 @dataclass(frozen=True)
-class AARConfig(VARConfig):
-    "The shape of AAR's transformer, which is VAR's. `preset` names the three sizes."
+class SisterConfig(VARConfig):
+    "The shape of a transformer of the sister systems; AAR's is VAR's own. `preset` names the three sizes."
 
-config_class(AARConfig, SISTERS);
+config_class(SisterConfig, SISTERS);
