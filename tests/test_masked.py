@@ -7,7 +7,7 @@ from mars.aar import SATConfig
 from mars.data import AdditiveNotes
 from mars.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
 from mars.nexttoken import NextToken
-from mars.pipeline import cast_network
+from mars.pipeline import Mars, cast_network
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
@@ -270,12 +270,15 @@ def test_every_shape_of_trunk(name):
 
 SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 
-def test_trained_by_the_same_stage():
+def test_trained_by_the_same_stage(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
     run = lambda: train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), device='cpu', progress=False, spectrogram=SPEC, model=MaskedScale)
     trained, again = run(), run()
     assert type(trained) is MaskedScale
+    Mars(tok, trained, spectrogram=SPEC).save_pretrained(tmp_path)
+    m = Mars.from_pretrained(tmp_path)
+    assert type(m.var) is MaskedScale and m.generate(pitch=60, seed=1, steps=2, cfg_scale=1., top_k=10, n_iter=1).shape == (1, SPEC.n_samples)
     for k, v in trained.state_dict().items(): assert torch.equal(v, again.state_dict()[k]), k
 
 def test_it_learns_eight_notes_by_heart():
