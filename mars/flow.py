@@ -35,7 +35,7 @@ class FlowConfig(VARConfig):
             if len(getattr(self, name)) != n or min(getattr(self, name)) < 1: raise ValueError(f'{name} is {getattr(self, name)}; it must be {n} numbers of at least 1')
         (_, H, W), (h, w) = self.image_shape, self.patch
         if H % h or W % w: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {h}x{w}; choose a patch that divides both sides')
-        if self.like_dim: raise ValueError(f'like_dim is {self.like_dim}; a flow takes no sound to resemble, leave it at 0')
+        if self.like_dim: raise ValueError(f'like_dim is {self.like_dim}; a flow takes no sound to resemble, so leave it 0')
         if not 0 < self.shift < math.inf: raise ValueError(f'shift is {self.shift}; it must be above 0')
 
     @property

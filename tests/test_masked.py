@@ -266,6 +266,12 @@ def test_every_shape_of_trunk(name):
     m = make(**MODELS[name])
     assert [t.shape for t in m.generate(ALL, seed=1, cfg_scale=1.)] == [(3, n) for n in m.lengths]
 
+@torch.no_grad()
+def test_a_sound_to_resemble():
+    m = make(like_dim=8)
+    a, b = (flat(m.generate(dict(pitch=[60, 61], like=torch.eye(8)[i]), seed=1, cfg_scale=1.)) for i in (0, 1))
+    assert a.shape == (2, 30) and not torch.equal(a, b)
+
 # --- training
 
 SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
