@@ -25,7 +25,7 @@ from .var import LabelEmbedding, Trunk, VARConfig, check_seed, drop_labels
 class FlowConfig(VARConfig):
     "The shape of a rectified flow. `preset` names the three sizes, whose trunks are those of `VARConfig`."
     image_shape:tuple = (2, 256, 256) # (channels, height, width) of the CMX image
-    patch:tuple = (8, 64)             # patch height and width
+    patch:tuple = (2, 256)            # patch height and width
     shift:float = 4.                  # how far times are bent towards the noise; 1 leaves them even
 
     def __post_init__(self):
@@ -35,7 +35,7 @@ class FlowConfig(VARConfig):
             if len(getattr(self, name)) != n or min(getattr(self, name)) < 1: raise ValueError(f'{name} is {getattr(self, name)}; it must be {n} numbers of at least 1')
         (_, H, W), (h, w) = self.image_shape, self.patch
         if H % h or W % w: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {h}x{w}; choose a patch that divides both sides')
-        if self.like_dim: raise ValueError(f'like_dim is {self.like_dim}; a flow takes no sound to resemble, leave it at 0')
+        if self.like_dim: raise ValueError(f'like_dim is {self.like_dim}; a flow takes no sound to resemble, so leave it 0')
         if not 0 < self.shift < math.inf: raise ValueError(f'shift is {self.shift}; it must be above 0')
 
     @property
@@ -158,12 +158,16 @@ def _stream(self:Flow,
         yield goal.clamp(-1, 1)
 
 def _generate(self:Flow,
-    labels:dict=None,  # any subset of the labels, a value each or one per note
-    n:int=None,        # number of notes; None takes it from the labels, or 1
-    **settings,        # steps, method, cfg_scale, seed, first as for `stream`
+    labels:dict=None,     # any subset of the labels, a value each or one per note
+    n:int=None,           # number of notes; None takes it from the labels, or 1
+    *, steps:int=16,      # of a path
+    method:str='heun',    # or 'euler'
+    cfg_scale:float=0.,   # guidance scale s; 0 is none
+    seed:int=None,        # None draws one
+    first:int=0,          # index of the first note, when a large batch is split
 )->torch.Tensor: # (n, C, H, W) float32 in [-1, 1]; ValueError for labels or settings that do not fit
     "Make images of n notes."
-    for image in self.stream(labels, n, **settings): pass
+    for image in self.stream(labels, n, steps=steps, method=method, cfg_scale=cfg_scale, seed=seed, first=first): pass
     return image
 
 Flow.stream, Flow.generate = _stream, _generate
@@ -190,19 +194,12 @@ class FlowMars(Mars):
     def dtype(self): return self.var.position.dtype
     def __repr__(self): return f'FlowMars({sum(p.numel() for p in self.var.parameters())/1e6:.2f} M, {self.var.cfg.patch_shape[0]} patches, {self.device})'
 
-    def spec(self, image, n_scales=None): # (B, C, H, W) -> (B, 1, F, T) float32
-        "Turn images into spectrograms."
-        return self.cmx.unfold(image.to(self.device).float())
+    def paint(self, image, n_scales=None): # (B, C, H, W) -> the same
+        "Return the image that the flow has made: there are no tokens to decode."
+        return image.to(self.device).float()
 
     def encode(self, wave): raise ValueError('a flow has no tokens to encode to; use image')
     reconstruct = encode
-
-    def generate(self,
-        n:int=None, # number of notes; None takes it from the labels, or 1
-        **asked,    # labels, steps, method, cfg_scale; seed, n_iter, phase, batch_size, progress as for `Mars.generate`
-    )->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
-        "Make notes from labels."
-        return torch.cat([*self.stream(n, **asked)])
 
 # %% ../nbs/08a_flow.ipynb #0a80f128
 def _save_pretrained(self:FlowMars,
@@ -263,7 +260,7 @@ def train_flow(
     flow, info, own = Flow(cfg).to(team.device), {}, log is None
     m = FlowMars(flow, cmx, spectrogram)
     open_first(notes, team)
-    images, order = Images(notes, m.cmx, m.spectrogram, team.device), Batches(notes, train.batch_size, train.seed)
+    images, order = Images(notes, m.image, team.device), Batches(notes, train.batch_size, train.seed)
     if train.warm_start: flow.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     if cfg.n_instruments: ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
     team.same([*flow.parameters()])

@@ -409,12 +409,14 @@ def find_system(
     return getattr(importlib.import_module(f'mars.{module}'), cls)
 
 def find_kind(
-    name=None, # of config.json: None, or 'wave' for tokenizers of waves
+    name=None, # of config.json: None, 'wave' for tokenizers of waves, or 'flow'
 )->type: # Mars, or its relative; ValueError for any other name
     "Find the class of a pipeline."
     if name is None: return Mars
-    if name != 'wave': raise ValueError(f'this model is of the kind {name!r}, which is no pipeline that this version of mars knows; name another folder, or install the version that wrote it')
-    return importlib.import_module('mars.aar').WaveMars
+    found = dict(wave='aar.WaveMars', flow='flow.FlowMars').get(name)
+    if found is None: raise ValueError(f'this model is of the kind {name!r}, which is no pipeline that this version of mars knows; name another folder, or install the version that wrote it')
+    module, cls = found.split('.')
+    return getattr(importlib.import_module(f'mars.{module}'), cls)
 
 # %% ../nbs/03a_pipeline.ipynb #b19352e7
 def _from_pretrained(cls,
@@ -426,6 +428,7 @@ def _from_pretrained(cls,
     folder, device, dtype = find_model(name), pick_device(device), pick_dtype(dtype)
     try:
         c = json.loads((folder/'config.json').read_text())
+        if c.get('kind') == 'flow': return find_kind('flow').from_pretrained(folder, device, dtype) # it has no tokenizer
         if c['format'] != FORMAT: raise ValueError(f'{folder/"config.json"} has format {c["format"]}, this version of mars reads {FORMAT}; install the version that wrote it')
         cls, ls, cmx, order = find_kind(c.get('kind')), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx']), find_system(c.get('system', VAR.system))
         tok_cfg, var_cfg = cls.parts[1].from_dict(c['tokenizer']), c['var'] and getattr(order, 'config', VARConfig).from_dict(c['var'])
