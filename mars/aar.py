@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SATS', 'SISTERS', 'AAR_SAMPLING', 'scale_lengths', 'SATConfig', 'rvq', 'SAT', 'JudgeConfig', 'WaveAdversary',
-           'WaveStage', 'WaveMars', 'train_sat', 'AARConfig']
+           'WaveStage', 'WaveMars', 'train_sat', 'SisterConfig']
 
 # %% ../nbs/07_aar.ipynb #5ef57fc2
 import math
@@ -56,7 +56,7 @@ class SATConfig:
     n_phi:int = 6              # convolutions shared by neighbouring scales
     phi_kernel:int = 9         # frames that they see, odd
     phi_ratio:float = 0.5      # their share in a scale's contribution
-    beta:float = 0.25          # weight of the commitment loss
+    beta:float = 1.            # weight of the commitment loss; with less the frames of a small body run away from their codes
     lookup:str = 'euclidean'   # 'cosine' or 'euclidean'
     time_weight:float = 0.1    # of the mean difference of the waves, beside the mel loss
 
@@ -241,7 +241,7 @@ class WaveStage(TokenizerStage):
     def against(self, step, image, recon, losses): return self.gan.generator_loss(step, recon, image)
 
 STAGES['sat'] = dict(
-    tiny=dict(steps=300, batch_size=8, lr=2e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
+    tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
     small=dict(steps=6000, batch_size=64, lr=3e-4, warmup=120, betas=(0.5, 0.9), ema=0.999),
     paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr=0., betas=(0.5, 0.9)))
 
@@ -311,7 +311,7 @@ SISTERS = dict(tiny=dict(depth=4, width=128, heads=4), small=dict(depth=8, width
 AAR_SAMPLING = dict(cfg_scale=4., top_k=200, top_p=0.95) # of the released scripts, with the ramp
 
 @dataclass(frozen=True)
-class AARConfig(VARConfig):
-    "The shape of AAR's transformer, which is VAR's. `preset` names the three sizes."
+class SisterConfig(VARConfig):
+    "The shape of a transformer of the sister systems; AAR's is VAR's own. `preset` names the three sizes."
 
-config_class(AARConfig, SISTERS);
+config_class(SisterConfig, SISTERS);

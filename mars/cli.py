@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table', 'player', 'demo_page', 'demo', 'make_folder',
-           'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'words', 'run_demo',
-           'run_train', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser',
-           'add_phase', 'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'main']
+           'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'named_value', 'words',
+           'run_demo', 'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat', 'transformer_of', 'run_transformer',
+           'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser', 'add_phase',
+           'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'spelled', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
@@ -189,6 +190,12 @@ def pitches(text): # '60', '48-72' or '60,64,67' -> list of int
     if not out: raise argparse.ArgumentTypeError(f'{text!r} is an empty range; write the lower pitch first')
     return out
 
+def named_value(text): # 'steps=20,10' -> ('steps', [20, 10])
+    "Parse a setting."
+    name, equals, value = text.partition('=')
+    if not (equals and name.isidentifier()): raise argparse.ArgumentTypeError(f'{text!r} is no setting; write name=value')
+    return name, parse_value(value)
+
 def words(text): return [int(w) if w.lstrip('-').isdigit() else w for w in text.split(',')]
 
 # %% ../nbs/09_cli.ipynb #abe6de55
@@ -199,35 +206,79 @@ def run_demo(a):
                   f"open {made['folder']}/index.html ({time.perf_counter()-start:.0f} s)")
 
 def run_train(a):
-    from mars.discriminator import AdversaryConfig
-    from mars.machines import parts_for
+    from mars.train import TrainConfig, check_tracker
+    for name in getattr(a, 'tracker', ()): check_tracker(name)
+    notes = open_notes(a.data, 'train', families=a.families, pitches=a.pitches, velocities=a.velocities)
+    run = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder).get(a.stage, run_transformer)
+    out, train = run(a, notes, field_values(a, TrainConfig, ('stage',)))
+    return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
+
+def run_vocoder(a, notes, given): # the fields of TrainConfig that were given
     from mars.phase import Vocoder, VocoderConfig, model_copies, train_vocoder, vocoder_settings
     from mars.pipeline import Mars, pick_device
+    train, start = vocoder_settings(a.preset, **given), Vocoder.from_pretrained(a.start) if a.start else None
+    if start and field_values(a, VocoderConfig): raise ValueError('start brings its own shape; leave out the options of the shape, or start anew')
+    cfg = start.cfg if start else VocoderConfig.preset(a.preset, **field_values(a, VocoderConfig))
+    copies = model_copies(notes, Mars.from_pretrained(a.copies, pick_device(a.device)), min(a.n_copies, len(notes)), train.seed) if a.copies else None
+    train_vocoder(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, resume=a.resume, start=start, copies=copies)
+    return out, train
+
+# %% ../nbs/09_cli.ipynb #a96ea358
+def run_tokenizer(a, notes, given):
+    from mars.discriminator import AdversaryConfig
+    from mars.machines import parts_for
     from mars.tokenizer import TokenizerConfig
-    from mars.train import TrainConfig, check_tracker, train_tokenizer, train_var
-    from mars.var import VARConfig
-    notes = open_notes(a.data, 'train', families=a.families, pitches=a.pitches, velocities=a.velocities)
-    settings = vocoder_settings if a.stage == 'vocoder' else partial(TrainConfig.preset, stage=a.stage)
-    train = settings(a.preset, **field_values(a, TrainConfig, ('stage',)))
-    if a.stage == 'vocoder':
-        start = Vocoder.from_pretrained(a.start) if a.start else None
-        if start and field_values(a, VocoderConfig): raise ValueError('start brings its own shape; leave out the options of the shape, or start anew')
-        cfg = start.cfg if start else VocoderConfig.preset(a.preset, **field_values(a, VocoderConfig))
-        copies = model_copies(notes, Mars.from_pretrained(a.copies, pick_device(a.device)), min(a.n_copies, len(notes)), train.seed) if a.copies else None
-        train_vocoder(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, resume=a.resume, start=start, copies=copies)
-    elif a.stage == 'tokenizer':
-        cfg = TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
-        off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
-        gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
-        if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan, processes=int(os.environ.get('WORLD_SIZE', 1))))
-        for name in a.tracker: check_tracker(name)
-        train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume, trackers=a.tracker)
-    else:
-        m, cfg = Mars.from_pretrained(a.out), VARConfig.preset(a.preset, **field_values(a, VARConfig))
-        if a.memory: train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg, processes=int(os.environ.get('WORLD_SIZE', 1)), notes=len(notes)))
-        for name in a.tracker: check_tracker(name)
-        train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume, trackers=a.tracker)
-    return dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps), f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
+    from mars.train import TrainConfig, train_tokenizer
+    train, cfg = TrainConfig.preset(a.preset, 'tokenizer', **given), TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
+    off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
+    gan = AdversaryConfig.preset(a.preset, **{**off, **field_values(a, AdversaryConfig, prefix='gan-')})
+    if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan, processes=int(os.environ.get('WORLD_SIZE', 1))))
+    train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, adversary=gan, resume=a.resume, trackers=a.tracker)
+    return out, train
+
+def run_sat(a, notes, given):
+    from mars.aar import JudgeConfig, SATConfig, rvq, train_sat
+    from mars.train import TrainConfig
+    shape = field_values(a, SATConfig)
+    if a.rvq:
+        if clash := [k for k in ('lengths', 'n_phi') if k in shape]: raise ValueError(f'rvq sets {clash[0]} itself; leave one of the two out')
+        plain = SATConfig.preset(a.preset, **{**shape, 'lengths': ()}) # for the number of its frames
+        shape |= rvq(a.rvq, plain.n_frames)
+    train, off = TrainConfig.preset(a.preset, 'sat', **given), dict(weight=0.) if a.preset == 'tiny' else {}
+    judges = JudgeConfig.preset(a.preset, **{**off, **field_values(a, JudgeConfig, prefix='judges-')})
+    train_sat(notes, train, SATConfig.preset(a.preset, **shape), out := make_folder(a.out), a.device, not a.json, adversary=judges, resume=a.resume, trackers=a.tracker)
+    return out, train
+
+# %% ../nbs/09_cli.ipynb #fea024bd
+def transformer_of(
+    stage:str,      # var, aar, magnet or ar
+    m,              # the model in the folder
+    pattern=None,   # of ar: flat or delayed; None is delayed where that is possible
+)->tuple: # class of the transformer, class of its config; ValueError where the tokenizer does not fit
+    "Find the transformer that a stage trains."
+    from mars.aar import SisterConfig
+    from mars.nexttoken import NextToken
+    from mars.var import VAR, VARConfig
+    even = m.kind == 'wave' and len({*m.tokenizer.cfg.scales}) == 1 # codebooks at the full rate
+    if stage == 'var': return VAR, VARConfig
+    if stage == 'ar' and not even and pattern != 'delayed': return NextToken, SisterConfig if m.kind == 'wave' else VARConfig
+    if stage == 'aar' and m.kind == 'wave': return VAR, SisterConfig
+    if stage in ('magnet', 'ar') and even:
+        from mars.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
+        return (MAGNeT, MAGNeTConfig) if stage == 'magnet' else (Flat, SisterConfig) if pattern == 'flat' else (Delayed, DelayedConfig)
+    need = 'of waves; train one with `mars train sat --out FOLDER`' if stage == 'aar' else 'with codebooks at the full rate; train one with `mars train sat --rvq 4 --out FOLDER`'
+    raise ValueError(f'{stage if stage != "ar" else "a delayed ar"} needs a tokenizer {need}')
+
+def run_transformer(a, notes, given):
+    from mars.machines import parts_for
+    from mars.pipeline import Mars
+    from mars.train import TrainConfig, train_var
+    m = Mars.from_pretrained(a.out)
+    model, config = transformer_of(a.stage, m, getattr(a, 'pattern', None))
+    train, cfg = TrainConfig.preset(a.preset, 'var', **given), config.preset(a.preset, **field_values(a, config))
+    if getattr(a, 'memory', None): train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg, processes=int(os.environ.get('WORLD_SIZE', 1)), notes=len(notes)))
+    train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=a.resume, trackers=a.tracker, model=model)
+    return out, train
 
 # %% ../nbs/09_cli.ipynb #6b3412cf
 def run_train_classifier(a):
@@ -253,7 +304,7 @@ def run_generate(a):
     from mars.pipeline import Mars
     labels = {k: v if v is None or len(v) > 1 else v[0] for k, v in dict(pitch=a.pitch, family=a.family, source=a.source, velocity=a.velocity).items()}
     m = Mars.from_pretrained(a.model, a.device or 'cpu')
-    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, phase=a.phase, progress=False if a.json else None)
+    waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, phase=a.phase, progress=False if a.json else None, **dict(a.set))
     out = make_folder(a.out)
     files = [str(save_wave(out/f'note-{i:04d}.wav', w)) for i, w in enumerate(waves)]
     return dict(files=files), f'{len(files)} notes in {out}'
@@ -319,8 +370,8 @@ def parser():
     v.add_argument('--n', type=int, help='number of notes; taken from the labels if not given')
     for name, kind in dict(pitch=pitches, family=words, source=words, velocity=pitches).items():
         v.add_argument(f'--{name}', type=kind, help='one value, or one for each note, separated by commas')
-    for name, kind, value in (('cfg-scale', float, 0.), ('top-k', int, 0), ('top-p', float, 0.), ('temperature', float, 1.)):
-        v.add_argument(f'--{name}', type=kind, default=value, help='of sampling')
+    for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help="of sampling; the transformer's own default if not given")
+    v.add_argument('--set', action='append', default=[], type=named_value, metavar='NAME=VALUE', help='a setting that only some transformers know, such as steps=20,10,10,10 of magnet; may be given again')
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')
     v.add_argument('files', nargs='+', help='wav, flac, ogg or mp3')
     add_model(v)
@@ -348,15 +399,17 @@ def add_model(v):
 
 # %% ../nbs/09_cli.ipynb #a6426aa3
 def add_train(verb):
+    from mars.aar import SisterConfig, JudgeConfig, SATConfig
     from mars.classifier import ClassifierConfig
     from mars.discriminator import AdversaryConfig
+    from mars.magnet import DelayedConfig, MAGNeTConfig
     from mars.phase import VocoderConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
     from mars.var import VARConfig
-    v = verb('train', lambda a: None, 'Train one stage (the transformer needs the folder of a trained tokenizer), the vocoder, or the classifier that evaluates.')
+    v = verb('train', lambda a: None, 'Train one stage (a transformer needs the folder of a trained tokenizer), the vocoder, the classifier that evaluates, or a stage of a sister system: sat, then aar; sat --rvq 4, then magnet or ar. `--system NAME` may stand for the name.')
     stages = v.add_subparsers(dest='stage', required=True, metavar='STAGE')
-    for stage, cls in (('tokenizer', TokenizerConfig), ('var', VARConfig), ('vocoder', VocoderConfig), ('classifier', ClassifierConfig)):
+    for stage, cls in dict(tokenizer=TokenizerConfig, var=VARConfig, vocoder=VocoderConfig, classifier=ClassifierConfig, sat=SATConfig, aar=SisterConfig, magnet=MAGNeTConfig, ar=DelayedConfig).items():
         s = stages.add_parser(stage, help=f'train the {stage}', formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         s.set_defaults(run=run_train_classifier if stage == 'classifier' else run_train)
         s.add_argument('--out', required=True, help='run folder')
@@ -364,13 +417,17 @@ def add_train(verb):
         s.add_argument('--preset', default='tiny', help='tiny, small or paper')
         s.add_argument('--resume', action='store_true', help='go on from the newest checkpoint in the run folder')
         if stage in ('tokenizer', 'var'): s.add_argument('--memory', type=float, metavar='GIB', help='compute a step in as many parts (--accumulate) as fit into so much GPU memory')
-        if stage in ('tokenizer', 'var'): s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
+        if stage not in ('vocoder', 'classifier'): s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
         for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
         s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
         s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
         add_fields(s, TrainConfig, skip=('stage',))
         add_fields(s, cls)
         if stage == 'tokenizer': add_fields(s, AdversaryConfig, prefix='gan-')
+        if stage == 'sat':
+            add_fields(s, JudgeConfig, prefix='judges-')
+            s.add_argument('--rvq', type=int, metavar='K', help='K codebooks at the full rate in the place of the scales, as magnet wants them')
+        if stage == 'ar': s.add_argument('--pattern', choices=('flat', 'delayed'), help='one token a pass, or one of each codebook with a delay; delayed where the tokenizer allows it')
         if stage == 'vocoder':
             s.add_argument('--start', help='folder of a vocoder whose weights are the beginning, or vocoder for the one of the package')
             s.add_argument('--copies', metavar='MODEL', help='half of the pieces are copies of notes by the tokenizer of this model, which the vocoder learns to repair')
@@ -419,11 +476,17 @@ def add_ablate(verb):
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
 
 # %% ../nbs/09_cli.ipynb #61a9ba9b
+def spelled(argv): # list -> list
+    "Let `mars train --system aar` be `mars train aar`."
+    if argv[:1] != ['train'] or '--system' not in argv[:-1]: return argv
+    i = argv.index('--system')
+    return ['train', argv[i+1], *argv[1:i], *argv[i+2:]]
+
 def main(
     argv:list=None, # arguments; None takes those of the process
 )->int: # 0 done, 2 could not (one sentence on stderr), 130 interrupted
     "Run the `mars` command."
-    a = parser().parse_args(argv)
+    a = parser().parse_args(spelled(sys.argv[1:] if argv is None else argv))
     # With --json nothing else may reach stdout, wherever it is printed
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr if a.json else sys.stdout):
         warnings.simplefilter('always', UserWarning)

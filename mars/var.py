@@ -266,19 +266,24 @@ def drop_labels(
 # %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
-    system = 'next-scale'
+    system, config = 'next-scale', VARConfig
     def __init__(self,
         cfg:VARConfig,           # shape of the transformer
         tok_cfg:TokenizerConfig, # shape of the tokenizer whose tokens it writes
     ):
         super().__init__()
         self.cfg, self.tok_cfg = cfg, tok_cfg
-        t, w, std = tok_cfg, cfg.width, math.sqrt(1/(3*cfg.width))
+        t, w = tok_cfg, cfg.width
         self.lengths = [h*w_ for h, w_ in t.scales]
         self.pass_lengths = self.order() # tokens of each pass
         self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
         self.labels = LabelEmbedding(cfg.labels, w)
+        self.ends(math.sqrt(1/(3*w)))
+        self._passes = {} # recorded on a GPU, see `Passes`
+
+    def ends(self, std): # what lies before and behind the trunk; other systems have other ends
+        t, w = self.tok_cfg, self.cfg.width
         self.word_embed, self.head = nn.Linear(self.branches*t.code_dim, w), nn.Linear(w, self.branches*t.codebook_size)
         for lin in (self.word_embed, self.head): nn.init.trunc_normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
         with torch.no_grad(): self.head.weight.mul_(0.02)
@@ -286,7 +291,6 @@ class VAR(nn.Module):
         self.start, self.position, self.level = new(1, self.pass_lengths[0], w), new(1, sum(self.lengths), w), new(len(self.lengths), w)
         self.register_buffer('scale_of', scale_of(self.lengths), persistent=False)
         self.register_buffer('mask', scale_mask(self.pass_lengths), persistent=False)
-        self._passes = {} # recorded on a GPU, see `Passes`
 
     def __getstate__(self): return {**self.__dict__, '_passes': {}} # a CUDA graph cannot be copied
 
@@ -324,16 +328,21 @@ class VAR(nn.Module):
     def forward(self,
         tokens:list,      # K int64 token maps (B, h_k*w_k)
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
+        more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
     )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
+        cond = self.prepare(tokens, labels)
+        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
+        if more: x = x + more()
+        return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
+
+    def prepare(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
         if len(tokens) != len(self.lengths): raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
         # On a GPU looking at values means waiting for them: tokens that train have been checked when they were made.
         if not (self.training and tokens[0].is_cuda): check_tokens(tokens, self.tok_cfg, len(tokens))
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
         if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
-        cond = self.labels(labels)
-        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
-        return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
+        return self.labels(labels)
 
 # %% ../nbs/03_var.ipynb #2fa6a029
 def _loss(self:VAR,
@@ -431,32 +440,57 @@ class Passes:
         n:int,          # number of notes
         settings:tuple, # of `scale_settings`
     ):
-        t, dev, of = sum(var.lengths), var.start.device, scale_of(var.lengths).tolist()
+        t, of = sum(var.lengths), var.scale_of.tolist()
         self.begin = [sum(var.pass_lengths[:k]) for k in range(len(var.pass_lengths))] # first token of each pass
-        self.var, self.n, self.settings, self.guided = var, n, [settings[of[b]] for b in self.begin], any(s[0] for s in settings)
+        self.settings = [settings[of[b]] for b in self.begin]
         self.last = [of[b+m-1] != ([*of, -1])[b+m] for b, m in zip(self.begin, var.pass_lengths)] # does the pass end a scale
-        self.ids = {name: torch.full((n,), -1, device=dev) for name in var.labels.sizes}
-        self.u = torch.zeros(n, t, *[var.branches][:var.branches > 1], device=dev)
+        self.hold(var, n, any(s[0] for s in settings), t, *[var.branches][:var.branches > 1])
         self.us = self.u.split(var.pass_lengths, 1)
-        self.cache = var.trunk.cache(n*(1+self.guided), t, dev, var.start.dtype)
-        self.graphs = None
+        self.cache = var.trunk.cache(n*(1+self.guided), t, self.u.device, var.position.dtype)
+
+    def hold(self, var, n, guided, *shape):
+        "Make the buffers that `fill` fills: labels, and so many uniform numbers a note."
+        self.var, self.n, self.guided, self.graphs, dev = var, n, guided, None, var.position.device
+        self.ids = {name: torch.full((n,), -1, device=dev) for name in var.labels.sizes}
+        self.u = torch.zeros(n, *shape, device=dev)
+
+    def fill(self, labels, u):
+        "Copy what a call brings into the buffers."
+        for name, i in labels.items(): self.ids[name].copy_(i)
+        self.u.copy_(u.view_as(self.u))
+
+    def condition(self):
+        "Embed the labels; under guidance a second time without them."
+        cond = self.var.labels(self.ids)
+        return torch.cat([cond, self.var.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})]) if self.guided else cond
+
+    def play(self, k):
+        "Run pass k, or its record."
+        self.graphs[k].replay() if self.graphs else self.step(k)
 
     def step(self, k):
         "Run pass k: self.tokens[k] from what the passes before have left."
-        v, n, (s, temperature, top_k, top_p) = self.var, self.n, self.settings[k]
+        v = self.var
         if k == 0:
-            cond = v.labels(self.ids)
-            if self.guided: cond = torch.cat([cond, v.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})])
+            cond = self.condition()
             self.x, self.mods, self.places = cond[:, None] + v.start, v.trunk.modulation(cond), v.places().split(v.pass_lengths, 1)
             self.total, self.tokens = 0, []
-        self.cache.length = self.begin[k]
-        h = v.trunk(self.x + self.places[k], self.mods, cache=self.cache).float()
-        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
-        self.tokens.append(sample(v.score(h.to(v.head.weight.dtype) if not self.guided else h), self.us[k], temperature, top_k, top_p))
+        self.tokens.append(self.write(k, self.hear(k, self.x)))
         if k+1 < len(v.pass_lengths):
             self.total, inputs = v.follow(k, self.tokens[k], self.total)
             self.x = v.embed(inputs)
             if self.guided: self.x = torch.cat([self.x, self.x])
+
+    def hear(self, k, x): # -> (n, m, V) or (n, m, P, V)
+        "Score what pass k sees, behind what is cached of earlier passes."
+        v, n, s, self.cache.length = self.var, self.n, self.settings[k][0], self.begin[k]
+        h = v.trunk(x + self.places[k], self.mods, cache=self.cache).float()
+        h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
+        return v.score(h.to(v.head.weight.dtype) if not self.guided else h)
+
+    def write(self, k, logits): # -> (n, m) or (n, m, P)
+        "Draw the tokens of pass k."
+        return sample(logits, self.us[k], *self.settings[k][1:4])
 
     def record(self):
         "Record every pass as a CUDA graph; if that fails, say so and go on without."
@@ -478,15 +512,16 @@ class Passes:
 
     def run(self, labels, u):
         "Fill the buffers, then yield the token maps so far after each scale."
-        for name, i in labels.items(): self.ids[name].copy_(i)
-        self.u.copy_(u.view_as(self.u))
+        self.fill(labels, u)
         done, begun = [], 0
         for k in range(len(self.settings)):
-            self.graphs[k].replay() if self.graphs else self.step(k)
+            self.play(k)
             if self.last[k]:
                 done.append(torch.cat(self.tokens[begun:k+1], 1)) # a copy: the next replay writes over them
                 begun = k+1
                 yield [*done]
+
+VAR.runner = Passes
 
 # %% ../nbs/03_var.ipynb #8bf3ea9f
 @contextmanager
@@ -494,9 +529,9 @@ def _passes(self:VAR, n, settings, graph):
     "Lend passes for so many notes and these settings, recorded ones if the last two kinds of call fit."
     if graph is None: graph = self.start.is_cuda
     if graph and not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
-    if not graph: yield Passes(self, n, settings); return
+    if not graph: yield self.runner(self, n, settings); return
     key = n, settings, self.start.dtype, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))
-    made = self._passes.pop(key, None) or Passes(self, n, settings).record()
+    made = self._passes.pop(key, None) or self.runner(self, n, settings).record()
     try: yield made
     finally: self._passes = {**dict([*self._passes.items()][-1:]), key: made}
 
@@ -513,10 +548,10 @@ def _stream(self:VAR,
     **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `generate`
 ): # iterator of K lists: the 1, 2, ... K token maps so far, for coarse previews
     "Write the tokens of n notes and show them after each scale."
-    settings, seed, first = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings), check_seed(seed), check_seed(first, 'first')
+    settings, seed, first = self.settle(**settings), check_seed(seed), check_seed(first, 'first')
     labels = self.labels.check(labels, n)
     n = len(labels['pitch'])
-    u = note_uniforms(seed, first, n, sum(self.lengths)*self.branches)
+    u = note_uniforms(seed, first, n, self.draws(settings))
     with self.passes(n, settings, graph) as passes: yield from passes.run(labels, u)
 
 def _generate(self:VAR,
@@ -536,4 +571,7 @@ def _generate(self:VAR,
     for tokens in self.stream(labels, n, seed=seed, first=first, graph=graph, **settings): pass
     return tokens
 
-VAR.stream, VAR.generate = _stream, _generate
+def _settle(self:VAR, **settings): return scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings) # checked, for `Passes`
+def _draws(self:VAR, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
+
+VAR.stream, VAR.generate, VAR.settle, VAR.draws = _stream, _generate, _settle, _draws
