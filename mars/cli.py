@@ -300,10 +300,12 @@ def run_train_classifier(a):
 
 # %% ../nbs/09_cli.ipynb #6588d489
 def run_generate(a):
-    from mars.data import save_wave
+    import numpy as np
+    from mars.data import fit_note, read_audio, save_wave
     from mars.pipeline import Mars
     labels = {k: v if v is None or len(v) > 1 else v[0] for k, v in dict(pitch=a.pitch, family=a.family, source=a.source, velocity=a.velocity).items()}
     m = Mars.from_pretrained(a.model, a.device or 'cpu')
+    if a.like: labels['like'] = np.stack([fit_note(*read_audio(f)) for f in a.like]) if len(a.like) > 1 else fit_note(*read_audio(a.like[0]))
     waves = m.generate(a.n, **labels, seed=a.seed, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature, n_iter=a.n_iter, phase=a.phase, progress=False if a.json else None, **dict(a.set))
     out = make_folder(a.out)
     files = [str(save_wave(out/f'note-{i:04d}.wav', w)) for i, w in enumerate(waves)]
@@ -370,6 +372,7 @@ def parser():
     v.add_argument('--n', type=int, help='number of notes; taken from the labels if not given')
     for name, kind in dict(pitch=pitches, family=words, source=words, velocity=pitches).items():
         v.add_argument(f'--{name}', type=kind, help='one value, or one for each note, separated by commas')
+    v.add_argument('--like', type=lambda text: text.split(','), metavar='FILE', help='a sound to resemble, or one for each note, separated by commas; for models trained with --like-dim')
     for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help="of sampling; the transformer's own default if not given")
     v.add_argument('--set', action='append', default=[], type=named_value, metavar='NAME=VALUE', help='a setting that only some transformers know, such as steps=20,10,10,10 of magnet; may be given again')
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')

@@ -154,13 +154,21 @@ def _stream(self:MaskedScale,
     with self.passes(n, settings, graph) as passes: yield from passes.run(labels, u)
 
 def _generate(self:MaskedScale,
-    labels:dict=None, # any subset of the labels, a value each or one per note
-    n:int=None,       # number of notes; None takes it from the labels, or 1
-    *, steps=None,    # passes over a map of more than 4 tokens, or a list of K numbers; None is the usual
-    **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature, seed, first, graph as for `VAR.generate`
+    labels:dict=None,   # any subset of the labels, a value each or one per note
+    n:int=None,         # number of notes; None takes it from the labels, or 1
+    *, steps=None,      # passes over a map of more than 4 tokens, or a list of K numbers; None is the usual
+    cfg_scale=0.,       # guidance scale s; 0 is none
+    cfg_ramp:bool=True, # let a single scale grow linearly from 0 over the scales
+    top_k=0,            # keep the k best codes; 0 is off
+    top_p=0.,           # keep the smallest set of this probability; 0 is off
+    temperature=1.,     # 0 is argmax
+    seed:int=None,      # None draws one
+    first:int=0,        # index of the first note, when a large batch is split
+    graph:bool=None,    # replay recorded passes; None does so on a GPU
 )->list: # K int64 token maps (n, h_k*w_k); ValueError for labels or settings that do not fit
     "Write the tokens of n notes, map by map, each over a few passes."
-    for tokens in self.stream(labels, n, steps=steps, **settings): pass
+    settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, top_k=top_k, top_p=top_p, temperature=temperature)
+    for tokens in self.stream(labels, n, steps=steps, seed=seed, first=first, graph=graph, **settings): pass
     return tokens
 
 MaskedScale.stream, MaskedScale.generate = _stream, _generate

@@ -89,6 +89,7 @@ class Mars:
         self.tokenizer, self.var, self.info, self.vocoder = tokenizer.eval(), var and var.eval(), dict(info or {}), vocoder and vocoder.eval()
 
     parts, kind = (Tokenizer, TokenizerConfig), None # what `from_pretrained` builds, and the name of that in config.json
+    classifier = None # that listens to a sound to resemble; None takes the one of the package
 
     @property
     def device(self): return next(self.tokenizer.parameters()).device
@@ -244,12 +245,33 @@ def _bar(items, show):
     from fastprogress.fastprogress import progress_bar
     return progress_bar(items)
 
+# %% ../nbs/03a_pipeline.ipynb #4a40630d
+def _listen(self:Mars,
+    wave, # (N,) or (n, N) at 16 kHz, tensor or array; cut or padded to 4 s
+)->torch.Tensor: # (d,) or (n, d) float32; ValueError for waves, models and classifiers that do not fit
+    "Embed sounds that notes should resemble."
+    if self.var is None or not self.var.cfg.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
+    from mars.train import listener
+    self.classifier = listener(self.var.cfg, self.classifier)
+    made, here = self.info.get('like', {}).get('classifier'), self.classifier.digest
+    if made and made != here: raise ValueError(f'like needs the classifier that this model was trained with, {made[:12]}, and this one is {here[:12]}; set `classifier` of the model to the former')
+    try: given = torch.as_tensor(wave).detach().cpu()
+    except (TypeError, ValueError, RuntimeError): raise ValueError(f'like is {type(wave).__name__} and no wave; give samples at 16 kHz, (N,) or (n, N)') from None
+    wave = _as_wave(given)[:, :64000]
+    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'sound {quiet[0].item()} to resemble is silent; leave like out')
+    x = self.classifier.features(nn.functional.pad(wave, (0, 64000 - wave.shape[1])))
+    return x[0] if given.ndim == 1 else x
+
+Mars.listen = _listen
+
 # %% ../nbs/03a_pipeline.ipynb #380dc343
 def _wishes(self, n, asked):
     "Check labels given by name or number, and give back what else was asked."
     if self.var is None: raise ValueError('this model has no transformer and cannot generate; train one with `mars train var --out FOLDER`')
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=self.info.get('instruments'))
-    labels = self.var.labels.check({k: label_ids(asked.pop(k, None), v) for k, v in names.items()}, n)
+    like = asked.pop('like', None)
+    labels = {k: label_ids(asked.pop(k, None), v) for k, v in names.items()}
+    labels = self.var.labels.check({**labels, 'like': None if like is None else self.listen(like)}, n)
     settings, known = {k: v for k, v in asked.items() if v is not None}, inspect.signature(self.var.generate).parameters
     if bad := [k for k in settings if k not in known]: raise ValueError(f'{bad[0]} is no setting of a {self.var.system} transformer; leave it out')
     return labels, settings
@@ -283,6 +305,7 @@ def _generate(self:Mars,
     velocity=None,      # 1..127
     seed:int=None,      # None draws one
     instrument=None,    # id, or name if `info` lists "instruments"; for models trained with such a label
+    like=None,          # sound to resemble at 16 kHz, (N,) for all notes or (n, N); for models trained with `like_dim`
     cfg_scale=None,     # guidance; 0 is none. None is the transformer's own default here and below: for next-scale, draws that nothing narrows
     cfg_ramp:bool=None, # let a single guidance scale grow over the scales
     top_k=None,         # keep the k best codes; 0 is off
@@ -295,7 +318,7 @@ def _generate(self:Mars,
     **settings,         # what only some transformers know, as for their own `generate`
 )->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
     "Make notes from labels."
-    return torch.cat([*self.stream(n, pitch=pitch, family=family, source=source, velocity=velocity, instrument=instrument, seed=seed, cfg_scale=cfg_scale, cfg_ramp=cfg_ramp,
+    return torch.cat([*self.stream(n, pitch=pitch, family=family, source=source, velocity=velocity, instrument=instrument, like=like, seed=seed, cfg_scale=cfg_scale, cfg_ramp=cfg_ramp,
         top_k=top_k, top_p=top_p, temperature=temperature, n_iter=n_iter, phase=phase, batch_size=batch_size, progress=progress, **settings)])
 
 Mars.stream, Mars.generate = _stream, _generate
@@ -350,7 +373,7 @@ def _save_pretrained(self:Mars,
     "Save the model: config.json, tokenizer.safetensors and, if there is a transformer, var.safetensors."
     folder = Path(folder)
     config = dict(format=FORMAT, spectrogram=self.spectrogram.config, cmx=asdict(self.cmx), tokenizer=asdict(self.tokenizer.cfg),
-                  var=self.var and asdict(self.var.cfg), info=self.info)
+                  var=self.var and self.var.cfg.kept(), info=self.info)
     if self.var and self.var.system != VAR.system: config['system'] = self.var.system # the same weights would fit another order
     if self.kind: config['kind'] = self.kind
     try: text = json.dumps(config, indent=1)
@@ -386,12 +409,14 @@ def find_system(
     return getattr(importlib.import_module(f'mars.{module}'), cls)
 
 def find_kind(
-    name=None, # of config.json: None, or 'wave' for tokenizers of waves
+    name=None, # of config.json: None, 'wave' for tokenizers of waves, or 'flow'
 )->type: # Mars, or its relative; ValueError for any other name
     "Find the class of a pipeline."
     if name is None: return Mars
-    if name != 'wave': raise ValueError(f'this model is of the kind {name!r}, which is no pipeline that this version of mars knows; name another folder, or install the version that wrote it')
-    return importlib.import_module('mars.aar').WaveMars
+    found = dict(wave='aar.WaveMars', flow='flow.FlowMars').get(name)
+    if found is None: raise ValueError(f'this model is of the kind {name!r}, which is no pipeline that this version of mars knows; name another folder, or install the version that wrote it')
+    module, cls = found.split('.')
+    return getattr(importlib.import_module(f'mars.{module}'), cls)
 
 # %% ../nbs/03a_pipeline.ipynb #b19352e7
 def _from_pretrained(cls,
@@ -403,6 +428,7 @@ def _from_pretrained(cls,
     folder, device, dtype = find_model(name), pick_device(device), pick_dtype(dtype)
     try:
         c = json.loads((folder/'config.json').read_text())
+        if c.get('kind') == 'flow': return find_kind('flow').from_pretrained(folder, device, dtype) # it has no tokenizer
         if c['format'] != FORMAT: raise ValueError(f'{folder/"config.json"} has format {c["format"]}, this version of mars reads {FORMAT}; install the version that wrote it')
         cls, ls, cmx, order = find_kind(c.get('kind')), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx']), find_system(c.get('system', VAR.system))
         tok_cfg, var_cfg = cls.parts[1].from_dict(c['tokenizer']), c['var'] and getattr(order, 'config', VARConfig).from_dict(c['var'])

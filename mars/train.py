@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Team', 'Images', 'RunL
            'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss',
            'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread',
            'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids',
-           'train_var', 'var_board']
+           'Kin', 'listener', 'embed_notes', 'train_var', 'var_board']
 
 # %% ../nbs/04_train.ipynb #cb5e138d
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
@@ -885,6 +885,59 @@ def instrument_ids(
     if len(names) > size: raise ValueError(f'n_instruments is {size}, but the notes are of {len(names)} instruments; make it at least that')
     return torch.tensor([names.index(i) for i in notes.labels['instrument']]), names
 
+# %% ../nbs/04_train.ipynb #c68c93f2
+class Kin:
+    "Draws, for each note of a batch, a note of the same instrument."
+    def __init__(self,
+        notes,      # a source of mars.data
+        seed:int=0, # of the draws
+    ):
+        _, ids, count = np.unique([n.instrument for n in notes.notes], return_inverse=True, return_counts=True)
+        self.seed, self.order = seed, np.argsort(ids, kind='stable') # all notes, instrument after instrument
+        self.begin, self.count = (np.cumsum(count) - count)[ids], count[ids]
+
+    def at(self,
+        step:int, # of the training
+        idx,      # (B,) notes of the batch
+    )->np.ndarray: # (B,) int64, the notes that they are shown
+        "Draw for a step."
+        idx, u = np.asarray(idx), np.random.default_rng([self.seed, step, 2]).random(len(idx)) # two numbers would be those of an order of notes
+        return self.order[self.begin[idx] + (u*self.count[idx]).astype(np.int64)]
+
+# %% ../nbs/04_train.ipynb #a019a0f7
+def listener(
+    cfg:VARConfig,   # of the transformer
+    classifier=None, # None takes the one of the package
+    device='cpu',    # where that should be
+): # the classifier, or None for a config without `like_dim`; ValueError where its features have another length
+    "Find the classifier whose features are the label `like`."
+    if not cfg.like_dim: return None
+    from mars.classifier import Classifier
+    found = classifier or Classifier.from_pretrained(device=device)
+    if found.cfg.features != cfg.like_dim: raise ValueError(f'like_dim is {cfg.like_dim}, but the classifier has {found.cfg.features} features; set it to that')
+    return found.eval()
+
+def embed_notes(
+    notes,            # a source of mars.data
+    classifier,       # a trained `Classifier`
+    folder:Path=None, # of the run, where like.safetensors keeps them; None keeps nothing
+    team:Team=None,   # processes among which the work is dealt out
+)->torch.Tensor: # (N, d) float32, on the CPU
+    "Embed a whole set, once: read the features of its notes, or compute and keep them."
+    from safetensors import safe_open
+    from safetensors.torch import save
+    team, path = team or Team(classifier.device), folder and Path(folder)/'like.safetensors'
+    name = hashlib.sha256(json.dumps([classifier.digest, names_hash(notes)]).encode() + notes.batch(spread(len(notes), 16))[0].numpy().tobytes()).hexdigest()
+    try:
+        with safe_open(path, 'pt') as f: kept = f.get_tensor('like') if f.metadata().get('fingerprint') == name else None
+    except Exception: kept = None # missing or damaged
+    if all(team.objects(kept is not None)): return kept
+    lo, hi = (len(notes)*(team.rank+i)//team.n for i in range(2))
+    mine = [classifier.features(notes.batch(range(i, min(i+64, hi)))[0]).cpu() for i in range(lo, hi, 64)]
+    kept = torch.cat([x for part in team.objects(mine) for x in part])
+    if path and team.main: write_whole(path, save(dict(like=kept), dict(fingerprint=name)))
+    return kept
+
 # %% ../nbs/04_train.ipynb #c99fd079
 def train_var(
     notes,                  # a source of mars.data
@@ -900,11 +953,13 @@ def train_var(
     resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
     model:type=VAR,         # what is trained: VAR, or another order of prediction
+    classifier=None,        # whose features say what a sound is like, for a config with `like_dim`; None takes the one of the package
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
+    hears = listener(cfg, classifier, device)
     seed_all(train.seed)
     pipeline = getattr(tok, 'pipeline', Mars) # tokenizers of waves have another
     m = pipeline(tok.to(device), None, cmx, spectrogram)
@@ -914,6 +969,7 @@ def train_var(
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
+    if hears: sounds, kin, info['like'] = embed_notes(notes, hears, out, team).to(device), Kin(notes, train.seed), dict(classifier=hears.digest)
     var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     team.same([*var.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
@@ -922,15 +978,19 @@ def train_var(
     if train.compile: var.trunk.compile(dynamic=False)
 
     def loss_of(step, part=0):
-        idx = torch.as_tensor(team.share(order.at(step))[part::train.accumulate], device=device)
-        loss, per = var.loss([t[idx].long() for t in tokens], {k: v[idx] for k, v in labels.items()})
+        at = order.at(step)
+        mine = lambda idx: torch.as_tensor(team.share(idx)[part::train.accumulate], device=device)
+        idx, like = mine(at), dict(like=sounds[mine(kin.at(step, at))]) if hears else {}
+        loss, per = var.loss([t[idx].long() for t in tokens], {**{k: v[idx] for k, v in labels.items()}, **like})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
-    about = dict(train=lasting(train), shape=asdict(cfg), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
+    about = dict(train=lasting(train), shape=cfg.kept(), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
     if model is not VAR: about['system'] = model.system # its checkpoints fit no other order
+    if hears: about['like'] = info['like']
     if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
     saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
-    show = var_board(m, var, tokens, labels, notes, log, out) if train.show_every and team.main else None
+    shown = {**labels, 'like': sounds[kin.at(0, range(len(notes)))]} if hears else labels
+    show = var_board(m, var, tokens, shown, notes, log, out) if train.show_every and team.main else None
     try: fit(var, loss_of, train, log, progress, saved=saved, resume=resume, team=team, show=show)
     finally:
         if own: log.close()

@@ -32,12 +32,14 @@ class VARConfig:
     label_drop:float = 0.1     # chance that a training note loses all its labels (for guidance)
     label_drop_each:float = 0.1 # chance that it loses each single label (for partial labels)
     n_instruments:int = 0      # size of an optional table of instrument ids; 0 leaves it out
+    like_dim:int = 0           # length of the embedding of a sound to resemble, the label `like`; 0 leaves it out
+    like_drop:float = 0.1      # chance that a training note loses that label, in place of label_drop_each
 
     def __post_init__(self):
-        for name, low in dict(depth=1, width=0, heads=0, n_instruments=0).items():
+        for name, low in dict(depth=1, width=0, heads=0, n_instruments=0, like_dim=0).items():
             v = getattr(self, name)
             if isinstance(v, bool) or not isinstance(v, int) or v < low: raise ValueError(f'{name} is {v!r}; it must be a whole number of at least {low}')
-        for name in ('label_drop', 'label_drop_each'):
+        for name in ('label_drop', 'label_drop_each', 'like_drop'):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
         if not 0 <= self.drop_path < 1: raise ValueError(f'drop_path is {self.drop_path}; it must lie in 0..1, without 1')
         if not 0 < self.mlp_ratio < math.inf: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
@@ -49,8 +51,12 @@ class VARConfig:
 
     @property
     def labels(self):
-        "Number of values of each label; the null comes on top."
+        "Number of values of each label that has ids; the null comes on top."
         return dict(pitch=128, family=11, source=3, velocity=128, **(dict(instrument=self.n_instruments) if self.n_instruments else {}))
+
+    def kept(self)->dict: # plain values for `from_dict`
+        "What a folder keeps: `like_dim` and `like_drop` only where they are in use."
+        return {k: v for k, v in asdict(self).items() if self.like_dim or k not in ('like_dim', 'like_drop')}
 
 config_class(VARConfig, dict(
     tiny=dict(depth=2, width=64, heads=2),
@@ -213,23 +219,25 @@ class Trunk(nn.Module):
 
 # %% ../nbs/03_var.ipynb #8075bc9e
 class LabelEmbedding(nn.Module):
-    "Sum of one learned vector for each label, with a null for what is not given."
-    def __init__(self, sizes, width):
+    "Sum of one vector for each label, with a learned null for what is not given."
+    def __init__(self, sizes, width, like_dim=0):
         super().__init__()
-        self.sizes = dict(sizes)
+        self.sizes, self.like_dim = dict(sizes), like_dim
         self.tables = nn.ModuleDict({name: nn.Embedding(n+1, width) for name, n in self.sizes.items()})
-        for t in self.tables.values(): nn.init.trunc_normal_(t.weight, std=math.sqrt(1/(3*width)))
+        if like_dim: self.like, self.no_like = nn.Linear(like_dim, width), nn.Embedding(1, width)
+        for t in [*self.tables.values(), *([self.like, self.no_like] if like_dim else [])]: nn.init.trunc_normal_(t.weight, std=math.sqrt(1/(3*width)))
+        if like_dim: nn.init.zeros_(self.like.bias)
 
     def check(self,
-        labels:dict, # label name -> int64 tensor, list or number; None is no label at all
+        labels:dict, # label name -> int64 tensor, list or number, and 'like' -> embeddings; None is no label at all
         n:int=None,  # number of notes; None takes it from the labels, or 1
         device=None, # where the result should be
-    )->dict: # every label -> int64 (n,), -1 where not given; ValueError for what does not fit
+    )->dict: # every label -> int64 (n,), -1 where not given, and 'like' -> float32 (n, d), NaN there; ValueError for what does not fit
         "Complete and validate labels."
         if not isinstance({} if labels is None else labels, dict): raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
-        labels = {k: self.ids(k, v) for k, v in (labels or {}).items() if v is not None}
-        if bad := [k for k in labels if k not in self.sizes]: raise ValueError(f'label {bad[0]!r} is unknown; this model knows {", ".join(self.sizes)}')
-        if n is None: n = max([len(v) for v in labels.values() if v.ndim], default=1)
+        labels = {k: self.vectors(v) if k == 'like' else self.ids(k, v) for k, v in (labels or {}).items() if v is not None}
+        if bad := [k for k in labels if k not in (*self.sizes, 'like')]: raise ValueError(f'label {bad[0]!r} is unknown; this model knows {", ".join([*self.sizes, *(["like"] if self.like_dim else [])])}')
+        if n is None: n = max([len(v) for k, v in labels.items() if v.ndim > (k == 'like')], default=1)
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'n is {n!r}; ask for at least one note')
         out = {}
         for name, size in self.sizes.items():
@@ -239,6 +247,7 @@ class LabelEmbedding(nn.Module):
             if wrong.any():
                 raise ValueError(f'label {name} is {v[wrong].flatten()[0].item()}, outside {int(name == "velocity")}..{size-1}; use -1 or leave it out for no label')
             out[name] = v.long().expand(n).to(device)
+        if self.like_dim: out['like'] = self.like_for(labels.get('like'), n).to(device)
         return out
 
     def ids(self, name, v):
@@ -250,18 +259,48 @@ class LabelEmbedding(nn.Module):
         return v.long() # comparisons would wrap in eight bits
 
     def forward(self, labels): # checked labels -> (B, w)
-        return sum(t(labels[name].masked_fill(labels[name] < 0, self.sizes[name])) for name, t in self.tables.items())
+        cond = sum(t(labels[name].masked_fill(labels[name] < 0, self.sizes[name])) for name, t in self.tables.items())
+        return cond + self.resemble(labels['like']) if self.like_dim else cond
+
+# %% ../nbs/03_var.ipynb #821a640c
+def _vectors(self:LabelEmbedding,
+    v, # embeddings (d,) or (B, d), tensor or array
+)->torch.Tensor: # float32, of the same shape; ValueError for what does not fit
+    "Check embeddings of sounds to resemble."
+    if not self.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
+    try: v = torch.as_tensor(v)
+    except (TypeError, ValueError, RuntimeError): raise ValueError(f'label like is {type(v).__name__}; give embeddings of {self.like_dim} numbers') from None
+    if not v.is_floating_point() or v.ndim not in (1, 2) or v.shape[-1] != self.like_dim: raise ValueError(f'label like holds {v.dtype} of shape {tuple(v.shape)}; give {self.like_dim} floats, or so many for each note')
+    if not (v.isfinite().all(-1) | v.isnan().all(-1)).all(): raise ValueError('label like holds NaN or infinity; only a row of nothing but NaN stands for no label')
+    return v.float()
+
+def _like_for(self:LabelEmbedding, v, n): # None, (d,) or (n, d) -> (n, d)
+    if v is None: v = torch.full((self.like_dim,), math.nan)
+    if v.ndim == 2 and len(v) != n: raise ValueError(f'label like has shape {tuple(v.shape)} but there are {n} notes; give one embedding or one for each note')
+    return v.expand(n, -1)
+
+def _resemble(self:LabelEmbedding, v): # (B, d) -> (B, w)
+    known = F.normalize(v.nan_to_num(), dim=-1).to(self.like.weight.dtype)
+    return torch.where(v.isnan().any(-1, keepdim=True), self.no_like.weight, self.like(known))
+
+def _nothing(self:LabelEmbedding, n, device): # -> checked labels of n notes of which nothing is said
+    out = {name: torch.full((n,), -1, device=device) for name in self.sizes}
+    return {**out, 'like': torch.full((n, self.like_dim), math.nan, device=device)} if self.like_dim else out
+
+LabelEmbedding.vectors, LabelEmbedding.like_for, LabelEmbedding.resemble, LabelEmbedding.nothing = _vectors, _like_for, _resemble, _nothing
 
 # %% ../nbs/03_var.ipynb #b8089fc7
 def drop_labels(
     labels:dict,   # checked labels, (B,) each
     p_all:float,   # chance to lose all
     p_each:float,  # chance to lose each
-)->dict: # the same with -1 where dropped
+    p_like:float=0., # chance to lose the sound to resemble, in its place
+)->dict: # the same with the null where dropped
     "Forget labels at random."
     first = next(iter(labels.values()))
     gone = torch.rand(first.shape, device=first.device) < p_all
-    return {k: v.masked_fill(gone | (torch.rand(v.shape, device=v.device) < p_each), -1) for k, v in labels.items()}
+    lost = {k: gone | (torch.rand(len(v), device=v.device) < (p_like if k == 'like' else p_each)) for k, v in labels.items()}
+    return {k: v.masked_fill(lost[k][:, None], math.nan) if k == 'like' else v.masked_fill(lost[k], -1) for k, v in labels.items()}
 
 # %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
@@ -278,7 +317,7 @@ class VAR(nn.Module):
         self.pass_lengths = self.order() # tokens of each pass
         self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
-        self.labels = LabelEmbedding(cfg.labels, w)
+        self.labels = LabelEmbedding(cfg.labels, w, cfg.like_dim)
         self.ends(math.sqrt(1/(3*w)))
         self._passes = {} # recorded on a GPU, see `Passes`
 
@@ -327,7 +366,7 @@ class VAR(nn.Module):
 
     def forward(self,
         tokens:list,      # K int64 token maps (B, h_k*w_k)
-        labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
+        labels:dict=None, # label name -> int64 (B,), and 'like' -> (B, d); missing, -1 or NaN is the null
         more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
     )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
@@ -341,7 +380,7 @@ class VAR(nn.Module):
         # On a GPU looking at values means waiting for them: tokens that train have been checked when they were made.
         if not (self.training and tokens[0].is_cuda): check_tokens(tokens, self.tok_cfg, len(tokens))
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
-        if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
+        if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each, self.cfg.like_drop)
         return self.labels(labels)
 
 # %% ../nbs/03_var.ipynb #2fa6a029
@@ -451,7 +490,7 @@ class Passes:
     def hold(self, var, n, guided, *shape):
         "Make the buffers that `fill` fills: labels, and so many uniform numbers a note."
         self.var, self.n, self.guided, self.graphs, dev = var, n, guided, None, var.position.device
-        self.ids = {name: torch.full((n,), -1, device=dev) for name in var.labels.sizes}
+        self.ids = var.labels.nothing(n, dev)
         self.u = torch.zeros(n, *shape, device=dev)
 
     def fill(self, labels, u):
@@ -462,7 +501,7 @@ class Passes:
     def condition(self):
         "Embed the labels; under guidance a second time without them."
         cond = self.var.labels(self.ids)
-        return torch.cat([cond, self.var.labels({name: torch.full_like(i, -1) for name, i in self.ids.items()})]) if self.guided else cond
+        return torch.cat([cond, self.var.labels(self.var.labels.nothing(self.n, cond.device))]) if self.guided else cond
 
     def play(self, k):
         "Run pass k, or its record."

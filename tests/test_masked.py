@@ -7,7 +7,7 @@ from mars.aar import SATConfig
 from mars.data import AdditiveNotes
 from mars.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
 from mars.nexttoken import NextToken
-from mars.pipeline import cast_network
+from mars.pipeline import Mars, cast_network
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
@@ -266,16 +266,25 @@ def test_every_shape_of_trunk(name):
     m = make(**MODELS[name])
     assert [t.shape for t in m.generate(ALL, seed=1, cfg_scale=1.)] == [(3, n) for n in m.lengths]
 
+@torch.no_grad()
+def test_a_sound_to_resemble():
+    m = make(like_dim=8)
+    a, b = (flat(m.generate(dict(pitch=[60, 61], like=torch.eye(8)[i]), seed=1, cfg_scale=1.)) for i in (0, 1))
+    assert a.shape == (2, 30) and not torch.equal(a, b)
+
 # --- training
 
 SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 
-def test_trained_by_the_same_stage():
+def test_trained_by_the_same_stage(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
     run = lambda: train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), device='cpu', progress=False, spectrogram=SPEC, model=MaskedScale)
     trained, again = run(), run()
     assert type(trained) is MaskedScale
+    Mars(tok, trained, spectrogram=SPEC).save_pretrained(tmp_path)
+    m = Mars.from_pretrained(tmp_path)
+    assert type(m.var) is MaskedScale and m.generate(pitch=60, seed=1, steps=2, cfg_scale=1., top_k=10, n_iter=1).shape == (1, SPEC.n_samples)
     for k, v in trained.state_dict().items(): assert torch.equal(v, again.state_dict()[k]), k
 
 def test_it_learns_eight_notes_by_heart():
