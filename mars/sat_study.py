@@ -267,7 +267,7 @@ def arm_facts(arms, data, train, repeats=3): # name -> dict
     for name, t in in_turns(calls, repeats).items(): out[name]['step_seconds'] = t
     return out
 
-# %% ../nbs/07a_sat.ipynb #77d55d6c
+# %% ../nbs/07a_sat.ipynb #85f75497
 def compare_waves(
     name:str,        # of the experiment
     arms:dict,       # name -> `WaveArm`
@@ -278,17 +278,18 @@ def compare_waves(
     pieces:int=1,    # as for `wave_errors`
     also=None,       # (tokenizer, arm, data, train, preset, progress) -> more measurements
     progress:bool=False, # show bars
+    repeats:int=3,   # of each timing
 )->dict:
     "Run all arms of an experiment alike."
-    out = arm_facts(arms, data, train)
+    out = arm_facts(arms, data, train, repeats)
     for arm_name, arm in arms.items():
         tok, curve, seconds = train_wave_arm(arm, data, train, progress)
         out[arm_name] |= dict(seconds=seconds, time_ratio=out[arm_name]['step_seconds']/out[base]['step_seconds'], **wave_errors(tok, data.clips('test', arm.n_samples), pieces),
                               lengths=list(arm.cfg.lengths), **(also(tok, arm, data, train, preset, progress) if also else {}), curve=curve)
     return dict(experiment=name, preset=preset, seed=train.seed, steps=train.steps, batch_size=train.batch_size, lr=train.lr, base=base, clip_seconds=arms[base].n_samples/arms[base].cfg.sample_rate, data=data.about, arms=out)
 
-def wave_experiment(name, arms_of, base, times=1, also=None):
-    "Make a runnable experiment of `arms_of(cfg, preset)`, on clips that are `times` as long as usual."
+def wave_experiment(name, arms_of, times=1, also=None):
+    "Make a runnable experiment of `arms_of(cfg, preset)`, the first of which is the base, on clips that are `times` as long as usual."
     def run(
         preset='tiny',   # 'tiny' or 'small'
         seed=0,          # of weights, order and draws
@@ -297,14 +298,16 @@ def wave_experiment(name, arms_of, base, times=1, also=None):
         device=None,     # None takes the GPU if there is one
         progress=False,  # show bars
         data=None,       # of `wave_data`, so that experiments share arms; None makes it
+        repeats=3,       # of each timing
         **shape,         # other fields of `SATConfig`, for tests
     ):
         data, cfg = data or wave_data(preset, notes, device), SATConfig(**{**STUDY[preset], **shape})
-        return compare_waves(name, arms_of(cfg, preset), base, data, arm_settings(preset, seed, steps, times), preset, times, also, progress)
+        arms = arms_of(cfg, preset)
+        return compare_waves(name, arms, next(iter(arms)), data, arm_settings(preset, seed, steps, times), preset, times, also, progress, repeats)
     EXPERIMENTS[name] = run
     return run
 
-# %% ../nbs/07a_sat.ipynb #cbd9d4f3
+# %% ../nbs/07a_sat.ipynb #352887e4
 def list_arms(cfg, preset):
     "Rules and numbers of scales."
     lists = {(rule, K): scale_lengths(cfg.n_frames, K, rule) for rule, K in (('quadratic', 16), ('linear', 16), ('logarithmic', 16), ('logarithmic', 8))}
@@ -312,25 +315,25 @@ def list_arms(cfg, preset):
     equal = min((scale_lengths(cfg.n_frames, K, 'linear') for K in range(8, 16)), key=lambda l: abs(sum(l) - wanted))
     return {f'{rule}, {len(l)}': WaveArm(replace(cfg, lengths=l)) for (rule, _), l in {**lists, ('linear', 0): equal}.items()}
 
-wave_experiment('sat-scales', list_arms, 'quadratic, 16');
+wave_experiment('sat-scales', list_arms);
 
-# %% ../nbs/07a_sat.ipynb #4c3cb246
+# %% ../nbs/07a_sat.ipynb #e4dbc55d
 def plain_arms(cfg, preset):
     "Scales of time against codebooks at the full rate."
     K = round(cfg.n_tokens/cfg.n_frames)
     return {'SAT': WaveArm(cfg), **{f'RVQ, {n}': WaveArm(replace(cfg, **rvq(n, cfg.n_frames))) for n in (K, 10)}}
 
-wave_experiment('sat-rvq', plain_arms, 'SAT');
+wave_experiment('sat-rvq', plain_arms);
 
-# %% ../nbs/07a_sat.ipynb #253fe381
+# %% ../nbs/07a_sat.ipynb #86ee5219
 def width_arms(cfg, preset):
     "Channels of a frame and length of a code."
     D, d = cfg.dimension, cfg.code_dim
     return {f'{a}/{b}': WaveArm(replace(cfg, dimension=a, code_dim=b)) for a, b in ((D, d), (16*d, d), (2*d, 2*d), (D, d//4))}
 
-wave_experiment('sat-width', width_arms, '32/8');
+wave_experiment('sat-width', width_arms);
 
-# %% ../nbs/07a_sat.ipynb #4e6b3072
+# %% ../nbs/07a_sat.ipynb #6a5523da
 WINDOWS = 2048, 1024, 512, 256, 128
 
 def judge_arms(cfg, preset):
@@ -339,15 +342,15 @@ def judge_arms(cfg, preset):
     new = lambda kind, windows: WaveArm(cfg, judges=kind.preset(preset, **{**own, 'windows': windows}))
     return {'no judges': WaveArm(cfg), 'five windows': new(JudgeConfig, WINDOWS), 'two windows': new(JudgeConfig, WINDOWS[1::2]), 'windows and periods': new(PeriodConfig, WINDOWS)}
 
-wave_experiment('sat-judges', judge_arms, 'no judges');
+wave_experiment('sat-judges', judge_arms);
 
-# %% ../nbs/07a_sat.ipynb #b5d81967
+# %% ../nbs/07a_sat.ipynb #e53b2e99
 def window_arms(cfg, preset):
     "A clip in two windows, or whole."
     whole = dict(n_samples=2*cfg.n_samples)
     return {'2 windows': WaveArm(cfg, 2), 'whole, list x 2': WaveArm(replace(cfg, **whole, lengths=tuple(2*n for n in cfg.lengths))), 'whole, own list': WaveArm(replace(cfg, **whole, lengths=()))}
 
-wave_experiment('sat-windows', window_arms, '2 windows', times=2);
+wave_experiment('sat-windows', window_arms, times=2);
 
 # %% ../nbs/07a_sat.ipynb #28723951
 PRIORS = dict(tiny=(VARConfig.preset('tiny'), 8), small=(SisterConfig.preset('small'), 64)) # transformer, and notes a step
@@ -367,7 +370,7 @@ def token_entropy(tokens, V): # K maps (B, s_k) -> nats a token
     n = torch.tensor([float(t.shape[1]) for t in tokens])
     return (code_usage(tokens, V, own=True)['perplexity'].log().cpu() @ n/n.sum()).item()
 
-# %% ../nbs/07a_sat.ipynb #b9bf6085
+# %% ../nbs/07a_sat.ipynb #14a8d37d
 def write_notes(tok, arm, data, train, preset, progress=False): # -> dict of measurements
     "Train a transformer on an arm's tokens, for as many steps as the arm, and let it write the notes kept from it."
     sets, real = prior_sets(tok, arm, data)
@@ -385,11 +388,11 @@ def phi_arms(cfg, preset):
     "Convolutions: none, one, six, one for each scale."
     return {'6 phi': WaveArm(cfg), **{name: WaveArm(replace(cfg, n_phi=n)) for name, n in (('no phi', 0), ('1 phi', 1), ('phi per scale', len(cfg.lengths)))}}
 
-wave_experiment('sat-sharing', phi_arms, '6 phi', also=write_notes);
+wave_experiment('sat-sharing', phi_arms, also=write_notes);
 
-# %% ../nbs/07a_sat.ipynb #c882756f
+# %% ../nbs/07a_sat.ipynb #75d7462f
 def own_arms(cfg, preset):
     "Ours, and each thing that is ours taken away."
     return {'ours': WaveArm(cfg), 'codes as drawn': WaveArm(cfg, start='body'), 'all as PyTorch draws it': WaveArm(cfg, start='torch'), 'a step for every scale': WaveArm(cfg, every_scale=True), 'no revival': WaveArm(cfg, revive=False), 'commitment 0.25': WaveArm(replace(cfg, beta=.25))}
 
-wave_experiment('sat-ours', own_arms, 'ours');
+wave_experiment('sat-ours', own_arms);

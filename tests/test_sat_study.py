@@ -20,7 +20,7 @@ NAMES = 'sat-scales', 'sat-rvq', 'sat-width', 'sat-judges', 'sat-windows', 'sat-
 @pytest.fixture(scope='module')
 def data(): return wave_data(notes=FEW, device='cpu')
 
-def short(name, data, **kwargs): return run_experiment(name, data=data, steps=2, device='cpu', **BODY, **kwargs)
+def short(name, data, **kwargs): return run_experiment(name, data=data, steps=2, repeats=1, device='cpu', **BODY, **kwargs)
 
 def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
 
