@@ -390,9 +390,9 @@ def phi_arms(cfg, preset):
 
 wave_experiment('sat-sharing', phi_arms, also=write_notes);
 
-# %% ../nbs/07a_sat.ipynb #75d7462f
+# %% ../nbs/07a_sat.ipynb #63f797af
 def own_arms(cfg, preset):
     "Ours, and each thing that is ours taken away."
-    return {'ours': WaveArm(cfg), 'codes as drawn': WaveArm(cfg, start='body'), 'all as PyTorch draws it': WaveArm(cfg, start='torch'), 'a step for every scale': WaveArm(cfg, every_scale=True), 'no revival': WaveArm(cfg, revive=False), 'commitment 0.25': WaveArm(replace(cfg, beta=.25))}
+    return {'ours': WaveArm(cfg), 'codes as drawn': WaveArm(cfg, start='body'), 'all as PyTorch draws it': WaveArm(cfg, start='torch'), 'a step for every scale': WaveArm(cfg, every_scale=True), 'no revival': WaveArm(cfg, revive=False), **{f'commitment {b}': WaveArm(replace(cfg, beta=b)) for b in (.25, .0625)}}
 
 wave_experiment('sat-ours', own_arms);
