@@ -379,8 +379,9 @@ def said(
     results:list, key:str, arm:str, base:str, # as for `difference`
     digits:int=3, # significant ones
 )->str: # such as '-0.01 ± 0.002'
-    "Write a difference, and whether its interval leaves out 0."
+    "Write a difference, and whether its interval leaves out 0; one seed has no interval."
     m, h = difference(results, key, arm, base)
+    if math.isnan(h): return f'{m:+.{digits}g} (one seed)'
     return f'{m:+.{digits}g} ± {h:.2g}' + ('' if abs(m) > h else ' (no difference shown)')
 
 # %% ../nbs/06_ablations.ipynb #2e33e442
