@@ -196,7 +196,9 @@ config_class(JudgeConfig, dict(tiny=dict(width=8, windows=(1024, 256), warmup=10
 # %% ../nbs/07_aar.ipynb #6b4beda0
 class WaveAdversary(Adversary):
     "The judges of a training run, with their optimiser and schedule."
-    def build(self, channels): return Judges(self.cfg.windows, self.cfg.width)
+    def build(self, channels):
+        self.register_buffer('told', torch.full((2,), torch.nan)) # loss and gradient norm of the last update; a checkpoint keeps them for the log of a rest
+        return Judges(self.cfg.windows, self.cfg.width)
 
     def generator_loss(self,
         step:int,           # of the training, from 0
@@ -211,6 +213,9 @@ class WaveAdversary(Adversary):
             gen, feature = pass_loss(fake), feature_loss(real, fake)
         return self.ramp(step)*(self.cfg.weight*gen + self.cfg.feature_weight*feature), dict(gen_loss=gen.detach(), feature_loss=feature.detach())
 
+    @property
+    def last(self): return {k: v.clone() for k, v in zip(('disc_loss', 'disc_grad_norm'), self.told) if v == v}
+
     def update(self,
         step:int,          # of the training, from 0
         real:torch.Tensor, # (B, N)
@@ -218,17 +223,15 @@ class WaveAdversary(Adversary):
     )->dict: # detached metrics; {} before the start
         "Train the judges on one batch; in the first of every `cfg.rest` steps they rest."
         if not self.active(step): return {}
-        if self.cfg.rest and step % self.cfg.rest == 0: return self.seen
+        if self.cfg.rest and step % self.cfg.rest == 0: return self.last
         for g in self.opt.param_groups: g['lr'] = self.lr_at(step)
         loss = judge_loss(self.disc(real), self.disc(fake.detach()))
         self.opt.zero_grad(); loss.backward()
         if self.reduce: self.reduce([p.grad for p in self.disc.parameters()])
         norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
         if norm.isfinite(): self.opt.step() # a batch without a number must not spoil it for good
-        self.seen = dict(disc_loss=loss.detach(), disc_grad_norm=norm.detach())
-        return self.seen
-
-    seen = {} # of the last update
+        self.told.copy_(torch.stack([loss.detach(), norm]))
+        return self.last
 
 # %% ../nbs/07_aar.ipynb #7c1b7b7c
 class WaveStage(TokenizerStage):

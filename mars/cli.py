@@ -10,7 +10,7 @@ __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table',
            'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'spelled', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
-import argparse, base64, contextlib, html, io, json, os, sys, time, warnings
+import argparse, base64, contextlib, html, inspect, io, json, os, sys, time, warnings
 from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
@@ -458,6 +458,7 @@ def add_evaluate(verb):
 # %% ../nbs/09_cli.ipynb #ed702186
 def add_ablate(verb):
     from mars.ablations import run_experiment
+    import mars.comparison, mars.sat_study, mars.spans # their experiments
     from mars.prediction import EXPERIMENTS # with those of mars.ablations
     def run(a):
         filters = {k: getattr(a, k) for k in ('families', 'pitches', 'velocities')}
@@ -465,10 +466,11 @@ def add_ablate(verb):
         notes = None if a.data is None else open_notes(a.data, 'train', **filters)
         more = {k: v for k in ('steps', 'model') if (v := getattr(a, k)) is not None}
         trains = a.name not in ('labels', 'guidance') # those judge a trained model
+        if 'steps' in more and 'steps' not in inspect.signature(EXPERIMENTS[a.name]).parameters: raise ValueError(f'{a.name} has no steps of its own; leave --steps out')
         if ('model' if trains else 'steps') in more: raise ValueError(f'{a.name} {"trains its own models" if trains else "trains nothing"}; leave --{"model" if trains else "steps"} out')
         result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes, **more)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
-    v = verb('ablate', run, 'Run one of the experiments of 06_ablations and 06a_prediction.')
+    v = verb('ablate', run, 'Run one of the experiments of 06_ablations, 06a_prediction, 07a_sat, 08b_comparison and 08c_spans.')
     v.add_argument('name', choices=sorted(EXPERIMENTS), help='the experiment')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')

@@ -12,7 +12,7 @@ __all__ = ['N_ITER', 'FEWEST', 'STEPS', 'SHAPES', 'Judge', 'between', 'judged', 
 import copy, math, statistics, time
 from dataclasses import asdict
 from types import SimpleNamespace
-import torch
+import torch, torch.nn.functional as F
 from .ablations import EXPERIMENTS
 from .classifier import Classifier
 from .data import AdditiveNotes, Batches, default_notes
@@ -31,21 +31,22 @@ FEWEST = 8  # notes to judge by: fewer have no intervals, and one has no covaria
 class Judge:
     "Scores generated notes against real notes of the same labels."
     def __init__(self,
-        spec,        # (n, 1, F, T) of the real notes
+        image,       # (n, ...) what the tokenizer reads of the real notes
         labels:dict, # theirs, int64 (n,)
-        model:Mars,  # its spectrogram turns spectrograms into waves
+        model:Mars,  # turns images into waves
     ):
-        self.classifier, self.pca, self.model, self.labels = Classifier.from_pretrained().to(spec.device), MelPCA.load(device=spec.device), model, labels
-        self.features, self.logits = self.hear(spec)
+        self.classifier, self.pca, self.model, self.labels = Classifier.from_pretrained().to(image.device), MelPCA.load(device=image.device), model, labels
+        self.features, self.logits = self.hear(image)
 
     @torch.no_grad()
-    def hear(self, spec): # -> features (n, 64), logits of pitch and family
-        wave = torch.cat([self.model.wave(s, n_iter=N_ITER, first=16*i) for i, s in enumerate(spec.split(16))])
+    def hear(self, image): # -> features (n, 64), logits of pitch and family
+        wave = torch.cat([self.model.sound(x, n_iter=N_ITER, first=16*i) for i, x in enumerate(image.split(16))])
+        wave = F.pad(wave, (0, 64000 - wave.shape[1])) # the classifier hears whole notes
         logits = self.classifier.logits(wave)
         return self.pca.embed(wave).cpu(), {k: logits[k].cpu() for k in ('pitch', 'family')}
 
-    def __call__(self, spec, draws=0): # -> dict of floats; with draws and at least 8 notes also 95% intervals, under 'interval'
-        features, logits = self.hear(spec)
+    def __call__(self, image, draws=0): # -> dict of floats; with draws and at least 8 notes also 95% intervals, under 'interval'
+        features, logits = self.hear(image)
         hits, n = label_accuracy(logits, self.labels), len(features)
         finite = lambda x: x[:, torch.isfinite(x).all(0)]
         mean = lambda x: (torch.mean, torch.as_tensor(x).double())
@@ -71,12 +72,12 @@ def judged(
     "Make the judge of a set of notes, and judge them themselves and their reconstructions."
     if len(notes) < FEWEST: raise ValueError(f'{len(notes)} notes to judge by are too few: at least {FEWEST} are needed, so give more notes or a larger most')
     waves, labels = notes.batch(range(len(notes)))
-    spec = torch.cat([model.spectrogram.encode(w.to(model.device).float()/32768) for w in waves.split(64)])
-    judge, tokens = Judge(spec, labels, model), tokenize(notes, model)
-    floor = torch.cat([model.spec([t[i:i+16] for t in tokens[0]]) for i in range(0, len(notes), 16)])
+    image = torch.cat([model.image(w.to(model.device).float()/32768) for w in waves.split(64)])
+    judge, tokens = Judge(image, labels, model), tokenize(notes, model)
+    floor = torch.cat([model.paint([t[i:i+16] for t in tokens[0]]) for i in range(0, len(notes), 16)])
     lam = torch.linalg.eigvalsh(torch.cov(judge.features.double().T))
     return SimpleNamespace(model=model, judge=judge, sets=dict(unseen=tokens), trained={}, about=dict(about, judged=len(notes), source=type(getattr(notes, 'parent', notes)).__name__, tokenizer=asdict(model.tokenizer.cfg),
-        active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(spec, draws=50), reconstructed=judge(floor, draws=50)))
+        active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(image, draws=50), reconstructed=judge(floor, draws=50)))
 
 def default_study_notes(preset, notes):
     "Return the notes, or the usual ones of a size."
@@ -148,12 +149,12 @@ def cross_entropy(arm, data): # -> dict: a set held back -> nats per token, of a
     return out
 
 @torch.no_grad()
-def generated(arm, data, seed, batch_size=64, **settings): # -> (n, 1, F, T) spectrograms of the unseen notes' labels
+def generated(arm, data, seed, batch_size=64, **settings): # -> (n, ...) images with the unseen notes' labels
     "Draw notes with the labels of those that were held back."
     labels, out = {k: v for k, v in data.judge.labels.items() if k in arm.labels.sizes}, []
     for i in range(0, len(labels['pitch']), batch_size):
         tokens = arm.generate({k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
-        out += [data.model.spec([t[j:j+16] for t in tokens]) for j in range(0, len(tokens[0]), 16)]
+        out += [data.model.paint([t[j:j+16] for t in tokens]) for j in range(0, len(tokens[0]), 16)]
     return torch.cat(out)
 
 def codes_kept(data): # AAR keeps 200 of its 1024 codes: the same share of ours

@@ -62,8 +62,13 @@ class Along(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(c, c, layers)
 
+    def _apply(self, fn, recurse=True):
+        super()._apply(fn, recurse)
+        self.lstm.float() # recurrences add up rounding: float32, whatever the rest is
+        return self
+
     def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False): # recurrences add up rounding
+        with torch.autocast(x.device.type, enabled=False):
             y = x.float().permute(2, 0, 1)
             return (y + self.lstm(y)[0]).permute(1, 2, 0).to(x.dtype)
 

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = '''
 import sys, torch
 torch.set_num_threads(1)
+from mars.aar import JudgeConfig, SATConfig, train_sat
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.discriminator import AdversaryConfig
@@ -28,6 +29,10 @@ if stage == 'tokenizer':
     train = TrainConfig.preset('tiny', revive_every=int(kw.get('revive', 2)), revive_patience=2, **common)
     train_tokenizer(notes, train, cfg, out=out, device='cpu', progress=False, cmx=CMX(2, 1), spectrogram=ls, resume=resume,
                     adversary=AdversaryConfig.preset('tiny', weight=float(kw.get('gan', 0.5)), start=0.3, width=8, layers=1, warmup=3, norm=kw.get('norm', 'group'), lecam=0.01))
+elif stage == 'sat':
+    cfg = SATConfig(n_samples=3200, ratios=(4, 4, 2, 2), lengths=(1, 5, 18, 50), width=4, dimension=16, lstm=1, code_dim=8, codebook_size=16, n_phi=2)
+    judges = JudgeConfig.preset('tiny', windows=(256, 64), width=2, warmup=1, feature_weight=0.) # feature matching divides by a mean of its own half
+    train_sat(notes, TrainConfig.preset('tiny', 'sat', revive_every=2, revive_patience=2, **common), cfg, out, 'cpu', False, adversary=judges)
 else:
     m = Mars.from_pretrained(out)
     train_var(notes, m.tokenizer, TrainConfig.preset('tiny', 'var', **common), VARConfig.preset('tiny', label_drop=0., label_drop_each=0., drop_path=drop), out=out, device='cpu', progress=False,
@@ -95,6 +100,13 @@ def test_processes_and_parts_of_a_batch_go_together(tmp_path):
     launch(1, tmp_path/'one', 'tokenizer', *kw)
     launch(2, tmp_path/'two', 'tokenizer', 'accumulate=2', *kw)
     close(tmp_path/'one'/'tokenizer.safetensors', tmp_path/'two'/'tokenizer.safetensors')
+
+def test_two_train_a_tokenizer_of_waves_as_one_does(tmp_path):
+    for n in (1, 2): launch(n, tmp_path/str(n), 'sat', 'steps=7')
+    close(*(tmp_path/n/'tokenizer.safetensors' for n in '12'))
+    for r, q in zip(*(read_log(tmp_path/n) for n in '12'), strict=True):
+        for key in ('loss', 'recon', 'vq', 'commit', 'gen_loss', 'disc_loss', 'disc_grad_norm', 'usage', 'perplexity', 'revived'): assert key not in r if key not in q else r[key] == pytest.approx(q[key], rel=1e-3, abs=1e-5), (key, r['step'])
+    assert any(r['revived'] for r in read_log(tmp_path/'1')), 'no code was revived: the test shows nothing of it'
 
 def test_a_batch_must_be_shared_evenly(monkeypatch):
     team = Team('cpu')

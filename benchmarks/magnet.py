@@ -1,0 +1,34 @@
+"""MAGNeT's claims on frames of tokens, several seeds:  python benchmarks/magnet.py [--tokenizer FOLDER] [--only decoding spans context rescore hybrid parts]
+
+Writes results/{decoding,spans,context,rescore,hybrid,parts}-tiny-<seed>.json, which 08c_spans.ipynb reads. Times are meant as
+ratios inside one file. One tokenizer serves all seeds: the one in FOLDER, or one trained here for minutes; what differs between
+seeds is the transformers' weights, batches and masks, and the draws. Arms that several experiments share are trained once a seed.
+"""
+import argparse, time
+from pathlib import Path
+import torch
+from mars.ablations import run_experiment
+from mars.data import SoundFontNotes
+from mars.spans import GUIDANCE, frame_data
+
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument('--only', nargs='+', default=['decoding', 'spans', 'context', 'rescore', 'hybrid', 'parts'])
+ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+ap.add_argument('--steps', type=int, default=200, help='of each transformer')
+ap.add_argument('--tokenizer', help='folder of a tokenizer of frames; if not given, six codebooks of 256 are trained')
+ap.add_argument('--tokenizer-steps', type=int, default=400)
+ap.add_argument('--guidance', type=float, default=GUIDANCE, help='of everything but the sweep')
+ap.add_argument('--most', type=int, default=32, help='notes that are judged')
+ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results')
+a = ap.parse_args()
+torch.set_num_threads(1)
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,), pitches=range(48, 72))
+data = frame_data('tiny', a.tokenizer, notes, 'cpu', a.tokenizer_steps, a.most)
+
+for seed in a.seeds:
+    for name in a.only:
+        more = {} if name == 'parts' else dict(guidance=a.guidance)
+        if name == 'parts' and seed == 0: more['timed'] = ('small',)
+        start = time.perf_counter()
+        run_experiment(name, 'tiny', seed, a.out/f'{name}-tiny-{seed}.json', data=data, steps=a.steps, device='cpu', **more)
+        print(f'{name} {seed}: {time.perf_counter()-start:.0f} s', flush=True)

@@ -1,0 +1,28 @@
+"""The experiments of 07a_sat on notes of a SoundFont, several seeds:  python benchmarks/sat.py [sat-scales sat-rvq ...] [--preset tiny] [--seeds 0 1 2]
+
+Writes results/<experiment>-<preset>-<seed>.json, which the notebook reads; what is there already is not made again
+unless --again is given. One arm that several experiments share is trained once. Times are meant as ratios inside one file.
+"""
+import argparse, time
+from pathlib import Path
+from mars.ablations import run_experiment, summary
+from mars.data import SoundFontNotes
+from mars.sat_study import wave_data
+
+ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+ap.add_argument('names', nargs='*', default=['sat-scales', 'sat-rvq', 'sat-sharing', 'sat-ours', 'sat-windows', 'sat-judges', 'sat-width'])
+ap.add_argument('--preset', default='tiny')
+ap.add_argument('--steps', type=int)
+ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+ap.add_argument('--again', action='store_true')
+ap.add_argument('--device', help='cpu or cuda; the GPU if there is one')
+ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results')
+a = ap.parse_args()
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(pitches=range(36, 97, 4), velocities=(100,))
+data = wave_data(a.preset, notes, a.device)
+for name in a.names:
+    for seed in a.seeds:
+        out, start = a.out/f'{name}-{a.preset}-{seed}.json', time.perf_counter()
+        if out.exists() and not a.again: continue
+        result = run_experiment(name, a.preset, seed, out, data=data, steps=a.steps, device=a.device)
+        print(f'{name}, seed {seed}: {time.perf_counter()-start:.0f} s\n{summary([result], ("tokens", "mel", "db_active", "frechet", "used")).to_string()}', flush=True)

@@ -1,0 +1,203 @@
+"""The experiments on SAT at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+import json, math
+from dataclasses import replace
+from pathlib import Path
+import pytest
+import torch
+from mars.aar import JudgeConfig, SATConfig
+from mars.ablations import load_results, run_experiment
+from mars.data import AdditiveNotes
+from mars.sat_study import (EXPERIMENTS, PRIORS, STUDY, STUDY_SIZES, PeriodAdversary, PeriodConfig, PeriodJudge, StudyStage, WaveArm, Windowed, arm_facts, arm_settings, clip_features, gradient_scale,
+                            joint_jump, judge_arms, list_arms, make_arm, own_arms, phi_arms, plain_arms, prior_sets, token_entropy, train_wave_arm, wave_data, wave_errors, width_arms, window_arms)
+from mars.train import TrainConfig
+
+RESULTS = Path(__file__).resolve().parent.parent/'results'
+BODY = dict(n_samples=3200, ratios=(4, 4, 2, 2), width=2, dimension=16, lstm=1, code_dim=4, codebook_size=16)
+CFG, FULL = SATConfig(**BODY), SATConfig(**STUDY['tiny'])
+FEW = AdditiveNotes(None, (60, 67), (100,))
+NAMES = 'sat-scales', 'sat-rvq', 'sat-width', 'sat-judges', 'sat-windows', 'sat-sharing', 'sat-ours'
+
+@pytest.fixture(scope='module')
+def data(): return wave_data(notes=FEW, device='cpu')
+
+def short(name, data, **kwargs): return run_experiment(name, data=data, steps=2, repeats=1, device='cpu', **BODY, **kwargs)
+
+def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
+
+# --- arms
+
+def test_every_claim_has_an_experiment(): assert set(NAMES) <= set(EXPERIMENTS)
+
+def test_lists_of_the_paper_and_one_of_equal_length():
+    arms = list_arms(FULL, 'tiny')
+    n = {name: arm.n_tokens for name, arm in arms.items()}
+    assert n['quadratic, 16'] == FULL.n_tokens == 309 and n['logarithmic, 8'] < n['logarithmic, 16'] < n['quadratic, 16'] < n['linear, 16']
+    assert abs(n['linear, 12'] - n['quadratic, 16']) <= 8 and len(arms) == 5
+
+def test_plain_codebooks_at_equal_bits_and_at_more():
+    arms = plain_arms(FULL, 'tiny')
+    assert [a.n_tokens for a in arms.values()] == [309, 300, 500] and arms['RVQ, 6'].cfg.n_phi == 0
+    assert abs(arms['RVQ, 6'].kbps/arms['SAT'].kbps - 1) < .05 and arms['SAT'].kbps == pytest.approx(309*6/.5/1000)
+
+def test_latents_keep_the_proportions_of_the_released_ones():
+    assert [(a.cfg.dimension, a.cfg.code_dim) for a in width_arms(FULL, 'tiny').values()] == [(32, 8), (128, 8), (16, 16), (32, 2)]
+    assert len(width_arms(SATConfig(**STUDY['small']), 'small')) == 4
+
+@pytest.mark.parametrize('preset', ['tiny', 'small'])
+def test_judges_of_the_arms(preset):
+    judges = [a.judges for a in judge_arms(FULL, preset).values()]
+    assert judges[0] is None and [len(j.windows) for j in judges[1:]] == [5, 2, 5] and isinstance(judges[3], PeriodConfig)
+
+def test_windows_and_wholes_of_equal_length():
+    arms = window_arms(FULL, 'tiny')
+    assert {a.n_samples for a in arms.values()} == {16000} and [a.n_tokens for a in arms.values()] == [618, 618, 600]
+    assert arms['whole, list x 2'].cfg.lengths[0] == 2 and arms['whole, own list'].cfg.lengths[0] == 1 and arms['whole, own list'].cfg.n_frames == 100
+
+def test_convolutions_of_the_arms(): assert [len(make_arm(replace(a, start='torch'), torch.zeros(1, 8000)).quantizer.phi) for a in phi_arms(FULL, 'tiny').values()] == [6, 0, 1, 16]
+
+def test_each_of_ours_changes_one_thing():
+    base, *rest = own_arms(FULL, 'tiny').values()
+    for arm in rest: assert sum(getattr(arm, k) != getattr(base, k) for k in ('cfg', 'windows', 'judges', 'start', 'every_scale', 'revive')) == 1
+
+# --- what arms are made of
+
+@pytest.mark.parametrize('windows', [1, 2, 4])
+@torch.no_grad()
+def test_a_window_does_not_hear_the_others(data, windows):
+    clips = data.clips('train', 3200*windows)[:3]
+    tok = make_arm(WaveArm(CFG, windows), clips).eval()
+    one = Windowed(CFG).eval(); one.load_state_dict(tok.state_dict())
+    tokens, other = tok.encode(clips), clips.clone()
+    assert [t.shape for t in tokens] == [(3*windows, n) for n in CFG.lengths]
+    assert torch.allclose(tok.decode(tokens)[:, -3200:], one.decode(one.encode(clips[:, -3200:])), atol=1e-5)
+    other[:, -3200:] = 0; other[:, -1] = .1
+    assert torch.allclose(tok.decode(tok.encode(other))[:, :-3200], tok.decode(tokens)[:, :-3200], atol=1e-5)
+    assert torch.allclose(tok(clips)[0].clamp(-1, 1), tok.decode(tokens), atol=1e-4)
+
+@pytest.mark.parametrize('lengths', [(), (1, 5, 18, 50), (50, 50)])
+def test_the_gradient_of_a_step_for_every_scale(data, lengths):
+    cfg, clips = replace(CFG, lengths=lengths), data.clips('train', 3200)[:2]
+    one, each = (make_arm(WaveArm(cfg, every_scale=e), clips) for e in (False, True))
+    assert gradient_scale(one, clips) == pytest.approx(1, abs=1e-5) and gradient_scale(each, clips) == pytest.approx(len(cfg.lengths), rel=1e-4)
+    with torch.no_grad(): assert torch.equal(one(clips)[0], each(clips)[0])
+
+def test_starts(data):
+    clips = data.clips('train', 3200)[:8]
+    toks = {s: make_arm(WaveArm(CFG, start=s), clips) for s in ('data', 'body', 'torch')}
+    with torch.no_grad(): spread = {s: t.latent(clips).std((0, 2, 3)).mean().item() for s, t in toks.items()}
+    assert spread['data'] == pytest.approx(1, abs=1e-2) and spread['body'] == pytest.approx(1, abs=1e-2) and spread['torch'] < .5
+    assert torch.equal(toks['body'].quantizer.codebook, toks['torch'].quantizer.codebook) and not torch.equal(toks['data'].quantizer.codebook, toks['body'].quantizer.codebook)
+    with pytest.raises(ValueError, match="start 'x' is unknown"): WaveArm(CFG, start='x')
+
+@pytest.mark.parametrize('period', [2, 3, 7])
+def test_a_period_judge_looks_along_its_period(period):
+    torch.manual_seed(0)
+    judge, wave = PeriodJudge(period, 2), torch.randn(1, 210, requires_grad=True)
+    logits, maps = judge(wave)
+    g, = torch.autograd.grad(logits[..., 1].sum(), wave)
+    assert set(g[0].nonzero().flatten().remainder(period).tolist()) == {1} and len(maps) == 4
+    assert judge(torch.randn(2, 211))[0].shape[0] == 2 # of any length
+
+def test_judges_of_both_kinds_play_together(data):
+    clips, cfg = data.clips('train', 3200)[:2], PeriodConfig.preset('tiny', periods=(2, 5), windows=(128,), width=2, start=0., warmup=0)
+    stage = StudyStage(make_arm(WaveArm(CFG), clips), lambda step, part=0: clips, arm_settings('tiny', 0, 4), cfg)
+    assert isinstance(stage.gan, PeriodAdversary) and len(stage.gan.disc(clips)) == 3
+    loss, seen = stage.loss(1)
+    loss.backward(); stage.after(1)
+    assert {'gen_loss', 'feature_loss'} <= seen.keys() and stage.seen['disc_loss'] > 0
+    assert type(StudyStage(make_arm(WaveArm(CFG), clips), None, arm_settings('tiny', 0, 4), JudgeConfig.preset('tiny', windows=(128,))).gan).__name__ == 'WaveAdversary'
+    with pytest.raises(ValueError, match='2 samples or more'): PeriodConfig(periods=())
+
+# --- what is measured
+
+def test_notes_of_other_instruments(data):
+    assert len(data.train) == len(data.labels['train']['pitch']) and data.about['train_instruments'] and len(data.test) > 8
+    assert data.clips('test', 100).abs().max() <= 1 and data.clips('train', 3200).abs().amax(1).min() > .009
+    assert not any(torch.equal(a, b) for a in data.train for b in data.test)
+
+def test_an_exact_copy_has_no_error(data):
+    class Copy:
+        windows, cfg = 1, CFG
+        def encode(self, x): self.seen = getattr(self, 'seen', []) + [x]; return [torch.zeros(len(x), n).long() for n in CFG.lengths]
+        def decode(self, t): return self.seen.pop(0)
+    clips = data.clips('test', 3200)
+    e = wave_errors(Copy(), clips)
+    assert e['mel'] == e['db_active'] == e['stft'] == 0 and e['frechet'] < 1e-9 and e['used'] == 1/16 and e['perplexity'] == pytest.approx(1)
+
+def test_jumps_at_joins():
+    x = torch.sin(torch.arange(1000)/50)[None].repeat(2, 1)
+    y = x.clone(); y[:, 500:] += .5
+    assert joint_jump(y, 2) > 20 and joint_jump(y, 5) < 2   # a jump elsewhere is none at the joins
+    z = torch.randn(4, 4000, generator=torch.Generator().manual_seed(0))
+    assert joint_jump(z, 400) == pytest.approx(1, abs=.1)
+
+def test_features_of_clips_of_any_length():
+    x = torch.randn(3, 8000)*.1
+    assert clip_features(x).shape == clip_features(x[:, :3200]).shape == (3, 16)
+
+def test_entropy_of_tokens():
+    half = [torch.tensor([[0, 0], [1, 1]]), torch.zeros(2, 6, dtype=torch.long)]
+    assert token_entropy(half, 4) == pytest.approx(math.log(2)*2/8, abs=1e-6)
+
+def test_costs_are_those_of_the_whole_step(data):
+    base = WaveArm(CFG)
+    judged = replace(base, judges=JudgeConfig.preset('tiny', windows=(128,), width=2, start=.5))
+    facts = arm_facts(dict(base=base, judged=judged, two=replace(base, windows=2), lstm=replace(base, cfg=replace(CFG, lstm=2))), data, arm_settings('tiny', 0), repeats=1)
+    g = {k: f['gflop'] for k, f in facts.items()}
+    assert g['judged'] > g['base'] and g['two'] == pytest.approx(2*g['base'], rel=.02)
+    # a layer of an LSTM with 32 channels: 8*32*32 multiplications a frame, forwards and twice backwards, in encoder and decoder
+    assert g['lstm'] - g['base'] == pytest.approx(2*50*8*32*32*2*3/1e9, rel=.05)
+    assert facts['judged']['parameters'] == facts['base']['parameters'] and all(f['step_seconds'] > 0 for f in facts.values())
+
+def test_an_arm_is_trained_once_and_the_same_way_again(data):
+    arm, train = WaveArm(CFG), arm_settings('tiny', 3, 3)
+    tok, curve, _ = train_wave_arm(arm, data, train)
+    assert train_wave_arm(arm, data, train)[0] is tok and len(curve) == 3
+    data.trained.clear()
+    again = train_wave_arm(arm, data, train)
+    assert again[1] == curve and all(torch.equal(a, b) for a, b in zip(tok.state_dict().values(), again[0].state_dict().values()))
+
+def test_what_is_no_revival(data):
+    train = replace(arm_settings('tiny', 0, 6), revive_every=1, revive_patience=1)
+    a, b = (train_wave_arm(WaveArm(CFG, revive=r), data, train)[0] for r in (True, False))
+    assert not torch.equal(a.quantizer.codebook, b.quantizer.codebook)
+
+def test_the_transformer_never_sees_what_it_is_asked_to_write(data):
+    sets, clips = prior_sets(make_arm(WaveArm(CFG), data.clips('train', 3200)).eval(), WaveArm(CFG), data)
+    n = {k: len(t[0]) for k, (t, _) in sets.items()}
+    assert n['train'] + n['unseen'] == len(data.train) and n['unseen'] == len(clips) and n['strangers'] == len(data.test)
+    assert torch.equal(sets['unseen'][1]['pitch'], data.labels['train']['pitch'][n['train']:])
+    assert not any(torch.equal(a, b) for a in clips for b in data.clips('train', 3200)[:n['train']])
+
+# --- whole experiments
+
+@pytest.mark.parametrize('name', ['sat-rvq', 'sat-sharing', 'sat-ours'])
+def test_a_run(data, name, tmp_path):
+    result = short(name, data, out=tmp_path/f'{name}-tiny-0.json')
+    assert finite(result) and load_results(name, tmp_path, 'tiny')[0] == json.loads(json.dumps(result))
+    arms = result['arms']
+    assert arms[result['base']]['time_ratio'] == 1 and all(len(a['curve']) == 2 and a['mel'] > 0 and 0 < a['used'] <= a['attainable'] <= 1 for a in arms.values())
+    if name == 'sat-ours':
+        assert {k: round(a['gradient']) for k, a in arms.items()} == {k: 16 if 'every' in k else 1 for k in arms}
+        assert arms['ours']['curve'][0] == arms['a step for every scale']['curve'][0] != arms['all as PyTorch draws it']['curve'][0]
+    if name == 'sat-sharing': assert all(0 < a['ce'] < 10 and a['learned'] == pytest.approx(a['entropy'] - a['ce']) and a['generated'] > 0 and a['floor'] > 0 for a in arms.values())
+
+def test_windows_are_measured_at_their_joins(data):
+    arms = short('sat-windows', data)['arms']
+    assert all(a['jump'] > 0 and a['jump_real'] == arms['2 windows']['jump_real'] for a in arms.values())
+
+def test_the_command_line_runs_one(tmp_path):
+    from mars.cli import main
+    if main(['ablate', 'sat-rvq', '--steps', '1', '--device', 'cpu', '--out', str(tmp_path/'x.json')]) == 2: pytest.fail('the command does not know sat-rvq')
+    assert json.loads((tmp_path/'x.json').read_text())['steps'] == 1
+
+# --- the committed results
+
+@pytest.mark.parametrize('name', NAMES)
+def test_committed_results(name):
+    runs = load_results(name, RESULTS, 'tiny')
+    assert [r['seed'] for r in runs] == [0, 1, 2] and len({(r['steps'], r['batch_size'], json.dumps(r['data'])) for r in runs}) == 1
+    own = dict(zip(NAMES, (list_arms, plain_arms, width_arms, judge_arms, window_arms, phi_arms, own_arms)))[name](FULL, 'tiny')
+    for r in runs:
+        assert finite(r) and [*r['arms']] == [*own] and r['experiment'] == name and 'SoundFont' in r['data']['source'] and r['data']['test_instruments'] >= 10
+        for k, a in r['arms'].items(): assert a['tokens'] == own[k].n_tokens and a['lengths'] == list(own[k].cfg.lengths) and len(a['curve']) == r['steps'] and a['mel'] < 45
