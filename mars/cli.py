@@ -466,8 +466,8 @@ def add_ablate(verb):
         notes = None if a.data is None else open_notes(a.data, 'train', **filters)
         more = {k: v for k in ('steps', 'model') if (v := getattr(a, k)) is not None}
         trains = a.name not in ('labels', 'guidance') # those judge a trained model
-        if 'steps' in more and 'steps' not in inspect.signature(EXPERIMENTS[a.name]).parameters: raise ValueError(f'{a.name} has no steps of its own; leave --steps out')
         if ('model' if trains else 'steps') in more: raise ValueError(f'{a.name} {"trains its own models" if trains else "trains nothing"}; leave --{"model" if trains else "steps"} out')
+        if 'steps' in more and 'steps' not in inspect.signature(EXPERIMENTS[a.name]).parameters: raise ValueError(f'{a.name} has no steps of its own; leave --steps out')
         result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes, **more)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
     v = verb('ablate', run, 'Run one of the experiments of 06_ablations, 06a_prediction, 07a_sat, 08b_comparison and 08c_spans.')
