@@ -56,7 +56,7 @@ class SATConfig:
     n_phi:int = 6              # convolutions shared by neighbouring scales
     phi_kernel:int = 9         # frames that they see, odd
     phi_ratio:float = 0.5      # their share in a scale's contribution
-    beta:float = 1.            # weight of the commitment loss; with less the frames of a small body run away from their codes
+    beta:float = 1.            # weight of the commitment loss, as in the source
     lookup:str = 'euclidean'   # 'cosine' or 'euclidean'
     time_weight:float = 0.1    # of the mean difference of the waves, beside the mel loss
 
