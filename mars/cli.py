@@ -7,7 +7,8 @@ __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'named_value', 'words',
            'run_demo', 'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat', 'transformer_of', 'run_transformer',
            'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser', 'add_phase',
-           'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'spelled', 'main']
+           'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'drawing', 'run_export',
+           'run_play', 'add_instruments', 'spelled', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, inspect, io, json, os, sys, time, warnings
@@ -383,6 +384,7 @@ def parser():
     v.add_argument('name', choices=('nsynth',), help='the data set')
     v.add_argument('--split', default='test', choices=('train', 'valid', 'test'), help='which part')
     v.add_argument('--out', default='nsynth', help='folder')
+    add_instruments(verb)
     add_ablate(verb)
     return p
 
@@ -479,6 +481,47 @@ def add_ablate(verb):
     v.add_argument('--model', help='the model that labels and guidance judge; the one of the package if not given')
     v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; if not given a few synthesised ones at tiny, those of a SoundFont at small')
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
+
+# %% ../nbs/09_cli.ipynb #644125ed
+def drawing(a): # the settings of sampling that were given
+    return {k: v for k in ('cfg_scale', 'top_k', 'top_p', 'temperature', 'n_iter', 'phase') if (v := getattr(a, k)) is not None}
+
+def run_export(a):
+    from mars.instruments import export_instrument
+    from mars.pipeline import Mars
+    made = export_instrument(Mars.from_pretrained(a.model, a.device or 'cpu'), a.out, a.family, a.source, a.like, a.pitches, a.velocities, a.format, a.tries, a.seed, a.loop, a.release, False if a.json else None, **drawing(a))
+    lost = f", {len(made['lost'])} could not be had and are played by their neighbours" if made['lost'] else ''
+    return made, f"{len(made['samples'])} samples{lost}; {made['out_of_tune']} of {made['tries']} tries were out of tune and thrown away: {made['file']}"
+
+def run_play(a):
+
+    from mars.instruments import play_midi
+    from mars.pipeline import Mars
+    _, about = play_midi(Mars.from_pretrained(a.model, a.device or 'cpu'), a.tune, a.out, a.family, a.source, a.like, a.release, tries=a.tries, seed=a.seed, progress=False if a.json else None, **drawing(a))
+    left = ''.join(f'; left out: {what} ({n})' for what, n in about['left_out'].items())
+    return about, f"{about['notes']} notes from {about['distinct']} samples, {about['borrowed']} of them at the pitch of a neighbour, {about['seconds']:.1f} s: {about['file']}{left}"
+
+# %% ../nbs/09_cli.ipynb #dc28518d
+def add_instruments(verb):
+    label = lambda text: int(text) if text.isdigit() else text
+    export = verb('export', run_export, 'Make a playable instrument from a family, or from one sound. For example: mars export --family guitar --out guitar')
+    play = verb('play', run_play, 'Play a MIDI file with generated notes. For example: mars play tune.mid --family guitar --out tune.wav')
+    play.add_argument('tune', help='a MIDI file')
+    for v, out, who in ((export, 'folder of the instrument', 'of the instrument'), (play, 'a .wav or .flac file', 'of every channel; the General MIDI programs of the file if not given')):
+        v.add_argument('--model', default='small', help='a run folder, or the name of released weights')
+        v.add_argument('--out', required=True, help=out)
+        v.add_argument('--family', type=label, help=f'family {who}')
+        v.add_argument('--source', type=label, help='acoustic, electronic or synthetic')
+        v.add_argument('--like', metavar='FILE', help='a sound to resemble; for models trained with --like-dim')
+        v.add_argument('--tries', type=int, default=4, help='draws of each note, of which those in tune and of one timbre are kept')
+        v.add_argument('--release', type=float, default=.3, help='seconds that a note takes to end after its key')
+        v.add_argument('--seed', type=int, default=0, help='the same seed gives the same notes')
+        for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help="of sampling; the transformer's own default if not given")
+        add_iterations(v)
+    export.add_argument('--format', default='sfz', choices=('sfz', 'wav'), help='an .sfz file with its samples, or a folder as those of NSynth')
+    export.add_argument('--pitches', type=pitches, help='of the samples, such as 48,51,54; every third that the model was trained on if not given')
+    export.add_argument('--velocities', type=pitches, default=[50, 100], help='of the samples, a layer each')
+    export.add_argument('--loop', action='store_true', help='let notes that hold their level sound as long as the key is down')
 
 # %% ../nbs/09_cli.ipynb #61a9ba9b
 def spelled(argv): # list -> list
