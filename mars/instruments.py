@@ -174,7 +174,7 @@ def find_loop(
     out[end-n:end] = (1 - r)*wave[end-n:end] + r*wave[start-n:start]
     return start, end-1, out
 
-# %% ../nbs/10_instruments.ipynb #bc812da1
+# %% ../nbs/10_instruments.ipynb #2dcce129
 def zones(
     values, # rising: pitches or velocities
     low:int, high:int, # ends of the scale
@@ -200,7 +200,7 @@ def sfz_text(
         for i, (a, b) in zip(layer, zones([samples[i].wish.pitch for i in layer], 0, 127)):
             s, loop = samples[i], loops and loops[i]
             more = f' loop_mode=loop_continuous loop_start={loop[0]} loop_end={loop[1]}' if loop else ''
-            lines.append(f'<region> sample={names[i]} lokey={a} hikey={b} pitch_keycenter={s.wish.pitch} tune={-round(s.cents)} volume={max(quiet - loudness(s.wave), -12):.1f}{more}')
+            lines.append(f'<region> sample={names[i]} lokey={a} hikey={b} pitch_keycenter={s.wish.pitch} tune={-round(s.cents)} volume={round(max(quiet - loudness(s.wave), -12), 1) + 0.}{more}')
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/10_instruments.ipynb #346d62bb
