@@ -174,7 +174,7 @@ def find_loop(
     out[end-n:end] = (1 - r)*wave[end-n:end] + r*wave[start-n:start]
     return start, end-1, out
 
-# %% ../nbs/10_instruments.ipynb #2dcce129
+# %% ../nbs/10_instruments.ipynb #1051fc73
 def zones(
     values, # rising: pitches or velocities
     low:int, high:int, # ends of the scale
@@ -192,7 +192,7 @@ def sfz_text(
 )->str: # an SFZ instrument
     "Write an SFZ instrument."
     quiet = min(loudness(s.wave) for s in samples)
-    lines = [f'// {a}' for a in about]
+    lines = [*(f'// {a}' for a in about), '', '<control> hint_ram_based=1']
     layers = sorted({s.wish.velocity for s in samples})
     for velocity, (lo, hi) in zip(layers, zones(layers, 0, 127)):
         lines += ['', f'// made with velocity {velocity}', f'<group> lovel={lo} hivel={hi} amp_veltrack=100 ampeg_release={release:g} loop_mode=no_loop']
