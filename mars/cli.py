@@ -259,6 +259,9 @@ class Shell(argparse.ArgumentParser):
         if self.later: fill, self.later = self.later, None; fill()
         return super().parse_known_args(args, namespace)
 
+    def _print_message(self, message, file=None): # argparse's own hides that nobody reads
+        if message: (file or sys.stderr).write(message)
+
     def error(self, message):
         if m := re.match(r"argument (.+?): invalid choice: '(.*?)' \(choose from (.*)\)", message):
             known = [w.strip(" '") for w in m[3].split(',')]
