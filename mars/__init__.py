@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 _HOMES = dict(CMX='cmx', demultiplex='cmx', multiplex='cmx', NSynth='data', Note='data', NoteFolder='data', SoundFontNotes='data', Mars='pipeline',
               LogSpectrogram='stft', Tokenizer='tokenizer', TokenizerConfig='tokenizer', VAR='var', VARConfig='var')
 
-def __getattr__(name):
+def _find(name):
     from importlib import import_module
     from os.path import dirname, exists, join
     if name in _HOMES: return getattr(import_module(f'mars.{_HOMES[name]}'), name)
     if not name.startswith('_') and exists(join(dirname(__file__), f'{name}.py')): return import_module(f'mars.{name}')
     raise AttributeError(f'module mars has no {name!r}; it has {", ".join(__all__)} and its modules')
+
+if not TYPE_CHECKING: __getattr__ = _find # a checker that saw it would believe in any name
 
 def __dir__(): return sorted([*globals(), *__all__])

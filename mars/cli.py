@@ -14,7 +14,7 @@ __all__ = ['STYLE', 'GROUPS', 'EXAMPLES', 'SAMPLING', 'STAGE_CONFIGS', 'demo_not
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, difflib, html, inspect, io, json, os, re, shlex, signal, sys, textwrap, threading, time, warnings
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from pathlib import Path
 def demo_notes(source='auto'):
     "48 notes: guitar and flute, two octaves."
     from mars.data import AdditiveNotes, default_notes
-    kwargs = dict(instruments=('guitar_acoustic_800', 'flute_acoustic_800'), pitches=range(55, 79), velocities=(100,))
+    kwargs:dict = dict(instruments=('guitar_acoustic_800', 'flute_acoustic_800'), pitches=range(55, 79), velocities=(100,))
     if source == 'additive': return AdditiveNotes(**kwargs)
     return default_notes(programs=(24, 73), **kwargs)
 
@@ -41,7 +41,7 @@ def measure_pitch(waves, notes):
         midi = float(f0(wave).midi)
         voiced = midi == midi
         cents = float(cents_error(midi, note.pitch)) if voiced else None
-        rows.append(dict(family=note.family, pitch=note.pitch, f0=midi if voiced else None, cents=cents, right=voiced and abs(cents) <= 50))
+        rows.append(dict(family=note.family, pitch=note.pitch, f0=midi if voiced else None, cents=cents, right=cents is not None and abs(cents) <= 50))
     return rows
 
 def pitch_table(made, back, real):
@@ -175,7 +175,7 @@ def parse_value(text):
 
 def field_docs(cls): # -> dict: name of a field -> the comment beside it
     "Read what the source says of a config's fields."
-    sources = [inspect.getsource(c) for c in reversed(cls.__mro__) if is_dataclass(c)]
+    sources = [inspect.getsource(c) for c in reversed(cls.__mro__) if hasattr(c, '__dataclass_fields__')]
     return {m[1]: m[2].strip() for s in sources for m in re.finditer(r'^\s+(\w+)\s*:[^#\n]*#\s*(.+)$', s, re.M)}
 
 def add_fields(parser, cls, skip=(), prefix='', stage=None):
@@ -272,9 +272,9 @@ class Shell(argparse.ArgumentParser):
     def format_help(self):
         if self.prog != 'mars': return super().format_help()
         verbs = next(a for a in self._actions if isinstance(a, argparse._SubParsersAction))
-        said = {c.dest: c.help for c in verbs._choices_actions}
+        said = {c.dest: c.help or '' for c in verbs._choices_actions}
         rest = [v for v in said if not any(v in names for names in GROUPS.values())]
-        lines = [f'usage: mars VERB [options]\n\n{textwrap.fill(self.description, 79)}\n']
+        lines = [f'usage: mars VERB [options]\n\n{textwrap.fill(self.description or "", 79)}\n']
         for title, names in {**GROUPS, 'more': rest}.items():
             if here := [v for v in names if v in said]: lines += [f'{title}:', *(f'  {v:13}{textwrap.shorten(said[v], 64, placeholder=" ...")}' for v in here), '']
         lines += ['options:', '  --help       of mars, or of a verb: mars generate --help', '  --version    print the version', '',

@@ -82,11 +82,14 @@ def as_waves(
     "Bring sounds from elsewhere into the form that the models take."
     if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the {name} in whole Hz')
     x = _padded([_mono(w, name) for w in wave]) if _listed(wave) else _mono(wave, name)
-    if len(quiet := (x.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'{name} {quiet[0].item()} is silent; leave it out')
-    if sample_rate == rate: return x
+    if sample_rate == rate: return _heard(x, name)
     from mars.data import resample
     warnings.warn(f'the {name} was resampled from {sample_rate} to {rate} Hz')
-    return torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in x.cpu()])
+    return torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in _heard(x, name).cpu()])
+
+def _heard(x, name): # -> the same
+    if len(quiet := (x.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'{name} {quiet[0].item()} is silent; leave it out')
+    return x
 
 def _mono(wave, name): # -> (B, N)
     try: x = torch.as_tensor(wave).detach()
@@ -262,7 +265,7 @@ def in_batches(
     f,               # (first, size) -> tensor (size, ...)
     n:int,           # how many in all
     batch_size:int,  # at a time, at most
-    progress:bool=False, # show a bar; None shows it for more than one batch
+    progress:bool|None=False, # show a bar; None shows it for more than one batch
 ): # iterator of tensors
     "Run something batch by batch, and a batch that does not fit into memory in halves."
     def run(first, size):
@@ -292,7 +295,7 @@ def _listen(self:Mars,
     self.classifier = listener(self.var.cfg, self.classifier)
     made, here = self.info.get('like', {}).get('classifier'), self.classifier.digest
     if made and made != here: raise ValueError(f'like needs the classifier that this model was trained with, {made[:12]}, and this one is {here[:12]}; set `classifier` of the model to the former')
-    given = as_waves(wave, sample_rate, name='like').cpu()[:, :64000]
+    given = _heard(as_waves(wave, sample_rate, name='like').cpu()[:, :64000], 'like')
     x = self.classifier.features(nn.functional.pad(given, (0, 64000 - given.shape[1])))
     return x[0] if _alone(wave) else x
 
@@ -453,13 +456,13 @@ Mars.generate_model_card = _generate_model_card
 FORMAT = 1 # of config.json
 
 def _save_pretrained(self:Mars,
-    folder:Path,     # made if it does not exist
+    folder:str|Path, # made if it does not exist
     half:bool=False, # store weights as float16
     *, push_to_hub:bool=False, # upload it as well, as for the method of that name
     repo_id:str=None, # there; None is the folder's name
     config=None, model_card_kwargs=None, # unused: the config is the model's own, and so is its card
     **push,          # more for `push_to_hub`: private, token, ...
-)->str: # address of the upload; None without one
+)->str|None: # address of the upload, if there is one
     "Save the model: config.json, README.md, tokenizer.safetensors and, if there is a transformer, var.safetensors."
     folder = Path(folder)
     config = dict(format=FORMAT, spectrogram=self.spectrogram.config, cmx=asdict(self.cmx), tokenizer=asdict(self.tokenizer.cfg),
@@ -509,7 +512,7 @@ def find_system(
 
 def find_kind(
     name=None, # of config.json: None, 'wave' for tokenizers of waves, or 'flow'
-)->type: # Mars, or its relative; ValueError for any other name
+)->'type[Mars]': # or a relative; ValueError for any other name
     "Find the class of a pipeline."
     if name is None: return Mars
     found = dict(wave='aar.WaveMars', flow='flow.FlowMars').get(name)
@@ -519,7 +522,7 @@ def find_kind(
 
 # %% ../nbs/03a_pipeline.ipynb #b19352e7
 def _from_pretrained(cls,
-    name:str='small', # a folder, the name of weights in the package, or a model of the hub as owner/name
+    name:str|Path='small', # a folder, the name of weights in the package, or a model of the hub as owner/name
     device='cpu',     # where the networks should be
     dtype=None,       # their precision: 'float32' (None), 'bfloat16' or 'float16'
     **hub,            # of models of the hub: revision, token, cache_dir, local_files_only, force_download
@@ -538,7 +541,7 @@ def _from_pretrained(cls,
     var = load_weights(order(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
     if var and any(not torch.equal(v, var.quantizer.state_dict()[k]) for k, v in tok.quantizer.state_dict().items()):
         raise ValueError(f'{folder/"var.safetensors"} was trained on another tokenizer than the one beside it; train the transformer again')
-    vocoder = Vocoder.from_pretrained(folder) if (folder/'vocoder.json').exists() else None
+    vocoder = Vocoder.from_pretrained(str(folder)) if (folder/'vocoder.json').exists() else None
     return cls(tok, var, cmx, ls, c.get('info'), vocoder).to(device, dtype)
 
 Mars.save_pretrained, Mars.from_pretrained = _save_pretrained, classmethod(_from_pretrained)
