@@ -166,6 +166,15 @@ class Vocoder(nn.Module):
         """Load a vocoder."""
         ...
 
+    @torch.no_grad()
+    def phases(self, magnitude, seed: int=..., first: int=...) -> torch.Tensor:
+        """Find the phases of magnitudes, a note at a time."""
+        ...
+
+    def wave(self, ls: LogSpectrogram, magnitude, n_iter: int | None=..., seed: int=..., first: int=...) -> torch.Tensor:
+        """Turn magnitudes into waves."""
+        ...
+
 def von_mises_loss(guess, angle) -> torch.Tensor:
     """Score an angle under a von Mises distribution."""
     ...
@@ -211,15 +220,6 @@ def _half_is_fast() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware."""
     ...
 
-@torch.no_grad()
-def _phases(self: Vocoder, magnitude, seed: int=..., first: int=...) -> torch.Tensor:
-    """Find the phases of magnitudes, a note at a time."""
-    ...
-
-def _wave(self: Vocoder, ls: LogSpectrogram, magnitude, n_iter: int | None=..., seed: int=..., first: int=...) -> torch.Tensor:
-    """Turn magnitudes into waves."""
-    ...
-
 @lru_cache(maxsize=1)
 def _packaged():
     ...
@@ -227,6 +227,4 @@ def _packaged():
 def _vocoder(ls, magnitude, n_iter, seed, first):
     """The package's vocoder."""
     ...
-Vocoder: Any
-Vocoder: Any
 PHASES: Any

@@ -51,8 +51,9 @@ def merged(text): # source -> ast.Module, in which the classes are whole
         if isinstance(node, ast.FunctionDef): functions[node.name] = node
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and name_of(node.value.func) == 'config_class' and (cls := classes.get(name_of(node.value.args[0]))):
             for n in parse(CONFIG): put(cls, n, n.name)
-        elif isinstance(node, ast.Assign) and all(isinstance(t, ast.Attribute) and name_of(t.value) in classes for t, _ in pairs(node)):
+        elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Attribute) and name_of(t.value) in classes for t, _ in pairs(node)):
             for t, value in pairs(node):
+                if not (isinstance(t, ast.Attribute) and name_of(t.value) in classes): body.append(ast.Assign([t], value, lineno=0)); continue
                 put(classes[t.value.id], method(value, t.attr, functions), t.attr)
                 moved |= {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
         else: body.append(node)

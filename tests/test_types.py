@@ -17,7 +17,7 @@ implicit_optional = True
 ignore_missing_imports = True
 check_untyped_defs = True
 disable_error_code = used-before-def, var-annotated, union-attr, override
-[mypy-torch.*,torchaudio.*,pandas.*,scipy.*,sklearn.*,librosa.*,matplotlib.*,accelerate.*,fastprogress.*,safetensors.*,numpy.*]
+[mypy-torch.*,torchaudio.*,pandas.*,scipy.*,sklearn.*,librosa.*,matplotlib.*,accelerate.*,fastprogress.*,safetensors.*]
 follow_imports = skip
 '''
 
@@ -72,18 +72,18 @@ def test_a_program_that_uses_the_package(tmp_path):
     "The real package with its stubs, as a user's checker sees it: nothing to say of right calls, something of wrong ones"
     (tmp_path/'mars').symlink_to(ROOT/'mars')
     (tmp_path/'user.py').write_text(USER + '\n'.join(WRONG) + '\n')
-    found, first = mypy(tmp_path, 'user.py'), len(USER.splitlines()) + 1
+    found, first = [x for x in mypy(tmp_path, 'user.py') if x.startswith('user.py')], len(USER.splitlines()) + 1
     assert [(int(x.split(':')[1]), x.rsplit('[', 1)[1].rstrip(']')) for x in found] == list(zip(range(first, first + len(WRONG)), WRONG.values())), found
 
 # --- how the stubs are made
 
 def test_merging():
-    text = 'class A:\n    "An A."\n    def old(self): return 1\ndef _f(self:A, x:int=None): return x\ndef _g(cls): return cls()\nA.f, A.g = _f, classmethod(_g)\nA.old = property(lambda self: 2)\nA.k = 3\ndef h(): return _h\ndef _h(self): pass\nA.h = _h\n'
+    text = 'class A:\n    "An A."\n    def old(self): return 1\ndef _f(self:A, x:int=None): return x\ndef _g(cls): return cls()\nT = {}\nA.f, A.g, T[1] = _f, classmethod(_g), 4\nA.old = property(lambda self: 2)\nA.k = 3\ndef h(): return _h\ndef _h(self): pass\nA.h = _h\n'
     whole = ast.unparse(merged(text))
     space = {}
     exec(whole, space)
     a = space['A']()
-    assert (a.f(5), type(a.g()), a.old, a.k, a.h()) == (5, space['A'], 2, 3, None) and '_f' not in space and '_h' in space # which h still uses
+    assert (a.f(5), type(a.g()), a.old, a.k, a.h(), space['T']) == (5, space['A'], 2, 3, None, {1: 4}) and '_f' not in space and '_h' in space # which h still uses
     made = stub(text)
     assert 'def f(self, x: int | None=...):' in made and 'k: int' in made and '_g' not in made
     compile(made, 'stub', 'exec')
@@ -96,6 +96,6 @@ def test_every_module_merges_and_every_patched_method_is_in_its_stub():
         module = importlib.import_module(f'mars.{p.stem}')
         stubs = {n.name: {getattr(x, 'name', None) or getattr(getattr(x, 'target', None), 'id', None) for x in n.body} for n in ast.parse(p.with_suffix('.pyi').read_text()).body if isinstance(n, ast.ClassDef)}
         for name, cls in inspect.getmembers(module, inspect.isclass):
-            if cls.__module__ != module.__name__: continue
+            if cls.__module__ != module.__name__ or issubclass(cls, tuple): continue
             missing = {k for k, v in vars(cls).items() if inspect.isfunction(v) or isinstance(v, (classmethod, staticmethod, property)) if not (k.startswith('__') and k.endswith('__'))} - stubs[name]
             assert not {k for k in missing if not k.startswith('_')}, (p.stem, name, missing)
