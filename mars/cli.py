@@ -438,7 +438,8 @@ def parser():
     p.add_argument('--version', action='version', version=f'mars {__version__}', help='print the version')
     verbs = p.add_subparsers(dest='verb', required=True, metavar='VERB')
     def verb(name, run, help, **kw):
-        v = verbs.add_parser(name, **{**dict(help=help, description=help, epilog=examples(name), formatter_class=Help), **kw})
+        help, _, told = help.partition(' For example: ')
+        v = verbs.add_parser(name, **{**dict(help=help, description=help, epilog=examples(name) or f'example:\n  {told}', formatter_class=Help), **kw})
         v.set_defaults(run=run)
         v.add_argument('--json', action='store_true', help='print the result as JSON and nothing else')
         v.add_argument('--device', default=None, help='cpu or cuda; the GPU is taken for training if there is one')

@@ -2,7 +2,7 @@
 """Two stages: first the tokenizer, then the transformer on its tokens."""
 from typing import Any
 from typing_extensions import Self
-__all__ = ['STAGES', 'TrainConfig', 'lr_at', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker', 'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups', 'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state', 'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss', 'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'Kin', 'listener', 'embed_notes', 'train_var', 'var_board']
+__all__ = ['STAGES', 'TrainConfig', 'lr_at', 'by_clock', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker', 'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups', 'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state', 'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss', 'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'Kin', 'listener', 'embed_notes', 'train_var', 'var_board']
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict, replace
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from .cmx import CMX
 from .stft import LogSpectrogram, active_frames, compress, expand
-from .data import Batches, write_whole
+from .data import Batches, N_SAMPLES, write_whole
 from .quantizer import MultiScaleQuantizer
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
 from .discriminator import Adversary, AdversaryConfig
@@ -25,6 +25,7 @@ class TrainConfig:
     stage: str = ...
     steps: int = ...
     epochs: float = ...
+    seconds: float = ...
     batch_size: int = ...
     accumulate: int = ...
     lr: float = ...
@@ -71,6 +72,10 @@ STAGES: dict
 
 def lr_at(step: int, cfg: TrainConfig) -> float:
     """Linear warm-up, then a cosine to `final_lr` of the peak."""
+    ...
+
+def by_clock(step, first, spent, cfg) -> int:
+    """Say which step of the schedule it is, when a share `spent` of the time since step `first` is gone."""
     ...
 
 def seed_all(seed: int):
@@ -126,9 +131,10 @@ class Images:
     reader: Any
     ahead: dict
     kept: Any
+    waves: Any
     'CMX images and labels of any source of notes, made on the device.'
 
-    def __init__(self, notes, see, device=..., keep: int=...):
+    def __init__(self, notes, see, device=..., keep: int=..., hold: float=...):
         ...
 
     def __len__(self):
@@ -138,6 +144,13 @@ class Images:
         ...
 
     def make(self, idx, then=...):
+        ...
+
+    def fits(self, hold):
+        ...
+
+    def load(self):
+        """Move the whole set to the device."""
         ...
 
     def __call__(self, idx, then=...):
