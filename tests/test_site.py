@@ -82,14 +82,14 @@ def test_results_table_holds_the_numbers_of_the_results_files():
         shares = [f"{100*value(row[c]):.0f} %" for c in ('accuracy pitch', 'accuracy family', 'f0 within 50 cents')]
         assert re.search(r'\*\*generated\*\* \| '+r' \| '.join(map(re.escape, shares))+rf" \| {value(row['Fréchet distance, mel-PCA']):.0f} \|", readme), name
 
-def test_pages_are_freed_of_scripts_of_other_hosts(tmp_path):
-    "The three lines that Quarto puts before a notebook with HTML outputs"
+def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_path):
+    "The three lines that Quarto puts before a notebook with HTML outputs; and what nbdev makes of [`X`](x.ipynb)"
     page = ('<head><script src="site_libs/a.js"></script>\n<script src="https://cdn.example.org/require.min.js" integrity="sha512-x" crossorigin="anonymous"></script>\n'
             '<script src="https://cdn.example.org/jquery.min.js" data-relocate-top="true"></script>\n'
-            '<script type="application/javascript">define(\'jquery\', [],function() {return window.jQuery;})</script>\n<script>let x = 1</script></head>')
+            '<script type="application/javascript">define(\'jquery\', [],function() {return window.jQuery;})</script>\n<script>let x = 1</script></head><a href="x.html">[<code>X</code>](https://example.org/x.html#x)</a>')
     (tmp_path/'a.html').write_text(page)
     subprocess.run([sys.executable, str(ROOT/'scripts'/'own_site.py')], env=dict(os.environ, QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)), check=True)
-    assert (tmp_path/'a.html').read_text() == '<head><script src="site_libs/a.js"></script>\n<script>let x = 1</script></head>'
+    assert (tmp_path/'a.html').read_text() == '<head><script src="site_libs/a.js"></script>\n<script>let x = 1</script></head><a href="x.html"><code>X</code></a>'
 
 def test_workflows_run_the_same_commands():
     flows = {p.stem: yaml.safe_load(p.read_text(encoding='utf-8')) for p in (ROOT/'.github'/'workflows').glob('*.yml')}
@@ -149,34 +149,39 @@ LOOK = r'''async () => {
     sounds: sounds.map(a => ({ duration: a.duration, error: a.error?.message ?? null })),
     math: [...document.querySelectorAll('math')].map(m => ({ tex: m.querySelector('annotation')?.textContent ?? '', block: m.getAttribute('display') === 'block',
       box: [m.getBoundingClientRect().width, m.getBoundingClientRect().height], wrong: !!m.querySelector('merror') })),
-    raw: bare.textContent.match(/\$\$|\\[a-zA-Z]+[{_^]|\\\(|\\\[/g),
+    raw: bare.textContent.match(/\$\$|\\[a-zA-Z]+[{_^]|\\\(|\\\[|\]\(http|\]\(\w+\.(ipynb|html)/g),
     unset: document.querySelectorAll('.math, .katex-error').length,
   };
 }'''
 
-NAMES = sorted({p.name for p in (ROOT/'nbs').glob('*.ipynb')})
+NAMES = sorted(p.name for p in (ROOT/'nbs').glob('*.ipynb'))
 def page_of(notebook): return re.sub(r'^\d+[a-zA-Z]*_', '', notebook.removesuffix('.ipynb'))+'.html'
+PAGES = set(map(page_of, NAMES))
+
+class Seen(dict):
+    "{page: what was found on it}: each page is opened once, when it is first asked for"
+    def __init__(self, page, host):
+        super().__init__()
+        self.page, self.host, self.errors, self.asked = page, host, [], []
+        page.on('console', lambda m: self.errors.append(m.text) if m.type == 'error' else None)
+        page.on('pageerror', lambda e: self.errors.append(str(e)))
+        page.on('request', lambda r: self.asked.append(r.url))
+        page.on('response', lambda r: self.errors.append(f'{r.status} {r.url}') if r.status >= 400 else None)
+    def __missing__(self, name):
+        self.errors.clear(), self.asked.clear()
+        self.page.set_viewport_size(dict(width=1280, height=900))
+        answer = self.page.goto(f'{self.host}/{name}', wait_until='load')
+        found = self.page.evaluate(LOOK) | dict(status=answer.status, wide=self.page.evaluate('document.documentElement.scrollWidth'))
+        self.page.set_viewport_size(PHONE)
+        found['phone'] = self.page.evaluate('document.documentElement.scrollWidth')
+        self[name] = found | dict(errors=list(self.errors), foreign=[u for u in self.asked if not u.startswith((self.host, 'data:', 'blob:'))])
+        return self[name]
 
 @pytest.fixture(scope='module')
 def seen(browser, host):
-    "{page: what was found on it}, each page opened once, with a fresh list of errors and requests"
-    pages, context = {}, browser.new_context(viewport=dict(width=1280, height=900))
-    page = context.new_page()
-    errors, asked = [], []
-    page.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
-    page.on('pageerror', lambda e: errors.append(str(e)))
-    page.on('request', lambda r: asked.append(r.url))
-    page.on('response', lambda r: errors.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    for name in map(page_of, NAMES):
-        errors.clear(), asked.clear()
-        page.set_viewport_size(dict(width=1280, height=900))
-        answer = page.goto(f'{host}/{name}', wait_until='load')
-        found = page.evaluate(LOOK) | dict(status=answer.status, wide=page.evaluate('document.documentElement.scrollWidth'))
-        page.set_viewport_size(PHONE)
-        found['phone'] = page.evaluate('document.documentElement.scrollWidth')
-        pages[name] = found | dict(errors=list(errors), foreign=[u for u in asked if not u.startswith((host, 'data:', 'blob:'))])
+    context = browser.new_context()
+    yield Seen(context.new_page(), host)
     context.close()
-    return pages
 
 @pytest.fixture(params=NAMES, ids=lambda n: n.removesuffix('.ipynb'))
 def found(request, seen): return page_of(request.param), seen[page_of(request.param)], request.param
@@ -196,7 +201,7 @@ def test_page_links_lead_somewhere(found, seen):
         path, _, frag = link.partition('#')
         path = unquote(urlparse(path).path) or name
         path = 'index.html' if path in ('./', '.', '/') else path.removeprefix('./')
-        if not (DOCS/path).exists() or (frag and path in seen and unquote(frag) not in seen[path]['ids']): broken.append(link)
+        if not (DOCS/path).exists() or (frag and path in PAGES and unquote(frag) not in seen[path]['ids']): broken.append(link)
     assert not broken
 
 def test_page_images_have_a_size_and_words(found):

@@ -100,9 +100,11 @@
     const whites = clamp(Math.floor(keys.clientWidth / 26), 8, all.filter(white).length);
     if (!force && layout.whites === whites) return;
     layout.whites = whites;
-    // As many white keys as there is room for: from the octave of the letters on, or those below it at the upper end
-    const from = all.filter(p => white(p) && p >= base).length < whites ? all.filter(white).at(-whites) : base;
-    const shown = all.filter(p => p >= from).slice(0, all.indexOf(all.filter(p => white(p) && p >= from)[whites - 1]) - all.indexOf(from) + 1);
+    // As many white keys as there is room for, from a C on, so that those of the letters are among them
+    const view = c => { const keys = all.filter(p => p >= c), end = keys.filter(white)[whites - 1]; return keys.filter(p => p <= (end ?? -1)); };
+    const starts = all.filter(p => p % 12 === 0 && p <= base), reach = Math.min(base + LETTERS.length - 1, about.last);
+    const from = starts.find(c => view(c).at(-1) >= reach) ?? (view(base).length ? base : all.filter(white).at(-whites));
+    const shown = view(from);
     at = clamp(at, shown[0], shown.at(-1));
     const held = keys.contains(document.activeElement);
     let left = 0;
