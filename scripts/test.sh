@@ -33,6 +33,10 @@ step 'nbdev_export: the modules are those of the notebooks'
 nbdev_export
 unchanged 'The modules were out of date. nbdev_export has now written them: look at the difference and commit it.'
 
+step 'stubs: they are those of the modules'
+python scripts/stubs.py
+unchanged 'The stubs were out of date. scripts/stubs.py has now written them: commit the difference.'
+
 step 'nbdev_clean: the notebooks hold no noise'
 nbdev_clean
 unchanged 'The notebooks held execution counts or metadata. nbdev_clean has now removed them: commit the difference.'
@@ -52,7 +56,7 @@ if command -v quarto >/dev/null; then nbdev_docs; else PATH="$PWD/tests/bin:$PAT
 unchanged 'nbdev_docs changed a tracked file: commit the difference.'
 
 step 'pytest'
-python -m pytest -q tests
+python -m pytest -q -n 2 --dist loadfile tests  # a file stays in one process: its fixtures are made once
 current='no stray files'
 status >"$tmp/status-after"
 diff "$tmp/status" "$tmp/status-after" || fail 'The run left files behind, or changed some: they stand above.'
