@@ -79,7 +79,19 @@ mars_sounds() {  # FluidR3 and its renderer; optional
   fi
 }
 
+mars_browser() {  # Chromium, in which tests/test_site.py opens the site; optional
+  [ "$1" = dev ] || return 0
+  [ -z "${MARS_BROWSER-}" ] || return 0
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    if command -v "$name" >/dev/null; then return 0; fi
+  done
+  mars_say "installing a browser for the tests of the site: chromium (about 80 MB to download)"
+  mars_apt chromium || mars_say "could not; for these tests install Chromium or Chrome, or name one in MARS_BROWSER."
+}
+
 mars_environment
 mars_packages "${1-}"
 mars_sounds
+mars_browser "${1-}"
 export VIRTUAL_ENV=$mars_env PATH="$mars_env/bin:$PATH"

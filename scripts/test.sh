@@ -16,7 +16,7 @@ tmp=$(mktemp -d)
 current=start
 trap finish EXIT
 
-sums() { find mars nbs README.md -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' ! -name sidebar.yml -exec cksum {} + | sort -k 3; }
+sums() { find mars nbs README.md -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} + | sort -k 3; }
 unchanged() {  # stop if a file of mars/ or nbs/ or README.md is another than before; $1 says what to do
   sums >"$tmp/after"
   diff "$tmp/before" "$tmp/after" || fail "$1"
@@ -32,6 +32,10 @@ status >"$tmp/status"
 step 'nbdev_export: the modules are those of the notebooks'
 nbdev_export
 unchanged 'The modules were out of date. nbdev_export has now written them: look at the difference and commit it.'
+
+step 'stubs: they are those of the modules'
+python scripts/stubs.py
+unchanged 'The stubs were out of date. scripts/stubs.py has now written them: commit the difference.'
 
 step 'nbdev_clean: the notebooks hold no noise'
 nbdev_clean

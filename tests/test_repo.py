@@ -130,7 +130,7 @@ def test_imports_stand_in_cells_of_their_own(notebook):
 
 def test_notebook_ends_with_the_hidden_export_cell(notebook):
     path, nb = notebook
-    if path.stem == 'index': pytest.skip('index exports nothing')
+    if not any(source(c).startswith('#| default_exp') for c in nb['cells']): pytest.skip('it exports nothing')
     last = source(nb['cells'][-1])
     assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
 

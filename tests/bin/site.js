@@ -1,7 +1,7 @@
 // Search, menu, copy buttons and the table of contents of the pages that the Quarto stand-in makes.
 (() => {
   const $ = s => document.querySelector(s), $$ = s => [...document.querySelectorAll(s)];
-  const box = $('#search'), list = $('#results'), menu = $('.menu');
+  const box = $('#page-search'), list = $('#page-results'), menu = $('.menu');
   const escape = s => s.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
   const marked = (s, terms) => {
     const hit = new RegExp('(' + terms.map(t => t.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|') + ')', 'gi');
@@ -46,7 +46,7 @@
     next.classList.add('at');
     next.scrollIntoView({ block: 'nearest' });
   });
-  document.addEventListener('click', e => { if (!e.target.closest('.search') || e.target.closest('#results a')) list.hidden = true; });
+  document.addEventListener('click', e => { if (!e.target.closest('.search') || e.target.closest('#page-results a')) list.hidden = true; });
   document.addEventListener('keydown', e => {
     if (e.key === '/' && !/INPUT|TEXTAREA|SELECT/.test(document.activeElement.tagName)) { e.preventDefault(); box.focus(); }
   });

@@ -1,0 +1,28 @@
+"""Mend rendered pages:  python scripts/own_site.py [FOLDER]
+
+Quarto puts require.js and jQuery, from a CDN, before each page whose notebook has an HTML output, in case that it is a
+widget. Ours are players and tables, which need neither, so they are taken out: the pages ask nothing of other hosts. And
+nbdev links a name in code letters even where it is the text of a link already: the outer link is kept. Quarto calls this after a render (`post-render` in _quarto.yml)
+and names the folder in QUARTO_PROJECT_OUTPUT_DIR.
+"""
+import os, re, sys
+from pathlib import Path
+
+FOREIGN = re.compile(r'<script\b[^>]*\ssrc="(?:https?:)?//[^"]*"[^>]*>\s*</script>\s*', re.I)
+DEFINE = re.compile(r'<script\b[^>]*>\s*define\(\s*[\'"]jquery[\'"].*?</script>\s*', re.I|re.S)
+NESTED = re.compile(r'(<a\b[^>]*>)\[(<code>[^<]*</code>)\]\([^)\s]*\)(?=</a>)')
+
+def own(page):
+    "The page without scripts of other hosts, without the line that introduces jQuery to require.js, without links in links"
+    return NESTED.sub(r'\1\2', DEFINE.sub('', FOREIGN.sub('', page)))
+
+def main(folder):
+    changed = 0
+    for path in sorted(Path(folder).rglob('*.html')):
+        page = path.read_text(encoding='utf-8')
+        if (now := own(page)) != page:
+            path.write_text(now, encoding='utf-8')
+            changed += 1
+    if changed: print(f'own_site: mended {changed} pages', file=sys.stderr)
+
+if __name__ == '__main__': main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs'))
