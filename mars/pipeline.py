@@ -341,6 +341,19 @@ def _preview(self:Mars,
 Mars.preview = _preview
 
 # %% ../nbs/03a_pipeline.ipynb #eac70417
+def _arrive(self, wave, sample_rate): # -> (B, N) float32 at the model's rate
+    "Check sounds from outside, and resample them."
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
+    wave, rate, N = _as_wave(wave), self.sample_rate, self.n_samples
+    if wave.shape[1] <= 8 < len(wave): raise ValueError(f'wave has shape {tuple(wave.shape)}, which looks like {wave.shape[1]} channels of one sound; give their mean, wave.mean(-1)')
+    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
+    if sample_rate != rate:
+        from mars.data import resample
+        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
+        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave.cpu()])
+    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
+    return wave
+
 def _reconstruct(self:Mars,
     wave,                   # (N,) or (B, N) tensor or array
     sample_rate:int=16000,  # of the wave, Hz; resampled if it is another than the model's
@@ -350,18 +363,49 @@ def _reconstruct(self:Mars,
     batch_size:int=16,      # notes at a time
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
     "Send waves through the tokenizer and back."
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
-    wave, rate, N = _as_wave(wave), self.sample_rate, self.n_samples
-    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
-    if sample_rate != rate:
-        from mars.data import resample
-        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
-        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave.cpu()])
-    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
+    wave = _arrive(self, wave, sample_rate)
     send = lambda i, size: self.decode(self.encode(wave[i:i+size]), n_iter=n_iter, seed=seed, phase=phase, first=i)
     return torch.cat([*in_batches(send, len(wave), batch_size)])
 
 Mars.reconstruct = _reconstruct
+
+# %% ../nbs/03a_pipeline.ipynb #28dff6ab
+def _edit(self:Mars,
+    wave,                   # (N,) or (B, N) tensor or array
+    sample_rate:int=16000,  # of the wave, Hz; resampled if it is another than the model's
+    *, keep_scales:int=None, # so many coarse token maps stay those of the wave; None is half of them
+    time_range=None,        # (start, end) in s: outside it not a sample changes; None for an end is that of the note
+    freq_range=None,        # (low, high) in Hz: outside it nothing changes; likewise
+    labels:dict=None,       # names or ids of what the note shall be, a value or one for each note; a pitch or family that is left out is heard in the wave, None leaves it open
+    like=None,              # sound to resemble at 16 kHz, (N,) or (B, N), or True for the wave itself; for models trained with `like_dim`
+    n:int=None,             # so many versions of a single wave
+    seed:int=None,          # None draws one
+    n_iter:int=None,        # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
+    batch_size:int=16,      # notes at a time
+    **settings,             # of sampling, as for `generate`: cfg_scale, top_k, ...
+)->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1; ValueError for ranges, labels or settings that do not fit
+    "Keep a part of a note and draw the rest."
+    from mars.edit import edit
+    return edit(self, wave, sample_rate, keep_scales=keep_scales, time_range=time_range, freq_range=freq_range, labels=labels, like=like, n=n, seed=seed, n_iter=n_iter, phase=phase, batch_size=batch_size, **settings)
+
+def _interpolate(self:Mars,
+    a,                      # a wave (N,), or a dict of labels
+    b,                      # the same of the other end
+    weights=5,              # share of `b` in each result, 0..1, or how many even steps from a to b
+    sample_rate:int=16000,  # of the waves, Hz
+    *, keep_scales:int=None, # of waves: so many coarse token maps stay those of the mixture, the others are drawn; None is all
+    labels:dict=None,       # of waves: what the drawn maps shall be
+    seed:int=None,          # None draws one
+    n_iter:int=None,        # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
+    **settings,             # of sampling, as for `generate`
+)->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1, one for each weight
+    "Go from one note to another, or from one set of labels to another."
+    from mars.edit import interpolate
+    return interpolate(self, a, b, weights, sample_rate, keep_scales=keep_scales, labels=labels, seed=seed, n_iter=n_iter, phase=phase, **settings)
+
+Mars.edit, Mars.interpolate = _edit, _interpolate
 
 # %% ../nbs/03a_pipeline.ipynb #2c7d0626
 FORMAT = 1 # of config.json
