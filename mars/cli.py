@@ -7,7 +7,8 @@ __all__ = ['STYLE', 'demo_notes', 'demo_wishes', 'measure_pitch', 'pitch_table',
            'picture', 'open_notes', 'parse_value', 'add_fields', 'field_values', 'pitches', 'named_value', 'words',
            'run_demo', 'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat', 'transformer_of', 'run_transformer',
            'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data', 'run_evaluate', 'parser', 'add_phase',
-           'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'spelled', 'main']
+           'add_iterations', 'add_model', 'add_train', 'add_evaluate', 'add_ablate', 'span', 'run_edit', 'add_edit',
+           'spelled', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, html, inspect, io, json, os, sys, time, warnings
@@ -378,6 +379,7 @@ def parser():
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')
     v.add_argument('files', nargs='+', help='wav, flac, ogg or mp3')
     add_model(v)
+    add_edit(verb)
     add_evaluate(verb)
     v = verb('data', run_data, 'Download NSynth and convert it once.')
     v.add_argument('name', choices=('nsynth',), help='the data set')
@@ -479,6 +481,39 @@ def add_ablate(verb):
     v.add_argument('--model', help='the model that labels and guidance judge; the one of the package if not given')
     v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; if not given a few synthesised ones at tiny, those of a SoundFont at small')
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
+
+# %% ../nbs/09_cli.ipynb #2c322dc2
+def span(text): # '1,2', '1,' or ',2' -> (1., 2.), (1., None) or (None, 2.)
+    "Parse a range."
+    try: low, high = (float(x) if x.strip() else None for x in text.split(','))
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no range; write two numbers with a comma between them, such as 1,2, or leave out an end that is open') from None
+    return low, high
+
+def run_edit(a):
+    from mars.data import load_wave, save_wave
+    from mars.pipeline import Mars
+    said = {k: v for k in ('pitch', 'family', 'source', 'velocity') if (v := getattr(a, k)) is not None}
+    n = a.n or max(map(len, said.values()), default=1)
+    m = Mars.from_pretrained(a.model, a.device or 'cpu')
+    like = None if a.like is None else load_wave(a.like, m.sample_rate)
+    waves = m.edit(load_wave(a.file, m.sample_rate), m.sample_rate, keep_scales=a.keep_scales, time_range=a.time, freq_range=a.freq, labels={k: v if len(v) > 1 else v[0] for k, v in said.items()}, like=like, n=n,
+                   seed=a.seed, n_iter=a.n_iter, phase=a.phase, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature)
+    out, stem = make_folder(a.out), Path(a.file).stem
+    files = [str(save_wave(out/(f'{stem}-edited-{i}.wav' if n > 1 else f'{stem}-edited.wav'), w)) for i, w in enumerate(waves)]
+    return dict(files=files), f'{", ".join(Path(f).name for f in files)} in {out}'
+
+def add_edit(verb):
+    v = verb('edit', run_edit, 'Keep a part of a note and draw the rest. For example: mars edit note.wav --time 1,2 --out out')
+    v.add_argument('file', metavar='FILE', help='wav, flac, ogg or mp3')
+    v.add_argument('--keep-scales', type=int, help='so many coarse token maps stay those of the file; half of them if not given')
+    v.add_argument('--time', type=span, metavar='START,END', help='seconds: outside them not a sample changes')
+    v.add_argument('--freq', type=span, metavar='LOW,HIGH', help='Hz: outside them nothing changes')
+    for name, kind in dict(pitch=pitches, family=words, source=words, velocity=pitches).items():
+        v.add_argument(f'--{name}', type=kind, help='what the note shall be, one value, or one for each version, separated by commas' + ('; what is heard in the file if not given' if name in ('pitch', 'family') else ''))
+    v.add_argument('--like', metavar='FILE', help='a sound to resemble; for models trained with --like-dim')
+    v.add_argument('--n', type=int, help='number of versions; taken from the labels if not given')
+    for name, kind in (('cfg-scale', float), ('top-k', int), ('top-p', float), ('temperature', float)): v.add_argument(f'--{name}', type=kind, help="of sampling; the transformer's own default if not given")
+    add_model(v)
 
 # %% ../nbs/09_cli.ipynb #61a9ba9b
 def spelled(argv): # list -> list

@@ -6,15 +6,15 @@
 __all__ = ['nearest_tokens', 'KeptPasses', 'redraw', 'region_weights', 'free_tokens', 'join', 'heard_labels', 'latent_of', 'edit',
            'mixing_weights', 'interpolate']
 
-# %% ../nbs/03d_edit.ipynb #fc43d9bf
-import math, operator
+# %% ../nbs/03d_edit.ipynb #fe8f77a6
+import math, warnings
 import numpy as np
 import torch, torch.nn.functional as F
-from .data import FAMILIES
+from .data import FAMILIES, resample
 from .quantizer import lookup_keys, nearest_key
-from .stft import _forward, _gain, _inverse, find_phase, note_phases
+from .stft import _as_wave, _forward, _gain, _inverse, find_phase, note_phases
 from .var import VAR, Passes, check_seed, note_uniforms
-from .pipeline import Mars, _arrive, _wishes, in_batches
+from .pipeline import Mars, _wishes, in_batches
 
 # %% ../nbs/03d_edit.ipynb #12624adf
 def nearest_tokens(
@@ -179,11 +179,22 @@ def heard_labels(
     heard = m.classifier.logits(F.pad(wave.detach().cpu().float(), (0, 64000))[:, :64000])
     return {**labels, **{k: heard[k].argmax(-1).cpu() for k in wanted}}
 
-# %% ../nbs/03d_edit.ipynb #24048075
+# %% ../nbs/03d_edit.ipynb #47efbb99
 def _editable(m, draws=True):
     "Refuse models whose maps cannot be kept one by one."
     if m.tokenizer is None or m.kind == 'wave': raise ValueError('this model has no token maps of spectrograms to keep; edit with a model of `mars train tokenizer` and `mars train var`')
     if draws and m.var is not None and m.var.system != VAR.system: raise ValueError(f'this transformer predicts in the order {m.var.system!r}; editing needs {VAR.system!r}, which writes whole maps from coarse to fine')
+
+def _arrive(m, wave, sample_rate): # -> (B, N) float32 at the model's rate, checked as by `reconstruct`
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
+    wave, rate, N = _as_wave(wave).cpu(), m.sample_rate, m.n_samples
+    if wave.shape[1] <= 8 < len(wave): raise ValueError(f'wave has shape {tuple(wave.shape)}, which looks like {wave.shape[1]} channels of one sound; give their mean, wave.mean(-1)')
+    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
+    if sample_rate != rate:
+        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
+        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave])
+    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
+    return wave
 
 def _sources(m, wave, sample_rate, n): # -> (B, n_samples)
     wave = _arrive(m, wave, sample_rate)[:, :m.n_samples]
@@ -191,8 +202,9 @@ def _sources(m, wave, sample_rate, n): # -> (B, n_samples)
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'n is {n!r}; ask for at least one version')
         if len(wave) not in (1, n): raise ValueError(f'n is {n} but {len(wave)} waves were given; n counts versions of a single wave')
         wave = wave.expand(n, -1)
-    return F.pad(wave, (0, m.n_samples - wave.shape[1])).cpu()
+    return F.pad(wave, (0, m.n_samples - wave.shape[1]))
 
+# %% ../nbs/03d_edit.ipynb #69e2eab8
 def latent_of(
     m:Mars,            # the model
     wave:torch.Tensor, # (B, N)

@@ -341,19 +341,6 @@ def _preview(self:Mars,
 Mars.preview = _preview
 
 # %% ../nbs/03a_pipeline.ipynb #eac70417
-def _arrive(self, wave, sample_rate): # -> (B, N) float32 at the model's rate
-    "Check sounds from outside, and resample them."
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
-    wave, rate, N = _as_wave(wave), self.sample_rate, self.n_samples
-    if wave.shape[1] <= 8 < len(wave): raise ValueError(f'wave has shape {tuple(wave.shape)}, which looks like {wave.shape[1]} channels of one sound; give their mean, wave.mean(-1)')
-    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
-    if sample_rate != rate:
-        from mars.data import resample
-        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
-        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave.cpu()])
-    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
-    return wave
-
 def _reconstruct(self:Mars,
     wave,                   # (N,) or (B, N) tensor or array
     sample_rate:int=16000,  # of the wave, Hz; resampled if it is another than the model's
@@ -363,7 +350,14 @@ def _reconstruct(self:Mars,
     batch_size:int=16,      # notes at a time
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
     "Send waves through the tokenizer and back."
-    wave = _arrive(self, wave, sample_rate)
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
+    wave, rate, N = _as_wave(wave), self.sample_rate, self.n_samples
+    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
+    if sample_rate != rate:
+        from mars.data import resample
+        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
+        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave.cpu()])
+    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
     send = lambda i, size: self.decode(self.encode(wave[i:i+size]), n_iter=n_iter, seed=seed, phase=phase, first=i)
     return torch.cat([*in_batches(send, len(wave), batch_size)])
 
