@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'STEPS', 'N_ITER', 'BUDGET', 'System', 'system_config', 'shared_tokenizers', 'shared_data', 'loss_of',
-           'step_flops', 'train_system', 'write', 'make_notes', 'count_passes', 'choose_way', 'useful_batch',
-           'times_of', 'layout_times', 'judged_rows', 'comparison', 'save_clips']
+           'step_flops', 'positions', 'train_system', 'keep_system', 'kept_system', 'write', 'make_notes',
+           'count_passes', 'choose_way', 'useful_batch', 'times_of', 'layout_times', 'judged_rows', 'comparison',
+           'save_clips']
 
 # %% ../nbs/08b_comparison.ipynb #59ce710e
 import json, math, time
@@ -19,13 +20,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from .aar import SATConfig, SisterConfig, rvq, scale_lengths, train_sat
 from .ablations import EXPERIMENTS
 from .classifier import Classifier
-from .data import Batches
+from .data import Batches, write_whole
 from .eval import frechet_distance
 from .flow import Flow, FlowConfig
 from .magnet import Delayed, Flat, MAGNeT
 from .masked import MaskedScale
 from .nexttoken import NextToken
-from .pipeline import Mars, in_batches, pick_device
+from .pipeline import Mars, in_batches, load_weights, pick_device, save_weights
 from .prediction import default_study_notes, evenly, in_turns, study_sides
 from .protocol import MelPCA, NoteSet, blocks, class_means, evaluate, griffin_lim_oracle, match_labels, memoriser, result_json, stored
 from .report import affordable
@@ -92,11 +93,12 @@ def shared_data(
     n_tune:int=32,      # notes for choosing how to sample
     device=None,        # None takes the GPU if there is one
     progress:bool=False, # show bars
+    sides:tuple=None,   # (training notes, notes to judge and tune by), in place of `notes`
     **more,             # steps, shapes: as for `shared_tokenizers`
 ): # namespace: train, test, tune (sources), models, tokens (name -> tokens and labels of the training notes), images
     "Make what all systems share."
     device = pick_device(device)
-    train, held, *_ = study_sides(default_study_notes(preset, notes))
+    train, held = sides or study_sides(default_study_notes(preset, notes))[:2]
     if len(held) < 2: raise ValueError(f'{len(held)} notes are held back, which is too few to choose by some and judge by others; give more notes')
     mixed, labels = torch.randperm(len(held), generator=torch.Generator().manual_seed(1)), held.targets
     combos = [*zip(labels['pitch'].tolist(), labels['family'].tolist())]
@@ -105,7 +107,7 @@ def shared_data(
     mixed, n = torch.tensor([*matched, *(i for i in mixed.tolist() if i not in {*matched})]), min(n, max(1, len(held)*2//3))
     models = {k: m.to(device) for k, m in shared_tokenizers(train, preset, folder, device=device, progress=progress, **more).items()}
     return SimpleNamespace(preset=preset, device=device, train=train, test=held.select(mixed[:n].sort().values), tune=held.select(mixed[n:n+n_tune].sort().values), models=models,
-                           tokens={k: tokenize(train, m) for k, m in models.items()}, images=Images(train, models['mars'].image, device, keep=4096))
+                           tokens={k: tokenize(train, m) for k, m in models.items()}, images=Images(train, models['mars'].image, device, keep=4096, hold=.2))
 
 # %% ../nbs/08b_comparison.ipynb #7bbfd374
 def loss_of(system, model, data, idx): # -> scalar
@@ -121,29 +123,55 @@ def step_flops(system, model, data, batch_size:int)->float:
     model.zero_grad()
     return count.get_total_flops()*batch_size/n
 
+def positions(model, data, system)->int:
+    "Count the positions of a note in the trunk."
+    seen = []
+    hook = model.trunk.register_forward_pre_hook(lambda m, args: seen.append(args[0].shape[1]))
+    with torch.no_grad(): loss_of(system, model, data, range(1))
+    hook.remove()
+    return sum(seen)
+
+# %% ../nbs/08b_comparison.ipynb #bd99eb79
 def train_system(
     system:System,   # the competitor
     data,            # of `shared_data`
     budget:float,    # floating-point operations
     seed:int=0,      # of weights, batches and dropout
     batch_size:int=32, # notes a step
+    rows:int=0,      # positions that the trunk sees in a step, in place of `batch_size`: long notes then come in small batches
     progress:bool=False, # show a bar
+    **settings,      # fields of TrainConfig
 ): # the model, and a dict: steps, operations, seconds, loss curve
     "Train a system until its budget is spent."
     seed_all(seed)
     m, batch_size = data.models[system.tokens or 'mars'], min(batch_size, len(data.train))
     cfg = system_config(system, data.preset, m.tokenizer.cfg.image_shape if not system.tokens else None)
     model = (system.make(cfg, m.tokenizer.cfg).bind(m.tokenizer) if system.tokens else system.make(cfg)).to(data.device)
+    if rows: batch_size = max(1, min(rows//positions(model, data, system), len(data.train)))
     each = step_flops(system, model, data, batch_size)
-    train = TrainConfig.preset(data.preset, 'var' if system.tokens else 'flow', steps=max(1, round(budget/each)), batch_size=batch_size, seed=seed)
+    train = TrainConfig.preset(data.preset, 'var' if system.tokens else 'flow', steps=max(1, round(budget/each)), batch_size=batch_size, seed=seed, **settings)
     if not system.tokens: model.warm_start(data.images(range(min(256, len(data.train))))[0])
     order, log, start = Batches(len(data.train), batch_size, seed), RunLog(), time.perf_counter()
     def step(i):
         loss = loss_of(system, model, data, order.at(i))
         return loss, dict(loss=loss.detach())
     fit(model, step, train, log, progress)
-    return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, step_flops=each, flops=each*train.steps, epochs=train.steps*batch_size/len(data.train),
+    return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size, step_flops=each, flops=each*train.steps, epochs=train.steps*batch_size/len(data.train),
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])
+
+# %% ../nbs/08b_comparison.ipynb #78327cdd
+def keep_system(model, about, folder):
+    "Write a trained system and what `train_system` says of it."
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    save_weights(model, Path(folder)/'weights.safetensors')
+    write_whole(Path(folder)/'about.json', json.dumps(about))
+
+def kept_system(system, data, folder): # -> as of `train_system`
+    "Read them back."
+    m = data.models[system.tokens or 'mars']
+    cfg = system_config(system, data.preset, m.tokenizer.cfg.image_shape if not system.tokens else None)
+    model = system.make(cfg, m.tokenizer.cfg).bind(m.tokenizer) if system.tokens else system.make(cfg)
+    return load_weights(model, Path(folder)/'weights.safetensors').to(data.device).eval(), json.loads((Path(folder)/'about.json').read_text())
 
 # %% ../nbs/08b_comparison.ipynb #3197e9b8
 N_ITER = 32 # of Griffin-Lim, for all that end in a picture
@@ -152,13 +180,13 @@ def write(system, model, data, labels, n, way, seed=0, first=0): # -> tokens, or
     "Generate what comes before the decoder."
     return model.generate({k: v for k, v in labels.items() if k in model.labels.sizes}, n, seed=seed, first=first, **way)
 
-def make_notes(system, model, data, labels, way, seed=0, batch_size=16): # -> iterator of (b, N) waves
+def make_notes(system, model, data, labels, way, seed=0, batch_size=None): # -> iterator of (b, N) waves
     "Generate waves for labels."
     m = data.models[system.tokens or 'mars']
     def make(first, size):
         made = write(system, model, data, {k: v[first:first+size] for k, v in labels.items()}, size, way, seed, first)
         return m.decode(made, n_iter=N_ITER, seed=seed, first=first) if system.tokens else m.sound(made, N_ITER, seed, first=first)
-    return in_batches(make, len(labels['pitch']), batch_size)
+    return in_batches(make, len(labels['pitch']), batch_size or (128 if data.device.type == 'cuda' else 16))
 
 def count_passes(system, model, data, way)->int:
     "Count the passes through the trunk that a note takes."
@@ -178,9 +206,12 @@ def choose_way(system, model, data, embedder, seed=0): # -> the best way, {way: 
 # %% ../nbs/08b_comparison.ipynb #189a56c3
 def useful_batch(f, batches=(1, 4, 16, 64))->dict: # f: batch -> anything; -> batch, notes a second
     "Find the largest batch that pays."
-    best = None
+    best, gpu = None, torch.cuda.is_available()
+    wait = torch.cuda.synchronize if gpu else lambda: None
     for n in batches:
-        start = time.perf_counter(); f(n); rate = n/(time.perf_counter()-start)
+        if gpu: f(n) # a first call records graphs
+        wait(); start = time.perf_counter(); f(n); wait()
+        rate = n/(time.perf_counter()-start)
         if best and rate < 1.1*best['rate']: break
         best = dict(batch=n, rate=rate)
     return best
@@ -213,7 +244,7 @@ def layout_times(
     device, way = pick_device(device), dict(cfg_scale=2.) if guided else dict(cfg_scale=0.)
     layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (Flat, SATConfig(**rvq(4), codebook_size=2048)), 'RVQ, delayed': (Delayed, SATConfig(**rvq(4), codebook_size=2048)), 'MAGNeT': (MAGNeT, SATConfig(**rvq(4), codebook_size=2048))}
     nets = {name: make(getattr(make, 'config', SisterConfig).preset(preset) if make is not VAR else SisterConfig.preset(preset), cfg).to(device).eval() for name, (make, cfg) in layouts.items()}
-    took = in_turns({name: (lambda m=m: m.generate(dict(pitch=60), n, seed=0, **way)) for name, m in nets.items()}, repeats)
+    took = in_turns({name: (lambda m=m: m.generate(dict(pitch=60), n, seed=0, graph=m.start.is_cuda, **way)) for name, m in nets.items()}, repeats)
     passes = {name: sum(m.settle().steps) if isinstance(m, MAGNeT) else len(m.pass_lengths) for name, m in nets.items()}
     return {name: dict(passes=passes[name], tokens=m.tok_cfg.n_tokens, seconds=took[name]) for name, m in nets.items()}
 
@@ -254,7 +285,10 @@ def comparison(
     folder:Path=None,    # of the tokenizers, for that
     clips:Path=None,     # folder for a few notes of each row as MP3; None keeps none
     repeats:int=3,       # of each timing; 0 leaves them out
+    batches:tuple=(1, 4, 16, 64), # that are timed
     layouts:tuple=(),    # sizes of trunks on which the sources' layouts are timed
+    trained:Path=None,   # folder of `keep_system`: what lies there is not trained again
+    rows:int=0, settings:dict={}, # as for `train_system`
     device=None,         # None takes the GPU if there is one
     progress:bool=False, # show bars
     **more,              # draws, n_f0: as for `evaluate`
@@ -265,12 +299,12 @@ def comparison(
     for name in systems or SYSTEMS:
         if name not in SYSTEMS: raise ValueError(f'system {name!r} is unknown; choose among {", ".join(SYSTEMS)}')
         s = SYSTEMS[name]
-        model, about[name] = train_system(s, data, budget, seed, progress=progress)
+        model, about[name] = kept_system(s, data, trained/name) if trained and (trained/name).exists() else train_system(s, data, budget, seed, rows=rows, progress=progress, **settings)
         way, tried = choose_way(s, model, data, pca, seed)
         made[name] = s, model, way
         about[name] |= dict(track=s.track, tokens=s.tokens, system=getattr(s.make, 'system', 'flow'), way=way, tried=tried, passes=count_passes(s, model, data, way))
     if repeats:
-        for name, t in times_of(made, data, repeats).items(): about[name]['times'] = t
+        for name, t in times_of(made, data, repeats, batches).items(): about[name]['times'] = t
     keep = evenly(torch.arange(len(data.test)), 3).tolist() if clips else ()
     result, waves = judged_rows(data, made, seed, keep, **more)
     timed = {size: {how: layout_times(size, data.device, repeats, guided=how == 'guided') for how in ('plain', 'guided')} for size in layouts}

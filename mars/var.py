@@ -566,7 +566,7 @@ VAR.runner = Passes
 @contextmanager
 def _passes(self:VAR, n, settings, graph):
     "Lend passes for so many notes and these settings, recorded ones if the last two kinds of call fit."
-    if graph is None: graph = self.start.is_cuda
+    if graph is None: graph = self.start.is_cuda and len(self.pass_lengths) <= 300 # to record many passes takes longer than to play them
     if graph and not self.start.is_cuda: raise ValueError('graph=True needs a model on a CUDA device; leave graph out')
     if not graph: yield self.runner(self, n, settings); return
     key = n, settings, self.start.dtype, *(v.data_ptr() for v in (*self.parameters(), *self.buffers()))

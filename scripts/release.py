@@ -10,6 +10,7 @@ one stopped. What is to leave the machine lies in OUT/pieces, in files of at mos
 the running stage (and the tokenizer, if that is done), at the end the weights, the results and the curves.
 """
 import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
+from fnmatch import fnmatch
 from pathlib import Path
 import torch
 from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes, write_whole
@@ -17,8 +18,38 @@ from mars.discriminator import AdversaryConfig
 from mars.machines import cut, hand_over, join, parts_for, take_over
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
-from mars.train import Checkpoints, TrainConfig, read_log, reconstruction_error, train_tokenizer, train_var, versions
+from mars.train import Checkpoints, Images, RunLog, TrainConfig, listener, embed_notes, Kin, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
 from mars.var import VARConfig
+
+def split_by_names(notes, file):
+    "Sides as a JSON file says: patterns of instruments under 'valid' and 'test'; what shares recordings with one of those goes with it."
+    said = json.loads(Path(file).read_text())
+    side = {i: next((s for s in ('test', 'valid') if any(fnmatch(i, p) for p in said[s])), 'train') for i in notes.instruments}
+    for s in ('test', 'valid'):
+        keys = {k for i, where in side.items() if where == s for k in notes.kin.get(i, ())}
+        side |= {i: s for i, where in side.items() if where == 'train' and keys & {*notes.kin.get(i, ())}}
+    return [notes.select([i for i, n in enumerate(notes.notes) if side[n.instrument] == s]) for s in ('train', 'valid', 'test')]
+
+def _render(job):
+    data, quick, part, parts = job
+    notes = open_data(data, quick)
+    for i in range(part, len(notes), parts): notes.row(i)
+
+def render(data, quick, workers):
+    "Make all notes in several processes; later passes read the cache."
+    from multiprocessing import get_context
+    with get_context('spawn').Pool(workers) as pool: pool.map(_render, [(data, quick, i, workers) for i in range(workers)], chunksize=1)
+
+def in_time(stage, seconds, train, run, notes):
+    "Settings for a stage that may take so long: its steps from a short trial on some notes."
+    if not seconds: return train
+    log, some, trial = RunLog(), notes.select([*range(0, len(notes), max(1, len(notes)//2048))]), min(100, train.steps)
+    run(some, TrainConfig.from_dict({**vars(train), 'steps': trial, 'log_every': 2, 'save_every': 0, 'seconds': 10.}), log)
+    a, b = log.rows[len(log.rows)//3], log.rows[-1]
+    each = (b['seconds'] - a['seconds'])/max(1, b['step'] - a['step'])
+    steps = max(1, round(.97*seconds/each))
+    print(f'{stage}: {1000*each:.1f} ms a step of {train.batch_size} notes, {steps} steps in {seconds:.0f} s', flush=True)
+    return TrainConfig.from_dict({**vars(train), 'steps': steps, 'seconds': float(seconds)})
 
 def open_data(names, quick):
     "The notes of all sources, joined; and what is to be said of them."
@@ -44,10 +75,24 @@ def pack_files(folder, names, out, name):
 def unpack_files(folder, name, to):
     with tarfile.open(fileobj=io.BytesIO(join(folder, name))) as t: t.extractall(to, filter='data')
 
+@torch.no_grad()
+def nats(m, notes):
+    "Cross-entropy of a set's tokens by teacher forcing, with the labels and, where the model knows it, another note to resemble."
+    tokens, labels = tokenize(notes, m)
+    out, ears = {}, listener(m.var.cfg, None, m.device)
+    shown = embed_notes(notes, ears)[torch.as_tensor(Kin(notes).at(0, range(len(notes))))].to(m.device) if ears else None
+    for name, more in dict(labels={}, **(dict(like=dict(like=shown)) if ears else {})).items():
+        parts = []
+        for i in range(0, len(notes), 64):
+            cut = lambda d: {k: v[i:i+64] for k, v in d.items()}
+            parts.append(float(m.var.loss([t[i:i+64] for t in tokens], {**cut({k: v for k, v in labels.items() if k in m.var.labels.sizes}), **cut(more)})[0])*len(tokens[0][i:i+64]))
+        out[f'nats a token, {name}'] = sum(parts)/len(notes)
+    return out
+
 def measure(m, sets, a):
-    "Errors of the tokenizer, and the pitch of generated notes where pYIN (librosa) is installed."
+    "Errors of the tokenizer, cross-entropy of the transformer, and the pitch of generated notes where pYIN (librosa) is installed."
     some = lambda s: [*range(0, len(s), max(1, len(s)//a.measure))][:a.measure]
-    out = {f'reconstruction, {name}': dict(notes=len(some(s)), **reconstruction_error(m, s.select(some(s)))) for name, s in sets.items() if len(s)}
+    out = {name: dict(notes=len(some(s)), **reconstruction_error(m, s.select(some(s))), **nats(m, s.select(some(s)))) for name, s in sets.items() if len(s)}
     try: import librosa
     except ImportError: return out
     from mars.eval import cents_error, f0
@@ -95,6 +140,10 @@ def main(argv=None):
     ap.add_argument('--measure', type=int, default=96, help='notes to measure')
     ap.add_argument('--top-k', type=int, default=20)
     ap.add_argument('--cfg-scale', type=float, default=1.)
+    ap.add_argument('--split', type=Path, help="JSON file: patterns of instruments under 'valid' and 'test'; without it split_by_instrument")
+    ap.add_argument('--workers', type=int, default=1, help='processes that render notes')
+    ap.add_argument('--spend', type=json.loads, default={}, metavar='JSON', help='seconds of a stage, such as {"tokenizer": 200}: its steps are then set by a short trial')
+    ap.add_argument('--render-only', action='store_true', help='make the notes and stop')
     ap.add_argument('--quick', action='store_true', help='a dozen notes, to rehearse a command')
     a = ap.parse_args(argv)
     start, pieces = time.time(), a.out/'pieces'
@@ -106,16 +155,25 @@ def main(argv=None):
         timer.daemon = True
         timer.start()
     stage = 'tokenizer'
-    notes = open_data(a.data or ['auto'], a.quick)
-    train_notes, valid, test = notes.split_by_instrument(valid=0.06, test=0.14, seed=0)
+    data = a.data or ['auto']
+    if a.workers > 1: render(data, a.quick, a.workers)
+    notes = open_data(data, a.quick)
+    if a.render_only: return print(f'{len(notes)} notes after {time.time()-start:.0f} s')
+    train_notes, valid, test = split_by_names(notes, a.split) if a.split else notes.split_by_instrument(valid=0.06, test=0.14, seed=0)
     print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from; held out: {len(valid)} and {len(test)} notes', flush=True)
     cfg, gan, var = TokenizerConfig.preset(a.preset, **a.tokenizer), AdversaryConfig.preset(a.preset, **a.gan), VARConfig.preset(a.preset, **a.var)
     one, two = TrainConfig.preset(a.preset, 'tokenizer', **a.train_tokenizer), TrainConfig.preset(a.preset, 'var', **a.train_var)
     if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var, notes=len(train_notes))})
     try:
-        if not (a.out/'config.json').exists(): train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
+        if not (a.out/'config.json').exists():
+            one = in_time(stage, a.spend.get(stage), one, lambda notes, train, log: train_tokenizer(notes, train, cfg, None, a.device, progress=False, log=log, adversary=gan), train_notes)
+            train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
         m, stage = Mars.from_pretrained(a.out), 'var'
-        if m.var is None: train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True)
+        print(f'tokenizer after {time.time()-start:.0f} s', flush=True)
+        if m.var is None:
+            two = in_time(stage, a.spend.get(stage), two, lambda notes, train, log: train_var(notes, m.tokenizer, train, var, None, a.device, progress=False, log=log), train_notes)
+            train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True)
+        print(f'transformer after {time.time()-start:.0f} s', flush=True)
     except SystemExit as e:
         if e.code != 143: raise
         begun = Checkpoints(a.out, stage, {}).files() # none where it was stopped while it prepared
