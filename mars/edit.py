@@ -179,7 +179,7 @@ def heard_labels(
     heard = m.classifier.logits(F.pad(wave.detach().cpu().float(), (0, 64000))[:, :64000])
     return {**labels, **{k: heard[k].argmax(-1).cpu() for k in wanted}}
 
-# %% ../nbs/03d_edit.ipynb #47efbb99
+# %% ../nbs/03d_edit.ipynb #f903f80d
 def _editable(m, draws=True):
     "Refuse models whose maps cannot be kept one by one."
     if m.tokenizer is None or m.kind == 'wave': raise ValueError('this model has no token maps of spectrograms to keep; edit with a model of `mars train tokenizer` and `mars train var`')
@@ -203,6 +203,10 @@ def _sources(m, wave, sample_rate, n): # -> (B, n_samples)
         if len(wave) not in (1, n): raise ValueError(f'n is {n} but {len(wave)} waves were given; n counts versions of a single wave')
         wave = wave.expand(n, -1)
     return F.pad(wave, (0, m.n_samples - wave.shape[1]))
+def _room(wave, new): # (B, N) each -> the source and as much of the change as does not clip, but half of it at least: a source at full scale leaves no room at all
+    d, side = new - wave, new.sign()
+    share = ((1 - side*wave)/(side*d)).masked_fill(new.abs() <= 1, 1.).clamp(.5, 1)
+    return (wave + share.amin(-1, keepdim=True)*d).clamp(-1, 1)
 
 # %% ../nbs/03d_edit.ipynb #69e2eab8
 def latent_of(
@@ -212,7 +216,7 @@ def latent_of(
     "Encode waves as far as the latent map, before any token."
     with torch.no_grad(): return m.tokenizer.encoder(m.image(wave).to(m.dtype)).float()
 
-# %% ../nbs/03d_edit.ipynb #e28f0e47
+# %% ../nbs/03d_edit.ipynb #7c08b2e3
 def edit(
     m:Mars, wave, sample_rate:int=16000, # the model and the sound, as for `Mars.edit`
     *, keep_scales:int=None, time_range=None, freq_range=None, # what is kept
@@ -234,8 +238,8 @@ def edit(
         spec, how = m.spec(tokens), dict(n_iter=n_iter, seed=seed, first=i)
         if not region: return m.wave(spec, phase=phase, **how)
         start = None if phase == 'griffinlim' else m.wave(torch.lerp(m.spectrogram.encode(part).to(spec), spec, region_weights(m.spectrogram, **region)[:-1].to(spec)), phase=phase, **how)
-        made = join(m.spectrogram, part, spec, **region, start=start, **{**how, 'n_iter': 64 if n_iter is None else n_iter}).cpu()
-        return made/made.abs().amax(-1, keepdim=True).clamp(min=1)
+        part = part/part.abs().amax(-1, keepdim=True).clamp(min=1)
+        return _room(part, join(m.spectrogram, part, spec, **region, start=start, **{**how, 'n_iter': 64 if n_iter is None else n_iter}).cpu())
     return torch.cat([*in_batches(make, len(wave), batch_size)])
 
 # %% ../nbs/03d_edit.ipynb #5ad5fc1f

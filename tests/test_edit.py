@@ -215,8 +215,15 @@ def test_rates_lengths_and_precision(m, waves):
     assert torch.equal(m.edit(ints, keep_scales=4, **FAST), m.reconstruct(ints, n_iter=3, seed=5))
 
 def test_nothing_clips(m, waves):
-    new = m.edit(waves/waves.abs().amax(-1, keepdim=True), time_range=(.02, .07), keep_scales=0, **FAST)
-    assert new.abs().max() <= 1
+    loudest, ones, kw = make(), torch.ones(4, *m.spectrogram.shape), dict(time_range=(.02, .07))
+    loudest.spec = lambda tokens: ones[:len(tokens[0])]
+    for peak in (.5, 1., 3.): # room for a change, none, and a source that is too loud itself
+        loud = peak*waves/waves.abs().amax(-1, keepdim=True)
+        new = loudest.edit(loud, **kw, **FAST)
+        loud = loud/max(peak, 1)
+        assert join(m.spectrogram, loud, ones, **kw, n_iter=3, seed=5).abs().amax(-1).min() > 1.1
+        assert new.abs().max() <= 1 and (new-loud).abs().amax(-1).min() > .1
+        assert torch.allclose(new[:, :320], loud[:, :320], atol=1e-7) and torch.allclose(new[:, 1120:], loud[:, 1120:], atol=1e-7)
 
 # --- between
 
