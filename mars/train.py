@@ -9,7 +9,7 @@ __all__ = ['STAGES', 'TrainConfig', 'lr_at', 'by_clock', 'seed_all', 'Team', 'Im
            'set_run_state', 'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit',
            'MelLoss', 'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread',
            'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids',
-           'Kin', 'listener', 'embed_notes', 'train_var', 'var_board']
+           'Kin', 'begin_with', 'listener', 'embed_notes', 'train_var', 'var_board']
 
 # %% ../nbs/04_train.ipynb #cb5e138d
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
@@ -929,6 +929,15 @@ class Kin:
         idx, u = np.asarray(idx), np.random.default_rng([self.seed, step, 2]).random(len(idx)) # two numbers would be those of an order of notes
         return self.order[self.begin[idx] + (u*self.count[idx]).astype(np.int64)]
 
+# %% ../nbs/04_train.ipynb #a8a4069e
+def begin_with(var, init):
+    "Copy the weights of a trained transformer; ValueError where shape or tokenizer differ."
+    new = {'like_dim'} if not init.cfg.like_dim else set() # an ear may be added
+    if differ := [k for k, v in asdict(var.cfg).items() if getattr(init.cfg, k, None) != v and 'drop' not in k and k not in new] + ['tokenizer']*(init.tok_cfg != var.tok_cfg):
+        raise ValueError(f'init has another {", ".join(differ)}; start from a transformer of the same shape')
+    state = {k: v.to(var.start) if v.is_floating_point() else v for k, v in init.state_dict().items() if not k.startswith('quantizer.')} # codes are those of `bind`
+    var.load_state_dict(state, strict=False)
+
 # %% ../nbs/04_train.ipynb #a019a0f7
 def listener(
     cfg:VARConfig,   # of the transformer
@@ -979,6 +988,7 @@ def train_var(
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
     model:type=VAR,         # what is trained: VAR, or another order of prediction
     classifier=None,        # whose features say what a sound is like, for a config with `like_dim`; None takes the one of the package
+    init:VAR=None,          # a trained transformer of the same shape and tokens, whose weights are the start
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
@@ -996,6 +1006,7 @@ def train_var(
         labels['instrument'] = ids.to(device)
     if hears: sounds, kin, info['like'] = embed_notes(notes, hears, out, team).to(device), Kin(notes, train.seed), dict(classifier=hears.digest)
     var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
+    if init: begin_with(var, init)
     team.same([*var.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     log = RunLog(out if team.main else None, trackers if team.main else (), lasting(train)) if own else log

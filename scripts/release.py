@@ -135,6 +135,7 @@ def main(argv=None):
     ap.add_argument('--take', type=Path, help='pieces of an earlier sitting')
     for name, what in dict(tokenizer='TokenizerConfig', var='VARConfig', train_tokenizer='stage one', train_var='stage two', gan='AdversaryConfig').items():
         ap.add_argument(f'--{name.replace("_", "-")}', type=json.loads, default={}, metavar='JSON', help=f'fields of {what}')
+    ap.add_argument('--init', type=Path, help='folder of a trained model: its tokenizer is taken, its transformer is trained further')
     ap.add_argument('--memory', type=float, help='GiB of the GPU: compute steps in parts that fit')
     ap.add_argument('--note', default='', help="a sentence for config.json, such as 'provisional: ...'")
     ap.add_argument('--measure', type=int, default=96, help='notes to measure')
@@ -164,6 +165,8 @@ def main(argv=None):
     cfg, gan, var = TokenizerConfig.preset(a.preset, **a.tokenizer), AdversaryConfig.preset(a.preset, **a.gan), VARConfig.preset(a.preset, **a.var)
     one, two = TrainConfig.preset(a.preset, 'tokenizer', **a.train_tokenizer), TrainConfig.preset(a.preset, 'var', **a.train_var)
     if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var, notes=len(train_notes))})
+    first = Mars.from_pretrained(a.init) if a.init else None
+    if first and not (a.out/'config.json').exists(): Mars(first.tokenizer, None, first.cmx, first.spectrogram, dict(first.info, before=first.info.get('train_var'))).save_pretrained(a.out)
     try:
         if not (a.out/'config.json').exists():
             one = in_time(stage, a.spend.get(stage), one, lambda notes, train, log: train_tokenizer(notes, train, cfg, None, a.device, progress=False, log=log, adversary=gan), train_notes)
@@ -172,7 +175,7 @@ def main(argv=None):
         print(f'tokenizer after {time.time()-start:.0f} s', flush=True)
         if m.var is None:
             two = in_time(stage, a.spend.get(stage), two, lambda notes, train, log: train_var(notes, m.tokenizer, train, var, None, a.device, progress=False, log=log), train_notes)
-            train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True)
+            train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True, init=first and first.var)
         print(f'transformer after {time.time()-start:.0f} s', flush=True)
     except SystemExit as e:
         if e.code != 143: raise
