@@ -1,1 +1,32 @@
+"""Next-scale autoregression on spectrograms: notes from labels, and everything that is needed for it.
+
+`import mars` is light: a name below is imported when it is first used, and so is a module (`mars.eval`).
+"""
+# Written by hand. nbdev_export renews the line of the version and keeps the rest (tests/test_library.py).
 __version__ = "0.1.0"
+
+__all__ = ['CMX', 'LogSpectrogram', 'Mars', 'NSynth', 'Note', 'NoteFolder', 'SoundFontNotes', 'Tokenizer', 'TokenizerConfig',
+           'VAR', 'VARConfig', 'demultiplex', 'multiplex']
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .cmx import CMX, demultiplex, multiplex
+    from .data import NSynth, Note, NoteFolder, SoundFontNotes
+    from .pipeline import Mars
+    from .stft import LogSpectrogram
+    from .tokenizer import Tokenizer, TokenizerConfig
+    from .var import VAR, VARConfig
+
+_HOMES = dict(CMX='cmx', demultiplex='cmx', multiplex='cmx', NSynth='data', Note='data', NoteFolder='data', SoundFontNotes='data', Mars='pipeline',
+              LogSpectrogram='stft', Tokenizer='tokenizer', TokenizerConfig='tokenizer', VAR='var', VARConfig='var')
+
+def _find(name):
+    from importlib import import_module
+    from os.path import dirname, exists, join
+    if name in _HOMES: return getattr(import_module(f'mars.{_HOMES[name]}'), name)
+    if not name.startswith('_') and exists(join(dirname(__file__), f'{name}.py')): return import_module(f'mars.{name}')
+    raise AttributeError(f'module mars has no {name!r}; it has {", ".join(__all__)} and its modules')
+
+if not TYPE_CHECKING: __getattr__ = _find # a checker that saw it would believe in any name
+
+def __dir__(): return sorted([*globals(), *__all__])

@@ -181,7 +181,8 @@ class CMX:
         if isinstance(image_shape, (tuple, list)) and len(image_shape) == 3:
             if channels not in (None, image_shape[0]): raise ValueError(f"image_shape says {image_shape[0]} channels and channels says {channels}: give one of them.")
             channels, image_shape = image_shape[0], image_shape[1:]
-        return cls(*_fit(spec_shape, image_shape, channels), layout)
+        f, t = _fit(spec_shape, image_shape, channels)
+        return cls(f, t, layout)
 
 # %% ../nbs/00_cmx.ipynb #d8e3f784
 def _check_patch(cmx, h, w):

@@ -558,8 +558,9 @@ def write_whole(
             f.flush()
             os.fsync(f.fileno())
         os.replace(aside, path)
-    except OSError as e:
+    except BaseException as e: # also Ctrl-C
         aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
+        if not isinstance(e, OSError): raise
         raise ValueError(f'{path} cannot be written ({e.strerror}): choose another folder or make room') from e
 
 # %% ../nbs/01a_data.ipynb #87bc85b3

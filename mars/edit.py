@@ -6,15 +6,15 @@
 __all__ = ['nearest_tokens', 'KeptPasses', 'redraw', 'region_weights', 'free_tokens', 'join', 'heard_labels', 'latent_of', 'edit',
            'mixing_weights', 'interpolate']
 
-# %% ../nbs/03d_edit.ipynb #fe8f77a6
+# %% ../nbs/03d_edit.ipynb #a822b1ea
 import math, warnings
 import numpy as np
 import torch, torch.nn.functional as F
-from .data import FAMILIES, resample
+from .data import FAMILIES
 from .quantizer import lookup_keys, nearest_key
-from .stft import _as_wave, _forward, _gain, _inverse, find_phase, note_phases
+from .stft import _forward, _gain, _inverse, find_phase, note_phases
 from .var import VAR, Passes, check_seed, note_uniforms
-from .pipeline import Mars, _wishes, in_batches
+from .pipeline import Mars, _wishes, as_waves, in_batches
 
 # %% ../nbs/03d_edit.ipynb #12624adf
 def nearest_tokens(
@@ -54,7 +54,7 @@ class KeptPasses(Passes):
         self.rest = self.rest - self.var.quantizer.contribution(k, tokens)
         return tokens
 
-# %% ../nbs/03d_edit.ipynb #751cbd2c
+# %% ../nbs/03d_edit.ipynb #a00a9a35
 @torch.no_grad()
 def redraw(
     var:VAR,             # a next-scale transformer
@@ -69,11 +69,11 @@ def redraw(
     **settings,          # of sampling, as for `VAR.generate`
 )->list: # K int64 token maps
     "Draw the free tokens of notes and keep the others."
-    n, settings = len(labels['pitch']), var.settle(**settings)
-    passes = KeptPasses(var, n, settings)
+    n, settled = len(labels['pitch']), var.settle(**settings)
+    passes = KeptPasses(var, n, settled)
     if latent is not None: passes.keep(latent, free)
     if toward is not None: passes.mix(toward, weight)
-    u = note_uniforms(seed, first, 1 if alike else n, var.draws(settings))
+    u = note_uniforms(seed, first, 1 if alike else n, var.draws(settled))
     for tokens in passes.run(labels, u.expand(n, -1)): pass
     return tokens
 
@@ -179,30 +179,20 @@ def heard_labels(
     heard = m.classifier.logits(F.pad(wave.detach().cpu().float(), (0, 64000))[:, :64000])
     return {**labels, **{k: heard[k].argmax(-1).cpu() for k in wanted}}
 
-# %% ../nbs/03d_edit.ipynb #f903f80d
+# %% ../nbs/03d_edit.ipynb #c7feb3b0
 def _editable(m, draws=True):
     "Refuse models whose maps cannot be kept one by one."
     if m.tokenizer is None or m.kind == 'wave': raise ValueError('this model has no token maps of spectrograms to keep; edit with a model of `mars train tokenizer` and `mars train var`')
     if draws and m.var is not None and m.var.system != VAR.system: raise ValueError(f'this transformer predicts in the order {m.var.system!r}; editing needs {VAR.system!r}, which writes whole maps from coarse to fine')
 
-def _arrive(m, wave, sample_rate): # -> (B, N) float32 at the model's rate, checked as by `reconstruct`
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the wave in whole Hz')
-    wave, rate, N = _as_wave(wave).cpu(), m.sample_rate, m.n_samples
-    if wave.shape[1] <= 8 < len(wave): raise ValueError(f'wave has shape {tuple(wave.shape)}, which looks like {wave.shape[1]} channels of one sound; give their mean, wave.mean(-1)')
-    if len(quiet := (wave.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'wave {quiet[0].item()} is silent; leave it out')
-    if sample_rate != rate:
-        warnings.warn(f'the wave was resampled from {sample_rate} to {rate} Hz')
-        wave = torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in wave])
-    if wave.shape[-1] != N: warnings.warn(f'the wave holds {wave.shape[-1]} samples at {rate} Hz and was {"cut" if wave.shape[-1] > N else "padded"} to {N}')
-    return wave
-
 def _sources(m, wave, sample_rate, n): # -> (B, n_samples)
-    wave = _arrive(m, wave, sample_rate)[:, :m.n_samples]
+    wave, N = as_waves(wave, sample_rate, m.sample_rate).cpu(), m.n_samples
+    if wave.shape[1] != N: warnings.warn(f'the wave holds {wave.shape[1]} samples at {m.sample_rate} Hz and was {"cut" if wave.shape[1] > N else "padded"} to {N}')
     if n is not None:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'n is {n!r}; ask for at least one version')
         if len(wave) not in (1, n): raise ValueError(f'n is {n} but {len(wave)} waves were given; n counts versions of a single wave')
         wave = wave.expand(n, -1)
-    return F.pad(wave, (0, m.n_samples - wave.shape[1]))
+    return F.pad(wave[:, :N], (0, max(0, N - wave.shape[1])))
 def _room(wave, new): # (B, N) each -> the source and as much of the change as does not clip, but half of it at least: a source at full scale leaves no room at all
     d, side = new - wave, new.sign()
     share = ((1 - side*wave)/(side*d)).masked_fill(new.abs() <= 1, 1.).clamp(.5, 1)

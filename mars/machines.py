@@ -38,12 +38,12 @@ def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); insi
     if var is not None:
         net = VAR(var, cfg).train()
         x = lambda B: net.embed(torch.zeros(B, sum(net.lengths[1:]), net.quantizer.channels))
-        def loss(B): # what VAR.forward does, without looking at tokens, which are not there
+        def forth(B): # what VAR.forward does, without looking at tokens, which are not there
             cond = torch.zeros(B, net.start.shape[-1])
             seq = torch.cat([cond[:, None] + net.start, x(B)], 1) + net.places()
             logits = net.score(net.trunk(seq, net.trunk.modulation(cond), net.mask))
             return torch.nn.functional.cross_entropy(logits.flatten(0, -2), torch.zeros(logits.shape[:-1], dtype=torch.long).flatten())
-        return net, loss
+        return net, forth
     disc = PatchGAN(cfg.image_shape[0], gan.width, gan.layers, gan.norm) if gan and gan.weight else None
     def loss(B):
         recon, losses = tok(torch.zeros(B, *cfg.image_shape))

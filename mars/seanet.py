@@ -167,7 +167,7 @@ def log_mels(
 def mel_loss(
     wave:torch.Tensor,   # (B, N) reconstruction
     target:torch.Tensor, # (B, N)
-    windows=tuple(2**i for i in range(5, 12)), # samples
+    windows:tuple=(32, 64, 128, 256, 512, 1024, 2048), # samples
     n_mels:int=64,       # bands, at most
     sample_rate:int=16000, # Hz
 )->torch.Tensor: # scalar, float32

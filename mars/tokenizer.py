@@ -93,7 +93,7 @@ def _from_dict(cls,
     "Build a config from a dict, refusing names it does not know."
     known = {f.name for f in fields(cls)}
     if bad := sorted(set(d) - known): raise ValueError(f'{cls.__name__} has no field {bad[0]!r}; it has {", ".join(sorted(known))}')
-    kinds = {bool: bool, str: str, int: int, float: (int, float), tuple: (tuple, list, int)}
+    kinds:dict = {bool: bool, str: str, int: int, float: (int, float), tuple: (tuple, list, int)}
     for f in fields(cls):
         v = d.get(f.name, f.default)
         if not isinstance(v, kinds[f.type]) or (isinstance(v, bool) and f.type is not bool):

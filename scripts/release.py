@@ -92,7 +92,7 @@ def nats(m, notes):
 def measure(m, sets, a):
     "Errors of the tokenizer, cross-entropy of the transformer, and the pitch of generated notes where pYIN (librosa) is installed."
     some = lambda s: [*range(0, len(s), max(1, len(s)//a.measure))][:a.measure]
-    out = {name: dict(notes=len(some(s)), **reconstruction_error(m, s.select(some(s))), **nats(m, s.select(some(s)))) for name, s in sets.items() if len(s)}
+    out = {f'reconstruction, {name}': dict(notes=len(some(s)), **reconstruction_error(m, s.select(some(s))), **nats(m, s.select(some(s)))) for name, s in sets.items() if len(s)}
     try: import librosa
     except ImportError: return out
     from mars.eval import cents_error, f0

@@ -225,6 +225,12 @@ def test_nothing_clips(m, waves):
         assert new.abs().max() <= 1 and (new-loud).abs().amax(-1).min() > .1
         assert torch.allclose(new[:, :320], loud[:, :320], atol=1e-7) and torch.allclose(new[:, 1120:], loud[:, 1120:], atol=1e-7)
 
+def test_stereo_is_its_mean(m, waves):
+    mean = m.edit(waves[:1], keep_scales=1, **FAST)
+    both = torch.stack([waves[0]+waves[1], waves[0]-waves[1]])
+    for x in (both.T, both[None], both.T[None].numpy()): torch.testing.assert_close(m.edit(x, keep_scales=1, **FAST), mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(m.interpolate(both.T, waves[2], [0., 1.], **FAST), m.interpolate(waves[0], waves[2], [0., 1.], **FAST), atol=1e-4, rtol=0)
+
 # --- between
 
 def test_ends_of_a_passage_are_reconstructions(m, waves):
@@ -279,7 +285,7 @@ def test_condition_is_mixed_and_the_null_is_not(m):
 def test_bad_edits(m, waves, kw, says):
     with pytest.raises(ValueError, match=says): m.edit(waves, **{'n_iter': 2, **kw})
 
-@pytest.mark.parametrize('wave, says', [(torch.zeros(2000), 'is silent'), (torch.full((2000,), float('nan')), 'NaN'), (torch.rand(2, 2, 2000), 'one channel per note'), (torch.rand(2000, 2), 'looks like 2 channels'), (torch.zeros(0), 'no samples'), (torch.arange(2000), 'dtype')])
+@pytest.mark.parametrize('wave, says', [(torch.zeros(2000), 'is silent'), (torch.full((2000,), float('nan')), 'NaN'), (torch.rand(2, 9, 2000), '9 channels'), ('a sound', 'no wave'), (torch.zeros(0), 'no samples'), (torch.arange(2000), 'dtype')])
 def test_bad_waves(m, wave, says):
     for call in (lambda: m.edit(wave), lambda: m.interpolate(wave, wave)):
         with pytest.raises(ValueError, match=says): call()

@@ -199,7 +199,7 @@ def test_devices_and_dtypes():
 def test_round_trip(m, tmp_path, waves):
     m.save_pretrained(tmp_path/'a'/'b')
     again = Mars.from_pretrained(tmp_path/'a'/'b')
-    assert sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) == ['config.json', 'tokenizer.safetensors', 'var.safetensors']
+    assert sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) == ['README.md', 'config.json', 'tokenizer.safetensors', 'var.safetensors']
     assert torch.equal(wide(again, 3, seed=1), wide(m, 3, seed=1)) and torch.equal(again.reconstruct(waves, n_iter=2), m.reconstruct(waves, n_iter=2))
     assert repr(again) == repr(m) and again.spectrogram.config == m.spectrogram.config
 
