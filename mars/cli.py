@@ -9,9 +9,9 @@ __all__ = ['STYLE', 'GROUPS', 'EXAMPLES', 'SAMPLING', 'STAGE_CONFIGS', 'demo_not
            'examples', 'Help', 'Shell', 'run_demo', 'run_train', 'run_vocoder', 'run_tokenizer', 'run_sat',
            'transformer_of', 'run_transformer', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data',
            'run_evaluate', 'parser', 'add_phase', 'add_iterations', 'add_model', 'add_train', 'train_arguments',
-           'add_stage_fields', 'add_evaluate', 'experiments', 'add_ablate', 'drawing', 'run_export', 'run_play',
-           'add_instruments', 'Interrupt', 'how_to_go_on', 'close_pipes', 'bars', 'plain', 'spelled', 'run_verb',
-           'main']
+           'add_stage_fields', 'add_evaluate', 'experiments', 'add_ablate', 'span', 'run_edit', 'add_edit', 'drawing',
+           'run_export', 'run_play', 'add_instruments', 'Interrupt', 'how_to_go_on', 'close_pipes', 'bars', 'plain',
+           'spelled', 'run_verb', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
 import argparse, base64, contextlib, difflib, html, inspect, io, json, os, re, shlex, signal, sys, textwrap, threading, time, warnings
@@ -224,6 +224,7 @@ EXAMPLES = {
     'demo': 'mars demo --out demo',
     'generate': 'mars generate --pitch 60,64,67 --family flute --seed 1 --out notes',
     'reconstruct': 'mars reconstruct note.wav --model run --out back',
+    'edit': 'mars edit note.wav --time 1,2 --n 3 --out out\n  mars edit note.wav --pitch 65 --keep-scales 3 --out out\n  mars edit note.wav --freq 2000, --keep-scales 0 --out out',
     'export': 'mars export --family guitar --format sfz --out guitar',
     'play': 'mars play tune.mid --family keyboard --out tune.wav',
     'train': 'mars train tokenizer --data sounds --preset small --out run\n  mars train var --data sounds --preset small --out run',
@@ -464,6 +465,7 @@ def parser():
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')
     v.add_argument('files', nargs='+', metavar='FILE', help='wav, flac, ogg or mp3')
     add_model(v)
+    add_edit(verb)
     add_evaluate(verb)
     v = verb('data', run_data, 'Download NSynth and convert it once.')
     v.add_argument('name', choices=('nsynth',), help='the data set')
@@ -578,6 +580,39 @@ def add_ablate(verb):
     v.add_argument('--model', help='the model that labels and guidance judge; the one of the package if not given')
     v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; if not given a few synthesised ones at tiny, those of a SoundFont at small')
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes')
+
+# %% ../nbs/09_cli.ipynb #2c322dc2
+def span(text): # '1,2', '1,' or ',2' -> (1., 2.), (1., None) or (None, 2.)
+    "Parse a range."
+    try: low, high = (float(x) if x.strip() else None for x in text.split(','))
+    except ValueError: raise argparse.ArgumentTypeError(f'{text!r} is no range; write two numbers with a comma between them, such as 1,2, or leave out an end that is open') from None
+    return low, high
+
+def run_edit(a):
+    from mars.data import load_wave, save_wave
+    from mars.pipeline import Mars
+    said = {k: v for k in ('pitch', 'family', 'source', 'velocity') if (v := getattr(a, k)) is not None}
+    n = a.n or max(map(len, said.values()), default=1)
+    m = Mars.from_pretrained(a.model, a.device or 'cpu')
+    like = None if a.like is None else load_wave(a.like, m.sample_rate)
+    waves = m.edit(load_wave(a.file, m.sample_rate), m.sample_rate, keep_scales=a.keep_scales, time_range=a.time, freq_range=a.freq, labels={k: v if len(v) > 1 else v[0] for k, v in said.items()}, like=like, n=n,
+                   seed=a.seed, n_iter=a.n_iter, phase=a.phase, cfg_scale=a.cfg_scale, top_k=a.top_k, top_p=a.top_p, temperature=a.temperature)
+    out, stem = make_folder(a.out), Path(a.file).stem
+    files = [str(save_wave(out/(f'{stem}-edited-{i}.wav' if n > 1 else f'{stem}-edited.wav'), w)) for i, w in enumerate(waves)]
+    return dict(files=files), f'{", ".join(Path(f).name for f in files)} in {out}'
+
+def add_edit(verb):
+    v = verb('edit', run_edit, 'Keep a part of a note and draw the rest.')
+    v.add_argument('file', metavar='FILE', help='wav, flac, ogg or mp3')
+    v.add_argument('--keep-scales', type=int, help='so many coarse token maps stay those of the file; half of them if not given')
+    v.add_argument('--time', type=span, metavar='START,END', help='seconds: outside them not a sample changes')
+    v.add_argument('--freq', type=span, metavar='LOW,HIGH', help='Hz: outside them nothing changes')
+    for name, kind in dict(pitch=pitches, family=words, source=words, velocity=pitches).items():
+        v.add_argument(f'--{name}', type=kind, help='what the note shall be, one value, or one for each version, separated by commas' + ('; what is heard in the file if not given' if name in ('pitch', 'family') else ''))
+    v.add_argument('--like', metavar='FILE', help='a sound to resemble; for models trained with --like-dim')
+    v.add_argument('--n', type=int, help='number of versions; taken from the labels if not given')
+    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the transformer's own default if not given")
+    add_model(v)
 
 # %% ../nbs/09_cli.ipynb #f1d5849f
 def drawing(a): # the settings of sampling that were given

@@ -396,6 +396,44 @@ def _reconstruct(self:Mars,
 
 Mars.reconstruct = _reconstruct
 
+# %% ../nbs/03a_pipeline.ipynb #28dff6ab
+def _edit(self:Mars,
+    wave,                   # one sound or several, as for `as_waves`
+    sample_rate:int=16000,  # of the wave, Hz; resampled if it is another than the model's
+    *, keep_scales:int=None, # so many coarse token maps stay those of the wave; None is half of them
+    time_range=None,        # (start, end) in s: outside it not a sample changes; None for an end is that of the note
+    freq_range=None,        # (low, high) in Hz: outside it nothing changes; likewise
+    labels:dict=None,       # names or ids of what the note shall be, a value or one for each note; a pitch or family that is left out is heard in the wave, None leaves it open
+    like=None,              # sound to resemble at 16 kHz, one for all notes or one for each, as for `as_waves`, or True for the wave itself; for models trained with `like_dim`
+    n:int=None,             # so many versions of a single wave
+    seed:int=None,          # None draws one
+    n_iter:int=None,        # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
+    batch_size:int=16,      # notes at a time
+    **settings,             # of sampling, as for `generate`: cfg_scale, top_k, ...
+)->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1; ValueError for ranges, labels or settings that do not fit
+    "Keep a part of a note and draw the rest."
+    from mars.edit import edit
+    return edit(self, wave, sample_rate, keep_scales=keep_scales, time_range=time_range, freq_range=freq_range, labels=labels, like=like, n=n, seed=seed, n_iter=n_iter, phase=phase, batch_size=batch_size, **settings)
+
+def _interpolate(self:Mars,
+    a,                      # one sound, as for `as_waves`, or a dict of labels
+    b,                      # the same of the other end
+    weights=5,              # share of `b` in each result, 0..1, or how many even steps from a to b
+    sample_rate:int=16000,  # of the waves, Hz
+    *, keep_scales:int=None, # of waves: so many coarse token maps stay those of the mixture, the others are drawn; None is all
+    labels:dict=None,       # of waves: what the drawn maps shall be
+    seed:int=None,          # None draws one
+    n_iter:int=None,        # iterations of Griffin-Lim; None is the usual number of the phase method
+    phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
+    **settings,             # of sampling, as for `generate`
+)->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1, one for each weight
+    "Go from one note to another, or from one set of labels to another."
+    from mars.edit import interpolate
+    return interpolate(self, a, b, weights, sample_rate, keep_scales=keep_scales, labels=labels, seed=seed, n_iter=n_iter, phase=phase, **settings)
+
+Mars.edit, Mars.interpolate = _edit, _interpolate
+
 # %% ../nbs/03a_pipeline.ipynb #e749845a
 CARD_MARK = '<!-- Made by mars from config.json; a card without this line is left alone. -->'
 REPO, PAPER = 'https://github.com/mars-spectrogram/mars', 'https://arxiv.org/abs/2509.26007'

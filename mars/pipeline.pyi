@@ -146,6 +146,14 @@ class Mars(ModelHubMixin, library_name='mars-spectrogram', license='apache-2.0',
         """Send waves through the tokenizer and back."""
         ...
 
+    def edit(self, wave, sample_rate: int=..., *, keep_scales: int | None=..., time_range=..., freq_range=..., labels: dict | None=..., like=..., n: int | None=..., seed: int | None=..., n_iter: int | None=..., phase: str=..., batch_size: int=..., **settings) -> torch.Tensor:
+        """Keep a part of a note and draw the rest."""
+        ...
+
+    def interpolate(self, a, b, weights: float=..., sample_rate: int=..., *, keep_scales: int | None=..., labels: dict | None=..., seed: int | None=..., n_iter: int | None=..., phase: str=..., **settings) -> torch.Tensor:
+        """Go from one note to another, or from one set of labels to another."""
+        ...
+
     def generate_model_card(self, *args, **kwargs) -> ModelCard:
         """Make the model's card: YAML metadata and a text."""
         ...
