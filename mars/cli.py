@@ -460,7 +460,7 @@ def parser():
     for name, kind in dict(pitch=pitches, family=words, source=words, velocity=pitches).items():
         v.add_argument(f'--{name}', type=kind, help='one value, or one for each note, separated by commas')
     v.add_argument('--like', type=lambda text: text.split(','), metavar='FILE', help='a sound to resemble, or one for each note, separated by commas; for models trained with --like-dim')
-    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the transformer's own default if not given")
+    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the model's own if not given")
     v.add_argument('--set', action='append', default=[], type=named_value, metavar='NAME=VALUE', help='a setting that only some transformers know, such as steps=20,10,10,10 of magnet; may be given again')
     v = verb('reconstruct', run_reconstruct, 'Send sounds through the tokenizer and back.')
     v.add_argument('files', nargs='+', metavar='FILE', help='wav, flac, ogg or mp3')
@@ -549,7 +549,7 @@ def add_evaluate(verb):
         v.add_argument(f'--{name}', type=int, default=value, help=help)
     add_phase(v)
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): v.add_argument(f'--{name}', type=kind, help='use only these notes as the reference')
-    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f'{help}; plain sampling if none is given')
+    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the model's own if not given")
 
 # %% ../nbs/09_cli.ipynb #ed702186
 def experiments():
@@ -611,7 +611,7 @@ def add_edit(verb):
         v.add_argument(f'--{name}', type=kind, help='what the note shall be, one value, or one for each version, separated by commas' + ('; what is heard in the file if not given' if name in ('pitch', 'family') else ''))
     v.add_argument('--like', metavar='FILE', help='a sound to resemble; for models trained with --like-dim')
     v.add_argument('--n', type=int, help='number of versions; taken from the labels if not given')
-    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the transformer's own default if not given")
+    for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the model's own if not given")
     add_model(v)
 
 # %% ../nbs/09_cli.ipynb #f1d5849f
@@ -648,7 +648,7 @@ def add_instruments(verb):
         v.add_argument('--tries', type=int, default=4, help='draws of each note, of which those in tune and of one timbre are kept')
         v.add_argument('--release', type=float, default=.3, help='seconds that a note takes to end after its key')
         v.add_argument('--seed', type=int, default=0, help='the same seed gives the same notes')
-        for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the transformer's own default if not given")
+        for name, (kind, help) in SAMPLING.items(): v.add_argument(f'--{name}', type=kind, help=f"{help}; the model's own if not given")
         add_iterations(v)
     export.add_argument('--format', default='sfz', choices=('sfz', 'wav'), help='an .sfz file with its samples, or a folder as those of NSynth')
     export.add_argument('--pitches', type=pitches, help='of the samples, such as 48,51,54; every third that the model was trained on if not given')

@@ -301,6 +301,15 @@ def _listen(self:Mars,
 
 Mars.listen = _listen
 
+# %% ../nbs/03a_pipeline.ipynb #f0e59124
+def _sampling(self:Mars,
+    given:dict={}, # settings that were asked for
+)->dict: # with those of the model where nothing was
+    "Complete the settings of sampling."
+    return {**self.info.get('sampling', {}), **given}
+
+Mars.sampling = _sampling
+
 # %% ../nbs/03a_pipeline.ipynb #380dc343
 def _wishes(self, n, asked):
     "Check labels given by name or number, and give back what else was asked."
@@ -309,7 +318,7 @@ def _wishes(self, n, asked):
     like, like_rate = asked.pop('like', None), asked.pop('like_rate', None) or 16000
     labels = {k: label_ids(asked.pop(k, None), v) for k, v in names.items()}
     labels = self.var.labels.check({**labels, 'like': None if like is None else self.listen(like, like_rate)}, n)
-    settings, known = {k: v for k, v in asked.items() if v is not None}, inspect.signature(self.var.generate).parameters
+    settings, known = self.sampling({k: v for k, v in asked.items() if v is not None}), inspect.signature(self.var.generate).parameters
     if bad := [k for k in settings if k not in known]: raise ValueError(f'{bad[0]} is no setting of a {self.var.system} transformer; leave it out')
     return labels, settings
 
@@ -344,7 +353,7 @@ def _generate(self:Mars,
     instrument=None,    # id, or name if `info` lists "instruments"; for models trained with such a label
     like=None,          # sound to resemble, one for all notes or one for each, as for `as_waves`; for models trained with `like_dim`
     like_rate:int=16000, # of that sound, Hz
-    cfg_scale=None,     # guidance; 0 is none. None is the transformer's own default here and below: for next-scale, draws that nothing narrows
+    cfg_scale=None,     # guidance; 0 is none. None is the model's own here and below: of `info['sampling']`, else of its transformer
     cfg_ramp:bool=None, # let a single guidance scale grow over the scales
     top_k=None,         # keep the k best codes; 0 is off
     top_p=None,         # keep the smallest set of this probability; 0 is off

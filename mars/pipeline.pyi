@@ -130,6 +130,10 @@ class Mars(ModelHubMixin, library_name='mars-spectrogram', license='apache-2.0',
         """Embed sounds that notes should resemble."""
         ...
 
+    def sampling(self, given: dict=...) -> dict:
+        """Complete the settings of sampling."""
+        ...
+
     def stream(self, n: int | None=..., *, seed: int | None=..., n_iter: int | None=..., phase: str=..., batch_size: int=..., progress: bool | None=..., **asked):
         """Make notes from labels, batch after batch."""
         ...

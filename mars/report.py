@@ -286,12 +286,12 @@ def evaluate_model(
     device=None, # None takes the GPU if there is one
     progress=False, # show bars
     about=None, # kept in the settings: names of the data, say
-    **sampling, # top_k, top_p, cfg_scale, temperature
+    **sampling, # top_k, top_p, cfg_scale, temperature; what is not given is the model's own, `Mars.sampling`
 )->dict: # rows, settings, speed, seconds, alarms, left_out, and what the plots need
     "Judge a model by real notes, with every reference row; raise ValueError for input that cannot be judged."
     began, began_cpu, m = time.perf_counter(), time.process_time(), open_model(model, device)
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
-    n_iter = usual_iterations(m, phase) if n_iter is None else n_iter
+    n_iter, sampling = usual_iterations(m, phase) if n_iter is None else n_iter, m.sampling(sampling)
     batch_size, size = (v or (256 if m.device.type == 'cuda' else least) for v, least in ((batch_size, 16), (size, 64)))
     check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train)
     rows, others = draw_reference(test.targets, n, names := [note.instrument for note in test.notes], seed, sides=[side.targets for side in (valid, train) if side is not None])
