@@ -318,7 +318,7 @@ def _wishes(self, n, asked):
     like, like_rate = asked.pop('like', None), asked.pop('like_rate', None) or 16000
     labels = {k: label_ids(asked.pop(k, None), v) for k, v in names.items()}
     labels = self.var.labels.check({**labels, 'like': None if like is None else self.listen(like, like_rate)}, n)
-    settings, known = self.sampling({k: v for k, v in asked.items() if v is not None}), inspect.signature(self.var.generate).parameters
+    settings, known = self.sampling({k: v for k, v in asked.items() if v is not None}), {*inspect.signature(self.var.generate).parameters} - {'labels', 'n', 'seed', 'first'}
     if bad := [k for k in settings if k not in known]: raise ValueError(f'{bad[0]} is no setting of a {self.var.system} transformer; leave it out')
     return labels, settings
 

@@ -2,7 +2,7 @@
 """Two stages: first the tokenizer, then the transformer on its tokens."""
 from typing import Any
 from typing_extensions import Self
-__all__ = ['STAGES', 'TrainConfig', 'lr_at', 'by_clock', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker', 'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups', 'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state', 'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss', 'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'Kin', 'begin_with', 'listener', 'embed_notes', 'train_var', 'var_board']
+__all__ = ['STAGES', 'OF_ONE', 'TrainConfig', 'lr_at', 'by_clock', 'seed_all', 'Team', 'Images', 'RunLog', 'flat_row', 'check_tracker', 'open_tracker', 'versions', 'peak_memory', 'read_log', 'plot_log', 'plot_runs', 'run_picture', 'Board', 'param_groups', 'autocast', 'Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_state', 'set_run_state', 'Term', 'backward_in_parts', 'average_gradients', 'average_metrics', 'Keeper', 'fit', 'MelLoss', 'TokenizerStage', 'train_tokenizer', 'names_hash', 'write_settings', 'open_first', 'spread', 'tokenizer_board', 'reconstruction_error', 'tokenize', 'fingerprint', 'cached_tokens', 'instrument_ids', 'Kin', 'begin_with', 'listener', 'embed_notes', 'train_var', 'var_board']
 import hashlib, io, json, math, os, platform, random, signal, sys, threading, time, warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, asdict, replace
@@ -485,6 +485,7 @@ def listener(cfg: VARConfig, classifier=..., device=...):
 def embed_notes(notes, classifier, folder: str | Path | None=..., team: Team | None=...) -> torch.Tensor:
     """Embed a whole set, once: read the features of its notes, or compute and keep them."""
     ...
+OF_ONE: tuple
 
 def train_var(notes, tok: Tokenizer, train: TrainConfig | None=..., cfg: VARConfig | None=..., out: str | Path | None=..., device=..., progress: bool=..., log: RunLog | None=..., cmx: CMX | None=..., spectrogram: LogSpectrogram | None=..., info: dict | None=..., resume: bool=..., trackers=..., model: type=..., classifier=..., init: VAR | None=...) -> VAR:
     """Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."""

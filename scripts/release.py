@@ -46,7 +46,7 @@ def in_time(stage, seconds, train, run, notes):
     log, some, trial = RunLog(), notes.select([*range(0, len(notes), max(1, len(notes)//2048))]), min(100, train.steps)
     run(some, TrainConfig.from_dict({**vars(train), 'steps': trial, 'log_every': 2, 'save_every': 0, 'seconds': 10.}), log)
     a, b = log.rows[len(log.rows)//3], log.rows[-1]
-    each = (b['seconds'] - a['seconds'])/max(1, b['step'] - a['step'])
+    each = (b['seconds'] - a['seconds'])/(b['step'] - a['step']) if b is not a else b['seconds']/(b['step'] + 1)
     steps = max(1, round(.97*seconds/each))
     print(f'{stage}: {1000*each:.1f} ms a step of {train.batch_size} notes, {steps} steps in {seconds:.0f} s', flush=True)
     return TrainConfig.from_dict({**vars(train), 'steps': steps, 'seconds': float(seconds)})
