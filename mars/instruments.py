@@ -77,7 +77,7 @@ class Bank:
         like=None,       # wave to resemble at 16 kHz, (N,); for models trained with `like_dim`
         seed:int=0,      # of the draws
         cents:float=50,  # how far a note may be off before it is thrown away
-        progress:bool=False, # show a bar; None shows it for more than one batch
+        progress:bool|None=False, # show a bar; None shows it for more than one batch
         **settings,      # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
     ):
         if isinstance(tries, bool) or not isinstance(tries, (int, np.integer)) or tries < 1: raise ValueError(f'tries is {tries!r}; give a whole number of at least 1')
@@ -266,7 +266,7 @@ def export_instrument(
     seed:int=0,          # of the draws
     loop:bool=False,     # let notes that hold their level sound as long as the key is down
     release:float=0.3,   # s, after a key is let go
-    progress:bool=False, # show a bar; None shows it for more than one batch
+    progress:bool|None=False, # show a bar; None shows it for more than one batch
     **settings,          # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
 )->dict: # folder, file, format, name, samples (a row each), lost, tries, out_of_tune; ValueError where it cannot be done
     "Make a playable instrument from labels, or from one sound."
@@ -387,7 +387,7 @@ def play_midi(
     velocities=VELOCITIES, # buckets: velocities that the model knows
     tries:int=4,      # draws of each distinct note
     seed:int=0,       # of the draws
-    progress:bool=False, # show a bar; None shows it for more than one batch
+    progress:bool|None=False, # show a bar; None shows it for more than one batch
     **settings,       # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
 )->tuple: # (n,) float32 at 16 kHz, peak 0.89; dict: file, seconds, notes, distinct, tries, out_of_tune, borrowed, left_out
     "Play a MIDI file with generated notes."

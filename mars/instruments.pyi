@@ -48,7 +48,7 @@ class Bank:
     like: Any
     seed: int
     cents: float
-    progress: bool
+    progress: bool | None
     settings: Any
     classifier: Any
     samples: dict
@@ -56,7 +56,7 @@ class Bank:
     wrong: int
     'Notes of one model by their labels; each label is drawn once.'
 
-    def __init__(self, m, tries: int=..., like=..., seed: int=..., cents: float=..., progress: bool=..., **settings):
+    def __init__(self, m, tries: int=..., like=..., seed: int=..., cents: float=..., progress: bool | None=..., **settings):
         ...
 
     def ears(self):
@@ -124,7 +124,7 @@ def _write_sfz(m, out, name, samples, loop, release):
 def _write_wav(m, out, name, samples, family, source):
     ...
 
-def export_instrument(m, out, family=..., source=..., like=..., pitches=..., velocities=..., format: str=..., tries: int=..., seed: int=..., loop: bool=..., release: float=..., progress: bool=..., **settings) -> dict:
+def export_instrument(m, out, family=..., source=..., like=..., pitches=..., velocities=..., format: str=..., tries: int=..., seed: int=..., loop: bool=..., release: float=..., progress: bool | None=..., **settings) -> dict:
     """Make a playable instrument from labels, or from one sound."""
     ...
 Struck = namedtuple('Struck', 'start end pitch velocity program channel')
@@ -160,7 +160,7 @@ def mix(struck, samples, release: float=...) -> np.ndarray:
     """Add up notes."""
     ...
 
-def play_midi(m, tune, out=..., family=..., source=..., like=..., release: float=..., velocities=..., tries: int=..., seed: int=..., progress: bool=..., **settings) -> tuple:
+def play_midi(m, tune, out=..., family=..., source=..., like=..., release: float=..., velocities=..., tries: int=..., seed: int=..., progress: bool | None=..., **settings) -> tuple:
     """Play a MIDI file with generated notes."""
     ...
 
