@@ -393,7 +393,7 @@ def play_midi(
     "Play a MIDI file with generated notes."
     if not 0 < release <= 100: raise ValueError(f'release is {release!r}; give seconds, above 0 and up to 100')
     if source is not None and family is None and like is None: raise ValueError('source is given without a family; give both, or neither to take the General MIDI programs')
-    if out is not None and (Path(out).is_dir() or Path(out).suffix.lower() not in ('.wav', '.flac')): raise ValueError(f'{out} is no name of a sound file that can be written; give a .wav or .flac file')
+    if out is not None and (Path(out).is_dir() or Path(out).suffix.lower() not in ('.wav', '.flac')): raise ValueError(f'{out} is {"a folder" if Path(out).is_dir() else "a name with another ending"}; give a .wav or .flac file')
     buckets, (struck, left) = _numbers(velocities, 1, 127, 'velocities'), read_midi(tune)
     family, source = (names[v] if isinstance(v, (int, np.integer)) and 0 <= v < len(names) else v for v, names in ((family, FAMILIES), (source, SOURCES)))
     bank = m if isinstance(m, Bank) else Bank(m, tries, _sound(like)[1], seed, progress=progress, **settings)

@@ -297,6 +297,7 @@ def test_bad_requests_get_one_sentence_and_no_file(tmp_path, kw, message):
     with pytest.raises(ValueError, match=message) as e: play_midi(Stub(), tune, tmp_path/'none'/'a.wav', **kw)
     assert '\n' not in str(e.value) and not (tmp_path/'none').exists()
     with pytest.raises(ValueError, match='is a folder'): play_midi(Stub(), tune, tmp_path, 'organ')
+    with pytest.raises(ValueError, match='another ending'): play_midi(Stub(), tune, tmp_path/'none'/'a.mp3', 'organ')
     with pytest.raises(ValueError, match='lasts 67 minutes'): play_midi(Stub(), midi(tmp_path/'b.mid', [[on(0, 60), off(4000, 60)]]), family='organ')
 
 # --- the model of the package, as good as it is
