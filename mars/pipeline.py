@@ -227,6 +227,9 @@ def _spec(self:Mars,
     "Turn tokens into spectrograms."
     return self.picture(self.paint(tokens, n_scales))
 
+Mars.image, Mars.picture, Mars.encode, Mars.paint, Mars.spec = _image, _picture, _encode, _paint, _spec
+
+# %% ../nbs/03a_pipeline.ipynb #780a7f20
 def _wave(self:Mars,
     spec:torch.Tensor, # (B, 1, F, T) in [-1, 1]
     n_iter:int=None,     # iterations of Griffin-Lim; None is the usual number of the phase method
@@ -257,7 +260,6 @@ def _decode(self:Mars,
     "Turn tokens into waves."
     return self.sound(self.paint(tokens, n_scales), n_iter, seed, phase, first)
 
-Mars.image, Mars.picture, Mars.encode, Mars.paint, Mars.spec = _image, _picture, _encode, _paint, _spec
 Mars.wave, Mars.sound, Mars.decode = _wave, _sound, _decode
 
 # %% ../nbs/03a_pipeline.ipynb #2f93d4ce

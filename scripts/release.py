@@ -8,6 +8,13 @@ Stages: render or read the notes, split them by instrument, train the tokenizer,
 measure both on instruments that were held out, write weights in half precision. A second call goes on where the first
 one stopped. What is to leave the machine lies in OUT/pieces, in files of at most 16 MiB: after an unfinished sitting
 the running stage (and the tokenizer, if that is done), at the end the weights, the results and the curves.
+
+The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on so (NOTES: recorded
+notes in NSynth's layout; results/small-training.json is what it printed; `info.note` and `info.sampling` were written in by hand):
+
+    python scripts/release.py --out runs/small --init mars/weights/small --device cpu --data FluidR3_GM.sf2 --data NOTES --data NOTES --data NOTES \\
+      --split scripts/split.json --spend '{"var": 3300}' --var '{"depth": 4, "like_dim": 128, "like_drop": 0.5}' \\
+      --train-var '{"batch_size": 48, "lr": 6e-4, "warmup": 60, "ema": 0.998, "precision": "bf16", "log_every": 20, "save_every": 200}'
 """
 import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch
@@ -18,7 +25,7 @@ from mars.discriminator import AdversaryConfig
 from mars.machines import cut, hand_over, join, parts_for, take_over
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
-from mars.train import Checkpoints, Images, RunLog, TrainConfig, listener, embed_notes, Kin, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
+from mars.train import Checkpoints, Kin, RunLog, TrainConfig, embed_notes, listener, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
 from mars.var import VARConfig
 
 def split_by_names(notes, file):
@@ -143,7 +150,7 @@ def main(argv=None):
     ap.add_argument('--cfg-scale', type=float, default=1.)
     ap.add_argument('--split', type=Path, help="JSON file: patterns of instruments under 'valid' and 'test'; without it split_by_instrument")
     ap.add_argument('--workers', type=int, default=1, help='processes that render notes')
-    ap.add_argument('--spend', type=json.loads, default={}, metavar='JSON', help='seconds of a stage, such as {"tokenizer": 200}: its steps are then set by a short trial')
+    ap.add_argument('--spend', type=json.loads, default={}, metavar='JSON', help='seconds of a stage, such as {"tokenizer": 200}: its steps are then set by a short trial, and it cannot be resumed')
     ap.add_argument('--render-only', action='store_true', help='make the notes and stop')
     ap.add_argument('--quick', action='store_true', help='a dozen notes, to rehearse a command')
     a = ap.parse_args(argv)
