@@ -12,7 +12,7 @@ the running stage (and the tokenizer, if that is done), at the end the weights, 
 The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on so (NOTES: recorded
 notes in NSynth's layout; results/small-training.json is what it printed; `info.note` and `info.sampling` were written in by hand):
 
-    python scripts/release.py --out runs/small --init mars/weights/small --device cpu --data FluidR3_GM.sf2 --data NOTES --data NOTES --data NOTES \\
+    python scripts/release.py --out runs/small --init runs/earlier --device cpu --data FluidR3_GM.sf2 --data NOTES --data NOTES --data NOTES \\
       --split scripts/split.json --spend '{"var": 3300}' --var '{"depth": 4, "like_dim": 128, "like_drop": 0.5}' \\
       --train-var '{"batch_size": 48, "lr": 6e-4, "warmup": 60, "ema": 0.998, "precision": "bf16", "log_every": 20, "save_every": 200}'
 """
