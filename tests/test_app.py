@@ -1,0 +1,178 @@
+"""The page of `mars app` as people meet it: served by the command, opened in headless Chromium, its buttons pressed, its answers heard."""
+import base64, io, os, re, shutil, signal, subprocess, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np, pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PHONE = dict(width=375, height=740)
+
+@contextmanager
+def chromium():
+    from playwright.sync_api import sync_playwright
+    from test_site import find_browser
+    path = find_browser()
+    if not path:
+        if os.environ.get('CI') and shutil.which('apt-get'): pytest.fail('no Chromium here, though scripts/setup.sh installs it')
+        pytest.skip('no Chromium here: install it (Debian: apt-get install chromium) or name one in MARS_BROWSER')
+    with sync_playwright() as p:
+        opened = p.chromium.launch(executable_path=path, args=['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--mute-audio',
+            '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'])
+        yield opened
+        opened.close()
+
+def panel(page, title):
+    page.get_by_role('tab', name=title).click()
+    return page.get_by_role('tabpanel').filter(visible=True)
+
+def press(page, title):
+    "Press the button of the open tab and wait for its words."
+    here = page.get_by_role('tabpanel').filter(visible=True)
+    here.get_by_role('button', name=title, exact=True).click()
+    here.get_by_text(re.compile(r'heard|no pitch')).first.wait_for(timeout=60000)
+    return here
+
+def screenshot(m): # -> bytes of a PNG; for the notebook, whose event loop playwright's simple interface refuses
+    def take():
+        from mars.app import serve
+        blocks, address = serve(m)
+        try:
+            with chromium() as browser:
+                page = browser.new_page(viewport=dict(width=1100, height=820))
+                page.goto(address)
+                press(page, 'Make')
+                page.wait_for_timeout(1500)
+                return page.screenshot()
+        finally: blocks.close()
+    with ThreadPoolExecutor(1) as pool: return pool.submit(take).result()
+
+# ---- the command ----
+
+def command(*argv):
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH')))), PYTHONUNBUFFERED='1')
+    return subprocess.Popen([sys.executable, '-c', 'from mars.cli import main; raise SystemExit(main())', *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, cwd=ROOT)
+
+def address_of(process):
+    "The line that says where the page is"
+    for line in process.stderr:
+        if found := re.search(r'http://\S+', line): return found[0]
+    pytest.fail(f'mars app ended with {process.wait()}')
+
+@pytest.fixture(scope='module')
+def running():
+    pytest.importorskip('gradio')
+    process = command('app', '--model', 'small', '--device', 'cpu', '--port', '0')
+    watchdog = threading.Timer(600, process.kill)
+    watchdog.start()
+    yield process, address_of(process)
+    if process.poll() is None: process.send_signal(signal.SIGINT)
+    process.wait(30)
+    watchdog.cancel()
+
+@pytest.fixture(scope='module')
+def page(running):
+    "The page, with all that went wrong and all that was asked of another host"
+    with chromium() as browser:
+        page = browser.new_page(viewport=dict(width=1280, height=900))
+        page.errors, page.foreign = [], []
+        page.on('console', lambda m: page.errors.append(m.text) if m.type == 'error' else None)
+        page.on('pageerror', lambda e: page.errors.append(str(e)))
+        page.on('request', lambda r: page.foreign.append(r.url) if not r.url.startswith((running[1], 'data:', 'blob:')) else None)
+        page.goto(running[1])
+        page.get_by_role('tab', name='Make').wait_for(timeout=60000)
+        yield page
+
+def number(here, label, value):
+    "Type into the field beside a slider."
+    field = here.get_by_label(f'number input for {label}')
+    field.fill(str(value))
+    field.press('Tab')
+
+BYTES = "async url => { const b = new Uint8Array(await (await fetch(url)).arrayBuffer()); let s = ''; for (let i = 0; i < b.length; i += 32768) s += String.fromCharCode(...b.subarray(i, i+32768)); return btoa(s) }"
+
+def sounds(here):
+    "(samples, rate) of every player of a tab that holds something"
+    import soundfile
+    here.locator('audio').first.wait_for(state='attached', timeout=20000)
+    urls = filter(None, (player.get_attribute('src') for player in here.locator('audio').all()))
+    return [soundfile.read(io.BytesIO(base64.b64decode(here.page.evaluate(BYTES, url))), dtype='float32') for url in urls]
+
+@pytest.fixture(scope='module')
+def wave(tmp_path_factory):
+    from mars.data import AdditiveNotes, save_wave
+    x = AdditiveNotes(('organ_electronic_800',), (60,), (100,))[0][0]
+    return str(save_wave(tmp_path_factory.mktemp('app')/'organ.wav', x)), x
+
+def test_page_says_what_it_is_and_where_it_runs(page):
+    assert page.title() == 'MARS' and page.locator('h1').inner_text() == 'MARS'
+    assert [t.inner_text() for t in page.get_by_role('tab').filter(visible=True).all()] == ['Make', 'Reconstruct', 'Edit']
+
+def test_made_notes_are_those_of_the_library(page):
+    from mars.pipeline import Mars
+    here = panel(page, 'Make')
+    press(page, 'Make')
+    page.wait_for_timeout(500)
+    made, m = sounds(here), Mars.from_pretrained('small', device='cpu')
+    want = m.generate(2, pitch=60, family='flute', velocity=100, seed=0, progress=False).numpy()
+    assert len(made) == 2
+    for (x, rate), y in zip(made, want): assert rate == 16000 and np.abs(x-y).max() < 2e-3
+    assert here.locator('img[src^="data:image"], img[src*="/file="], .matplotlib img').filter(visible=True).count() >= 1
+
+def test_sound_is_sent_through_the_tokenizer(page, wave):
+    from mars.eval import f0
+    here = panel(page, 'Reconstruct')
+    here.locator('input[type=file]').first.set_input_files(wave[0])
+    here.locator('audio').first.wait_for(state='attached')
+    press(page, 'Reconstruct')
+    page.wait_for_timeout(500)
+    assert re.search(r'Through 127 tokens.*dB away', here.inner_text())
+    mine, back = sounds(here)[-2:]
+    assert np.abs(mine[0]-wave[1].numpy()).max() < 1e-3
+    assert abs(100*(f0(back[0]).midi-60)) < 50
+
+def test_edit_changes_a_span_and_nothing_else(page, wave):
+    here = panel(page, 'Edit')
+    here.locator('input[type=file]').first.set_input_files(wave[0])
+    here.locator('audio').first.wait_for(state='attached')
+    number(here, 'from (s)', 1)
+    number(here, 'to (s)', 2)
+    press(page, 'Edit')
+    page.wait_for_timeout(500)
+    mine, *made = [x for x, _ in sounds(here)[-3:]]
+    assert len(made) == 2
+    for x in made:
+        assert np.array_equal(x[:16000], mine[:16000]) and np.array_equal(x[32000:], mine[32000:]) and np.abs(x-mine).max() > .01
+
+def test_what_cannot_be_done_is_said_in_a_sentence(page):
+    here = panel(page, 'Edit')
+    number(here, 'from (s)', 3)
+    here.get_by_role('button', name='Edit', exact=True).click()
+    page.get_by_text('the first must be below the second').first.wait_for(timeout=20000)
+    number(here, 'from (s)', 1)
+
+def test_nothing_went_wrong_and_nothing_left_the_machine(page):
+    assert not page.foreign
+    assert not [e for e in page.errors if '3' not in e or 'must be below' not in e], page.errors
+
+def test_page_fits_a_phone(page):
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(500)
+    for title in ('Make', 'Reconstruct', 'Edit'):
+        panel(page, title)
+        assert page.evaluate('document.documentElement.scrollWidth') <= PHONE['width'], title
+
+def test_ctrl_c_ends_it_well(running, page):
+    process, _ = running
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+def test_port_that_is_taken_and_model_that_is_not_there():
+    import socket
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen()
+        for argv in (('--port', str(s.getsockname()[1])), ('--model', 'nowhere')):
+            process = command('app', *argv)
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 2 and not out and err.strip().splitlines()[-1].startswith('mars: '), err
