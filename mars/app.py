@@ -96,7 +96,7 @@ def change(
     file,               # as for `open_sound`
     keep_scales:int=3,  # coarse maps that stay
     start:float=0, end:float=None, low:float=0, high:float=None, # seconds and Hz between which it changes
-    pitch:int=ANY, family:str=ANY, # what it shall be; nothing leaves it as it is heard
+    pitch:int|str=ANY, family:str=ANY, # what it shall be; nothing leaves it as it is heard
     n:int=2, seed:int=0, **settings, # as for `Mars.edit`
 )->tuple: # waves (1+n, N): the sound and its versions, titles, words
     "Keep a part of a sound and draw the rest."
@@ -215,6 +215,6 @@ def serve(
     gr = gradio()
     theme = gr.themes.Base(primary_hue='orange', font=('system-ui', 'sans-serif'), font_mono=('ui-monospace', 'monospace'))
     blocks = page(m)
-    _, address, _ = blocks.queue(default_concurrency_limit=1).launch(server_name=host, server_port=port, inbrowser=browse, quiet=True, share=False, prevent_thread_lock=True, footer_links=[],
+    _, address, _ = blocks.queue(default_concurrency_limit=1).launch(server_name=host, server_port=port, inbrowser=browse, inline=False, quiet=True, share=False, prevent_thread_lock=True, footer_links=[],
         theme=theme, ssr_mode=False, mcp_server=False, enable_monitoring=False, max_file_size='20mb', show_error=True)
     return blocks, address
