@@ -8,7 +8,7 @@ __all__ = ['DTYPES', 'CARD_MARK', 'REPO', 'PAPER', 'FORMAT', 'SYSTEMS', 'save_we
            'find_kind']
 
 # %% ../nbs/03a_pipeline.ipynb #32ea11c8
-import importlib, inspect, json, operator, re, warnings
+import importlib, inspect, json, math, operator, re, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
@@ -237,10 +237,12 @@ def _wave(self:Mars,
     phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
     first:int=0,       # index of the first note, when a batch is split
 )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1
-    "Turn spectrograms into waves. A note that would clip is turned down as a whole."
+    "Turn spectrograms into waves that begin at rest. A note that would clip is turned down as a whole."
     if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).wave
     wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
-    return wave/wave.abs().amax(-1, keepdim=True).clamp(min=1)
+    n = self.sample_rate//1000
+    wave[:, :n] *= torch.sin(torch.linspace(0, math.pi/2, n+1)[:n]).square()
+    return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
 def _sound(self:Mars,
     image:torch.Tensor, # (B, C, H, W) of `paint`

@@ -3,7 +3,7 @@
 from typing import Any
 from typing_extensions import Self
 __all__ = ['DTYPES', 'CARD_MARK', 'REPO', 'PAPER', 'FORMAT', 'SYSTEMS', 'save_weights', 'load_weights', 'label_ids', 'as_waves', 'Mars', 'pick_device', 'pick_dtype', 'cast_network', 'in_batches', 'card_text', 'find_model', 'find_system', 'find_kind']
-import importlib, inspect, json, operator, re, warnings
+import importlib, inspect, json, math, operator, re, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
@@ -115,7 +115,7 @@ class Mars(ModelHubMixin, library_name='mars-spectrogram', license='apache-2.0',
         ...
 
     def wave(self, spec: torch.Tensor, n_iter: int | None=..., seed: int=..., phase: str=..., first: int=...) -> torch.Tensor:
-        """Turn spectrograms into waves. A note that would clip is turned down as a whole."""
+        """Turn spectrograms into waves that begin at rest. A note that would clip is turned down as a whole."""
         ...
 
     def sound(self, image: torch.Tensor, n_iter: int | None=..., seed: int=..., phase: str=..., first: int=...) -> torch.Tensor:
