@@ -112,3 +112,27 @@ def test_training(monkeypatch, tmp_path):
     assert json.loads((tmp_path/'t.json').read_text()) == r
     assert [row['stage'] for row in r['stages']] == ['tokenizer', 'tokenizer + GAN', 'var']
     for row in r['stages']: assert min(row[k] for k in ('notes/s', 'loader notes/s', 'plain notes/s', 'GFLOP/s', 'MFU %', 'peak MiB', 'foreseen MiB')) > 0
+
+# ---- benchmarks/sampling.py ----
+
+@pytest.fixture
+def sampling(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import sampling
+    yield sampling
+    del sys.modules['sampling']
+
+def test_the_most_often_right_of_the_nearest_is_chosen(sampling):
+    arms = dict(near=dict(frechet=100, pitch=.6), right=dict(frechet=109, pitch=.7), far=dict(frechet=111, pitch=.9), same=dict(frechet=105, pitch=.7))
+    assert sampling.choose(arms) == 'same' and sampling.choose({k: arms[k] for k in ('far', 'near')}) == 'near'
+
+def test_a_choice_is_written_into_the_model(sampling, tmp_path):
+    import shutil
+    from mars.data import AdditiveNotes
+    from mars.pipeline import Mars, find_model
+    shutil.copytree(find_model('small'), tmp_path/'m')
+    ways = [dict(cfg_scale=1., top_k=3), dict(temperature=.5)]
+    chosen = sampling.main(['--model', str(tmp_path/'m'), '--n', '8', '--seeds', '1', '--out', str(tmp_path/'s.json'), '--write'], AdditiveNotes(pitches=range(56, 60), velocities=(100,)), ways)
+    said = json.loads((tmp_path/'s.json').read_text())
+    assert list(said['arms']) == ['cfg_scale=1 top_k=3', 'temperature=0.5'] and said['chosen'] == chosen in ways and said['notes'] == 8
+    assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and said['real']['frechet'] < 1e-3

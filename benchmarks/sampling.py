@@ -1,0 +1,54 @@
+"""How a model should draw, chosen on instruments that neither its training nor its report has seen:  python benchmarks/sampling.py --model runs/small/weights --write
+
+Every setting draws notes with the labels of the same held-back notes of Fluid (R3), the validation side of the report's split, and
+the judge of 06a_prediction scores them. Chosen is, among the settings whose Frechet distance is at most a tenth above the least, the one
+whose pitch is right most often; means over the seeds. Writes results/sampling-<name>.json; --write puts the choice into the model's config.json.
+"""
+import argparse, json, statistics
+from pathlib import Path
+from mars.data import SoundFontNotes, write_whole
+from mars.pipeline import find_model
+from mars.prediction import evenly, judged, sweep
+from mars.report import real_sides
+from mars.pipeline import Mars
+import torch
+
+WAYS = [dict(cfg_scale=s, **more) for more in (dict(top_k=20), dict(top_p=.9), dict(temperature=.8), dict(temperature=.65)) for s in (1., 2., 3.)] + [dict(cfg_scale=1., top_k=20, cfg_ramp=False)]
+
+def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
+
+def choose(arms): # name -> scores, means over seeds -> name
+    "The rule of the docstring."
+    least = min(a['frechet'] for a in arms.values())
+    return max((k for k, a in arms.items() if a['frechet'] <= 1.1*least), key=lambda k: (arms[k]['pitch'], -arms[k]['frechet']))
+
+def main(argv=None, notes=None, ways=WAYS):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--model', default='small', help='a run folder, or the name of released weights')
+    p.add_argument('--n', type=int, default=192, help='notes of each draw')
+    p.add_argument('--seeds', type=int, default=2)
+    p.add_argument('--device', default='cpu')
+    p.add_argument('--out', type=Path, help='a JSON file; results/sampling-<name>.json if not given')
+    p.add_argument('--write', action='store_true', help='put the choice into config.json')
+    a = p.parse_args(argv)
+    folder = find_model(a.model)
+    m = Mars.from_pretrained(folder, a.device)
+    notes = real_sides(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
+    data = judged(m, notes.select(evenly(torch.arange(len(notes)), a.n)))
+    runs = []
+    for seed in range(a.seeds):
+        runs.append(sweep('sampling', data, {name_of(w): w for w in ways}, 'small', seed, 0))
+        for k, x in runs[-1]['arms'].items(): print(f"{seed}  {k:32} Frechet {x['frechet']:6.1f}  pitch {x['pitch']:.3f}  family {x['family']:.3f}  density {x['density']:.2f}  coverage {x['coverage']:.2f}", flush=True)
+    mean = {k: {s: statistics.mean(r['arms'][k][s] for r in runs) for s in ('frechet', 'pitch', 'octave', 'family', 'density', 'coverage')} for k in runs[0]['arms']}
+    chosen = choose(mean)
+    real = {who: {s: data.about[who][s] for s in ('frechet', 'pitch', 'octave', 'family')} for who in ('real', 'reconstructed')}
+    way = next(w for w in ways if name_of(w) == chosen)
+    write_whole(a.out or Path(__file__).resolve().parent.parent/'results'/f'sampling-{folder.name}.json', json.dumps(dict(about=runs[0].get('about') or m.info.get('versions'), model=str(a.model), notes=len(data.judge.features), seeds=a.seeds, chosen=way, arms=mean, **real), indent=1))
+    if a.write:
+        config = json.loads((folder/'config.json').read_text())
+        config['info']['sampling'] = way
+        write_whole(folder/'config.json', json.dumps(config, indent=1))
+    print('chosen:', chosen)
+    return way
+
+if __name__ == '__main__': main()
