@@ -1,6 +1,7 @@
 """What a tokenizer learns about instruments it never heard, beside two baselines:
 
     python benchmarks/learning.py --preset tiny --minutes 6 --out results/tokenizer-learning-tiny.json
+    python benchmarks/learning.py --model small --out results/tokenizer-small.json     # one that is trained, on what the report holds back
 
 Trains for --minutes (or --steps) on notes of one set of instruments and measures on notes of others:
 the mean spectrogram of the same pitch, of the same family, k-means vector quantization of raw patches at no more
@@ -15,6 +16,7 @@ from mars.cmx import CMX
 from mars.data import AdditiveNotes, SoundFontNotes, write_whole
 from mars.pipeline import Mars
 from mars.quantizer import code_usage
+from mars.report import real_sides
 from mars.stft import LogSpectrogram, active_frames, log_spectral_distance
 from mars.tokenizer import STRIPS, TokenizerConfig, patchify, unpatchify
 from mars.train import Images, RunLog, TrainConfig, tokenize, train_tokenizer
@@ -72,7 +74,10 @@ def waves_beside_oracle(m, notes, idx, n_iter=64):
     made = dict(oracle=ls.decode(spec, n_iter=n_iter), tokenizer=m.reconstruct(waves.float()/32768 if not waves.is_floating_point() else waves))
     return {k: dict(all=float(log_spectral_distance(spec, ls.encode(w), None, ls.floor).mean()), active=float(log_spectral_distance(spec, ls.encode(w), on, ls.floor).mean())) for k, w in made.items()}
 
-def data(quick):
+def data(quick, trained=False):
+    if trained and not quick:
+        sides = real_sides(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
+        return sides.train, sides.valid, sides.test
     if quick: notes = AdditiveNotes(None, range(60, 72, 6), (100,))
     else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127))
     return notes.split_by_instrument(valid=0., test=0.2 if not quick else 0.34, seed=0)
@@ -86,9 +91,11 @@ def steps_for(minutes, train_notes, train, cfg):
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--preset', default='tiny')
+    ap.add_argument('--model', help='measure a trained one instead: a run folder, or the name of released weights')
     ap.add_argument('--strips', action='store_true', help='cells that are narrow in frequency and long in time')
     ap.add_argument('--config', type=json.loads, default={}, help='more fields of TokenizerConfig as JSON, such as {"patch": [4, 256], "scales": [[1, 1], [8, 1], [64, 1]]}')
     ap.add_argument('--no-kmeans', action='store_true', help='leave out the slowest baseline')
+    ap.add_argument('--shapes', help='patches of k-means, such as 2x256,4x256; all of them if not given')
     ap.add_argument('--minutes', type=float, default=5.)
     ap.add_argument('--steps', type=int)
     ap.add_argument('--batch-size', type=int)
@@ -97,31 +104,35 @@ def main(argv=None):
     ap.add_argument('--quick', action='store_true', help='a few synthesised notes, for tests')
     ap.add_argument('--out')
     a = ap.parse_args(argv)
-    start, ls, cmx = time.perf_counter(), LogSpectrogram(), CMX.fit()
-    train_notes, _, test_notes = data(a.quick)
-    cfg = TokenizerConfig.preset(a.preset, **{**(STRIPS if a.strips else {}), **a.config})
+    m = Mars.from_pretrained(a.model, 'cpu') if a.model else None
+    start, ls, cmx = time.perf_counter(), m.spectrogram if m else LogSpectrogram(), m.cmx if m else CMX.fit()
+    train_notes, _, test_notes = data(a.quick, bool(m))
+    cfg = m.tokenizer.cfg if m else TokenizerConfig.preset(a.preset, **{**(STRIPS if a.strips else {}), **a.config})
     own = {k: v for k, v in dict(batch_size=a.batch_size, lr=a.lr, steps=a.steps, precision=a.precision).items() if v}
     train = TrainConfig.preset(a.preset, log_every=25, **own)
     spec, seen = spectra(test_notes, ls), spectra(train_notes, ls)
-    if not a.steps: train = TrainConfig.from_dict({**vars(train), 'steps': steps_for(a.minutes, train_notes, train, cfg)})
+    if not a.steps and not m: train = TrainConfig.from_dict({**vars(train), 'steps': steps_for(a.minutes, train_notes, train, cfg)})
     bits = int(cfg.n_tokens*math.log2(cfg.codebook_size))
-    print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from, {len(test_notes)} of {len(test_notes.instruments)} others; {train.steps} steps of {train.batch_size}; {bits} bits a note', flush=True)
+    print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from, {len(test_notes)} of {len(test_notes.instruments)} others; '
+          f'{a.model if m else f"{train.steps} steps of {train.batch_size}"}; {bits} bits a note', flush=True)
     rows = {f'mean of the {key}': dict(bits=0, **errors(spec, class_mean(seen, train_notes, test_notes, key), ls)) for key in ('pitch', 'family')}
-    for patch, V in () if a.no_kmeans else kmeans_shapes(bits, cfg.image_shape, **(dict(most=16, shapes=((16, 32), (4, 256))) if a.quick else {})):
+    shapes = dict(shapes=[tuple(map(int, s.split('x'))) for s in a.shapes.split(',')]) if a.shapes else {}
+    for patch, V in () if a.no_kmeans else kmeans_shapes(bits, cfg.image_shape, **(dict(most=16, shapes=((16, 32), (4, 256))) if a.quick else shapes)):
         n = cfg.image_shape[1]//patch[0]*(cfg.image_shape[2]//patch[1])
         guess = kmeans(seen, patch, V, cmx)
         rows[f'k-means {patch[0]}x{patch[1]}, {V} codes'] = dict(bits=int(n*math.log2(V)), **errors(spec, lambda idx: guess(spec[idx]), ls))
         print(*list(rows.items())[-1], flush=True)
     del seen
     log, trained = RunLog(), time.perf_counter()
-    m = Mars(train_tokenizer(train_notes, train, cfg, log=log, progress=False), None, cmx, ls)
+    if not m: m = Mars(train_tokenizer(train_notes, train, cfg, log=log, progress=False), None, cmx, ls)
     trained = time.perf_counter() - trained
     tokens, _ = tokenize(test_notes, m)
     decode = lambda idx: m.cmx.unfold(m.tokenizer.decode([t[idx] for t in tokens]).float())
     rows['tokenizer'] = dict(bits=bits, **errors(spec, decode, ls))
     usage = {k: v.tolist() for k, v in code_usage(tokens, cfg.codebook_size).items()}
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
-    result = dict(experiment='tokenizer-learning', preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
+    how = dict(model=a.model) if a.model else dict(preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision)
+    result = dict(experiment='tokenizer-learning', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))

@@ -13,7 +13,7 @@ from mars.report import real_sides
 from mars.pipeline import Mars
 import torch
 
-WAYS = [dict(cfg_scale=s, **more) for more in (dict(top_k=20), dict(top_p=.9), dict(temperature=.8), dict(temperature=.65)) for s in (1., 2., 3.)] + [dict(cfg_scale=1., top_k=20, cfg_ramp=False)]
+WAYS = [dict(cfg_scale=s, **more) for more in (dict(top_k=20), dict(top_p=.9), dict(temperature=.8)) for s in (1., 2., 3.)] + [dict(cfg_scale=1., top_k=20, cfg_ramp=False)]
 
 def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
 

@@ -4,10 +4,11 @@
     python scripts/release.py --out runs/small --preset small --seconds 540      # stop in time, and pack what is to come back
     python scripts/release.py --out runs/small --preset small --take pieces     # go on elsewhere from such a package
 
-Stages: render or read the notes, split them by instrument, train the tokenizer, train the transformer on its tokens,
-measure both on instruments that were held out, write weights in half precision. A second call goes on where the first
+Stages: render or read the notes, split them by instrument, train the tokenizer, train the transformer on its tokens and,
+with --stages tokenizer,var,vocoder,classifier (or any of them), the vocoder and the judge of the evaluation; measure
+on instruments that were held out, write weights in half precision. A second call goes on where the first
 one stopped. What is to leave the machine lies in OUT/pieces, in files of at most 16 MiB: after an unfinished sitting
-the running stage (and the tokenizer, if that is done), at the end the weights, the results and the curves.
+the running stage and those that are done, at the end the weights, the results and the curves.
 
 The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on so (NOTES: recorded
 notes in NSynth's layout; results/small-training.json is what it printed; `info.note` and `info.sampling` were written in by hand):
@@ -20,13 +21,18 @@ import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch
 from pathlib import Path
 import torch
+from mars.classifier import Classifier, ClassifierConfig, measure_classifier, train_classifier
 from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes, write_whole
 from mars.discriminator import AdversaryConfig
 from mars.machines import cut, hand_over, join, parts_for, take_over
+from mars.phase import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
 from mars.train import Checkpoints, Kin, RunLog, TrainConfig, embed_notes, listener, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
 from mars.var import VARConfig
+
+STAGES = dict(tokenizer='', var='', vocoder='vocoder', classifier='classifier') # and where in OUT each one trains
+MADE = dict(tokenizer=('config.json', 'tokenizer.safetensors'), var=('var.safetensors',), vocoder=('vocoder/vocoder.json', 'vocoder/vocoder.safetensors'), classifier=('classifier/config.json', 'classifier/classifier.safetensors'))
 
 def split_by_names(notes, file):
     "Sides as a JSON file says: patterns of instruments under 'valid' and 'test'; what shares recordings with one of those goes with it."
@@ -114,23 +120,59 @@ def measure(m, sets, a):
 def curves(run):
     "The log without its lists, every so often."
     rows = read_log(run)
-    keep = ('stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'seconds', 'notes_per_second', 'memory_mib', 'disc_loss', 'adv_weight', 'real_logit', 'fake_logit')
-    some = [r for stage in ('tokenizer', 'var') for rs in [[r for r in rows if r['stage'] == stage]] for r in rs[::max(1, len(rs)//150)] + rs[-1:]]
+    keep = ('stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'seconds', 'notes_per_second', 'memory_mib', 'disc_loss', 'adv_weight', 'real_logit', 'fake_logit', 'valid')
+    some = [r for stage in STAGES for rs in [[r for r in rows if r['stage'] == stage]] for r in rs[::max(1, len(rs)//150)] + rs[-1:]]
     return [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items() if k in keep} for r in some]
 
 def take(pieces, run):
     "Unpack an earlier sitting into a run folder that has come no further."
-    there = [name for name in ('done', 'log', 'tokenizer', 'var') if (pieces/f'{name}.json').exists()]
+    there = [name for name in ('done', 'log', *STAGES) if (pieces/f'{name}.json').exists()]
     if not there: raise SystemExit(f'{pieces} holds no pieces of a sitting; give the folder that one left')
-    for stage in ('tokenizer', 'var'):
-        if stage in there: print(f'{stage}: taken over at step', take_over(pieces, stage, run), flush=True)
+    for stage, where in STAGES.items():
+        if stage in there: print(f'{stage}: taken over at step', take_over(pieces, stage, run/where), flush=True)
     for name in ('done', 'log'):
         if name in there: unpack_files(pieces, name, run)
 
 def pack(a, pieces, results):
     "Write the release, and its pieces."
     write_whole(a.out/'results.json', json.dumps(results, indent=1))
-    return pack_files(a.out, ['weights/config.json', 'weights/tokenizer.safetensors', 'weights/var.safetensors', 'results.json'], pieces, 'release')
+    return pack_files(a.out, [f'weights/{name}' for stage in STAGES for name in MADE[stage]] + ['results.json'], pieces, 'release')
+
+def train_model(a, stage, train_notes, one, two, cfg, var, gan, first):
+    "One of the two stages of the model, or nothing where it is done."
+    if stage == 'tokenizer':
+        if (a.out/'config.json').exists(): return
+        one = in_time(stage, a.spend.get(stage), one, lambda notes, train, log: train_tokenizer(notes, train, cfg, None, a.device, progress=False, log=log, adversary=gan), train_notes)
+        return train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
+    m = Mars.from_pretrained(a.out)
+    if m.var is not None: return
+    two = in_time(stage, a.spend.get(stage), two, lambda notes, train, log: train_var(notes, m.tokenizer, train, var, None, a.device, progress=False, log=log), train_notes)
+    train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True, init=first and first.var)
+
+def train_beside(a, stage, train_notes, valid):
+    "The vocoder or the classifier, or nothing where it is done."
+    out = a.out/stage
+    if all((a.out/name).exists() for name in MADE[stage]): return
+    if stage == 'vocoder': train_vocoder(train_notes, vocoder_settings(a.preset, **a.train_vocoder), VocoderConfig.preset(a.preset, **a.vocoder), out, a.device, progress=False, resume=True)
+    else: train_classifier(train_notes, valid, TrainConfig.preset(a.preset, 'classifier', **a.train_classifier), ClassifierConfig.preset(a.preset, **a.classifier), out, a.device, progress=False, valid_every=a.valid_every, resume=True)
+
+def finish_beside(a, stages, test):
+    "Write the vocoder and the classifier in half precision, and measure the latter -> results."
+    if 'vocoder' in stages: Vocoder.from_pretrained(a.out/'vocoder').save(a.out/'weights'/'vocoder', half=True)
+    if 'classifier' not in stages: return {}
+    Classifier.from_pretrained(a.out/'classifier').save_pretrained(a.out/'weights'/'classifier', half=True)
+    said = measure_classifier(Classifier.from_pretrained(a.out/'weights'/'classifier'), test)
+    return {'classifier, test': {k: said[k] for k in ('notes', 'instruments', 'pitch', 'pitch_1', 'pitch_octave', 'family', 'source')}}
+
+def finish_model(a, train_notes, valid, test, credits):
+    "Write the model in half precision and measure it -> results; what it wrote so far stays if the time ends meanwhile."
+    m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in train_notes.notes), max(n.pitch for n in train_notes.notes)], credits=credits), **({'note': a.note} if a.note else {}))
+    m.save_pretrained(a.out/'weights', half=True)
+    yield {}
+    m.info['results'] = measure(m, dict(seen=train_notes, valid=valid, test=test), a) if m.var else {}
+    m.save_pretrained(a.out/'weights', half=True)
+    yield m.info['results']
 
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -138,9 +180,11 @@ def main(argv=None):
     ap.add_argument('--preset', default='small')
     ap.add_argument('--data', action='append', help='auto, additive, an .sf2 or .sf3 file, or a folder in NSynth layout; may be given again')
     ap.add_argument('--device')
+    ap.add_argument('--stages', default='tokenizer,var', help='which of tokenizer, var, vocoder and classifier')
+    ap.add_argument('--valid-every', type=int, default=250, help='steps of the classifier between validations')
     ap.add_argument('--seconds', type=float, help='stop after so long, at the end of a step')
     ap.add_argument('--take', type=Path, help='pieces of an earlier sitting')
-    for name, what in dict(tokenizer='TokenizerConfig', var='VARConfig', train_tokenizer='stage one', train_var='stage two', gan='AdversaryConfig').items():
+    for name, what in dict(tokenizer='TokenizerConfig', var='VARConfig', train_tokenizer='stage one', train_var='stage two', gan='AdversaryConfig', vocoder='VocoderConfig', train_vocoder='its training', classifier='ClassifierConfig', train_classifier='its training').items():
         ap.add_argument(f'--{name.replace("_", "-")}', type=json.loads, default={}, metavar='JSON', help=f'fields of {what}')
     ap.add_argument('--init', type=Path, help='folder of a trained model: its tokenizer is taken, its transformer is trained further')
     ap.add_argument('--memory', type=float, help='GiB of the GPU: compute steps in parts that fit')
@@ -162,8 +206,10 @@ def main(argv=None):
         timer = threading.Timer(max(1, a.seconds), os.kill, (os.getpid(), signal.SIGTERM))
         timer.daemon = True
         timer.start()
-    stage = 'tokenizer'
-    data = a.data or ['auto']
+    stages = [s for s in STAGES if s in a.stages.split(',')]
+    if bad := sorted({*a.stages.split(',')} - {*STAGES}): raise SystemExit(f'there is no stage {bad[0]!r}; choose among {", ".join(STAGES)}')
+    if 'var' in stages and 'tokenizer' not in stages and not a.init and not (a.out/'config.json').exists(): raise SystemExit('a transformer needs a tokenizer; add that stage, or name a model in --init')
+    files, data = [], a.data or ['auto']
     if a.workers > 1: render(data, a.quick, a.workers)
     notes = open_data(data, a.quick)
     if a.render_only: return print(f'{len(notes)} notes after {time.time()-start:.0f} s')
@@ -174,33 +220,27 @@ def main(argv=None):
     if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var, notes=len(train_notes))})
     first = Mars.from_pretrained(a.init) if a.init else None
     if first and not (a.out/'config.json').exists(): Mars(first.tokenizer, None, first.cmx, first.spectrogram, dict(first.info, before=first.info.get('train_var'))).save_pretrained(a.out)
+    stage = stages[0]
     try:
-        if not (a.out/'config.json').exists():
-            one = in_time(stage, a.spend.get(stage), one, lambda notes, train, log: train_tokenizer(notes, train, cfg, None, a.device, progress=False, log=log, adversary=gan), train_notes)
-            train_tokenizer(train_notes, one, cfg, a.out, a.device, progress=False, adversary=gan, resume=True)
-        m, stage = Mars.from_pretrained(a.out), 'var'
-        print(f'tokenizer after {time.time()-start:.0f} s', flush=True)
-        if m.var is None:
-            two = in_time(stage, a.spend.get(stage), two, lambda notes, train, log: train_var(notes, m.tokenizer, train, var, None, a.device, progress=False, log=log), train_notes)
-            train_var(train_notes, m.tokenizer, two, var, a.out, a.device, progress=False, info=m.info, resume=True, init=first and first.var)
-        print(f'transformer after {time.time()-start:.0f} s', flush=True)
+        for stage in stages:
+            if STAGES[stage]: train_beside(a, stage, train_notes, valid)
+            else: train_model(a, stage, train_notes, one, two, cfg, var, gan, first)
+            print(f'{stage} after {time.time()-start:.0f} s', flush=True)
     except SystemExit as e:
         if e.code != 143: raise
-        begun = Checkpoints(a.out, stage, {}).files() # none where it was stopped while it prepared
-        files = (hand_over(a.out, stage, pieces) if begun else []) + pack_files(a.out, ['metrics.jsonl'], pieces, 'log')
-        if stage == 'var': files += pack_files(a.out, ['config.json', 'tokenizer.safetensors'], pieces, 'done')
+        run = a.out/STAGES[stage]
+        begun = Checkpoints(run, stage, {}).files() # none where it was stopped while it prepared
+        files = (hand_over(run, stage, pieces) if begun else []) + pack_files(a.out, [f'{w}/metrics.jsonl'.lstrip('/') for w in {*STAGES.values()}], pieces, 'log')
+        files += pack_files(a.out, [name for s in stages[:stages.index(stage)] for name in MADE[s]], pieces, 'done')
         print(f'stopped in stage {stage} after {time.time()-start:.0f} s; {len(files)} files in {pieces}', flush=True)
         return 0
-    m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    made = dict(about=versions(torch.device(a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))), results={}, curves=[row for where in sorted({STAGES[s] for s in stages}) for row in curves(a.out/where)])
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits})
-    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in notes.notes), max(n.pitch for n in notes.notes)], credits=credits), **({'note': a.note} if a.note else {}))
-    m.save_pretrained(a.out/'weights', half=True)
-    made = dict(about=versions(m.device), results=None, curves=curves(a.out))
-    files = pack(a, pieces, made) # so that nothing is lost if the time ends while it measures
     try:
-        m.info['results'] = made['results'] = measure(m, dict(seen=train_notes, valid=valid, test=test), a)
-        m.save_pretrained(a.out/'weights', half=True)
-        files = pack(a, pieces, made)
+        made['results'] |= finish_beside(a, stages, test)
+        for results in finish_model(a, train_notes, valid, test, credits) if (a.out/'config.json').exists() else [{}]:
+            made['results'] |= results
+            files = pack(a, pieces, made) # before it measures as well, so that nothing is lost if the time ends meanwhile
         print(json.dumps(made['results'], indent=1))
     except SystemExit as e:
         if e.code != 143: raise

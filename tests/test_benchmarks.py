@@ -103,6 +103,13 @@ def test_learning(monkeypatch, tmp_path):
     assert r['waves']['oracle']['all'] < r['waves']['tokenizer']['all']
     assert all(s <= a for s, a in zip(r['usage']['share'], r['usage']['attainable']))
 
+def test_learning_of_a_trained_model(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import learning
+    r = learning.main(['--quick', '--model', 'small', '--no-kmeans', '--out', str(tmp_path/'l.json')])
+    assert r['rows']['tokenizer']['bits'] == 127*12 and r['model'] == 'small' and 'steps' not in r and not r['curve']
+    assert r['rows']['tokenizer']['mse'] < r['rows']['mean of the family']['mse']
+
 def test_training(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)

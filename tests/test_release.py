@@ -1,0 +1,61 @@
+"""scripts/release.py at miniature size: every stage trains, can be stopped, and goes on elsewhere from the pieces that it left."""
+import json, os, signal, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FEW = json.dumps(dict(steps=4, batch_size=4, save_every=0, log_every=1))
+ARGS = ['--preset', 'tiny', '--device', 'cpu', '--data', 'additive', '--quick', '--measure', '2', '--valid-every', '2',
+        *(x for stage in ('tokenizer', 'var', 'vocoder', 'classifier') for x in (f'--train-{stage}', FEW))]
+ALL = ['--stages', 'tokenizer,var,vocoder,classifier']
+
+@pytest.fixture
+def release(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT/'scripts'))
+    monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
+    before = signal.getsignal(signal.SIGTERM)
+    import release
+    yield release
+    signal.signal(signal.SIGTERM, before)
+    del sys.modules['release']
+
+def stop_in(monkeypatch, where, at=2):
+    "SIGTERM in the middle of a step of a stage, once; `where` is a function that each of its steps calls."
+    module, name = where.rsplit('.', 1)
+    real, calls = getattr(sys.modules[module], name), []
+    def stopping(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == at: os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args, **kwargs)
+    monkeypatch.setattr(sys.modules[module], name, stopping)
+
+def steps(folder):
+    from mars.train import read_log
+    return [r['step'] for r in read_log(folder)]
+
+@pytest.mark.parametrize('stage, where', [('vocoder', 'mars.phase.step_loss'), ('classifier', 'mars.classifier.augment')])
+def test_a_stage_beside_the_model_goes_on_elsewhere(release, monkeypatch, tmp_path, capsys, stage, where):
+    one, two = tmp_path/'one', tmp_path/'two'
+    with monkeypatch.context() as m:
+        stop_in(m, where)
+        assert release.main(['--out', str(one), *ARGS, *ALL]) == 0
+    assert f'stopped in stage {stage}' in capsys.readouterr().out and not (one/'weights').exists()
+    assert steps(one/stage) == [0, 1] and not (one/stage/release.MADE[stage][1].split('/')[1]).exists()
+    assert release.main(['--out', str(two), '--take', str(one/'pieces'), *ARGS, *ALL]) == 0
+    assert f'{stage}: taken over at step 2' in capsys.readouterr().out and steps(two/stage) == [0, 1, 2, 3]
+    for name in release.MADE['var'] + ('tokenizer.safetensors',): assert (one/name).read_bytes() == (two/name).read_bytes() # what was done is not done again
+    said = json.loads((two/'results.json').read_text())
+    assert said['results']['classifier, test']['notes'] > 0 and {r['stage'] for r in said['curves']} == {*release.STAGES}
+
+def test_stages_that_were_asked_for_and_no_others(release, tmp_path):
+    from mars.classifier import Classifier
+    from mars.phase import Vocoder
+    assert release.main(['--out', str(tmp_path/'o'), *ARGS, '--stages', 'classifier,vocoder']) == 0
+    assert Classifier.from_pretrained(tmp_path/'o'/'weights'/'classifier').info['notes'] and Vocoder.from_pretrained(tmp_path/'o'/'weights'/'vocoder').info['notes']
+    assert not (tmp_path/'o'/'config.json').exists() and sorted(json.loads((tmp_path/'o'/'results.json').read_text())['results']) == ['classifier, test']
+    from mars.machines import join
+    assert len(join(tmp_path/'o'/'pieces', 'release')) > 1000
+
+def test_what_makes_no_sense_is_refused(release, tmp_path):
+    for stages, word in (('tokeniser', "no stage 'tokeniser'"), ('var', 'needs a tokenizer')):
+        with pytest.raises(SystemExit, match=word): release.main(['--out', str(tmp_path/'o'), *ARGS, '--stages', stages])
