@@ -701,8 +701,9 @@ class Interrupt:
 
 def how_to_go_on(argv): # -> end of a sentence
     "Say what is left of an interrupted run."
-    if argv[:1] != ['train'] or '--out' not in argv[:-1]: return ''
-    stage, folder = argv[1] if argv[1] not in ('aar', 'magnet', 'ar') else 'var', Path(argv[argv.index('--out')+1])
+    out = [b if a == '--out' else a.removeprefix('--out=') for a, b in zip(argv, [*argv[1:], '']) if a == '--out' or a.startswith('--out=')]
+    if argv[:1] != ['train'] or not out: return ''
+    stage, folder = argv[1] if argv[1] not in ('aar', 'magnet', 'ar') else 'var', Path(out[-1])
     kept = sorted((folder/'checkpoints').glob(f'{stage}-*.safetensors'))
     if not kept: return ' before anything was trained'
     again = shlex.join(['mars', *argv, *([] if '--resume' in argv else ['--resume'])])

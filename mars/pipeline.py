@@ -472,7 +472,7 @@ def card_text(
     if m.info.get('note'): lines += [f'> {m.info["note"]}', '']
     lines += ['```python', 'from mars import Mars', "m = Mars.from_pretrained('FOLDER-OR-OWNER/NAME')",
               'wave = m.generate(pitch=60)  # (1, samples) at m.sample_rate' if m.var is not None else 'back = m.reconstruct(wave)', '```', '',
-              '## The model', '', f'- Tokenizer: {size(m.tokenizer)}', f'- Transformer: {size(m.var)}', f'- Sound: mono, {m.sample_rate} Hz, {m.n_samples/m.sample_rate:g} s a note', '', '## Data', '']
+              '## The model', '', f'- Tokenizer: {size(m.tokenizer)}', f'- Transformer: {size(m.var)}', *([f'- Drawn, unless told otherwise, with {", ".join(f"{k} {v}" for k, v in own.items())}'] if (own := m.sampling()) else []), f'- Sound: mono, {m.sample_rate} Hz, {m.n_samples/m.sample_rate:g} s a note', '', '## Data', '']
     lines += [f'- {notes} notes' + (f' of {data["instruments"]} instruments' if data.get('instruments') else '') if notes else '- not recorded']
     if span := data.get('pitches'): lines += [f'- MIDI pitches {span[0]} to {span[1]}']
     if held: lines += [f'- {len(held)} instruments were held out: {", ".join(map(str, held))}']

@@ -2,7 +2,7 @@
 
 For each family and every third semitone it generates a note; while the pitch of the best one so far is further than
 --cents from the one asked, it tries another seed, up to --seeds. So the clips are chosen by their pitch, and by
-nothing else. It writes to nbs/piano a script per family with its clips (MP3, in base64, since a page opened from a
+nothing else; they are drawn with the model's own settings (`Mars.sampling`). It writes to nbs/piano a script per family with its clips (MP3, in base64, since a page opened from a
 folder may not fetch files) and piano.json, which records what was asked, measured and chosen. A few minutes on one core.
 """
 import argparse, base64, hashlib, io, json, os, time
@@ -32,8 +32,7 @@ def choose(m, family, pitches, args):
     best, open_ = {}, list(pitches)
     for seed in range(args.seeds):
         if not open_: break
-        waves = m.generate(pitch=open_, family=family, source=SOURCES[family], velocity=100, seed=seed, cfg_scale=args.cfg_scale, top_k=args.top_k,
-                           phase=args.phase, batch_size=17, progress=False)
+        waves = m.generate(pitch=open_, family=family, source=SOURCES[family], velocity=100, seed=seed, phase=args.phase, batch_size=17, progress=False)
         for pitch, wave in zip(open_, waves):
             cents = miss(wave, pitch)
             old = best.get(pitch, (wave, seed, 0, cents, cents))
@@ -80,8 +79,6 @@ def main():
     ap.add_argument('--seeds', type=int, default=4, help='seeds tried at most for a note (default: %(default)s)')
     ap.add_argument('--cents', type=float, default=15, help='near enough: try no further seed (default: %(default)s)')
     ap.add_argument('--seconds', type=float, default=2.5)
-    ap.add_argument('--cfg-scale', type=float, default=1., help='guidance (default: %(default)s)')
-    ap.add_argument('--top-k', type=int, default=20)
     ap.add_argument('--phase', default='griffinlim', choices=['griffinlim', 'pghi', 'vocoder'])
     args = ap.parse_args()
     m, start = Mars.from_pretrained(args.weights), time.perf_counter()
@@ -100,8 +97,8 @@ def main():
     right, first = (sum(badness(n[k]) < 50 for n in notes) for k in ('cents', 'first_seed_cents'))
     weights = ROOT/'mars'/'weights'/args.weights if (ROOT/'mars'/'weights'/args.weights).is_dir() else Path(args.weights)
     made = dict(weights=args.weights, digest=digest(weights), notes=len(notes), right=right, first_seed_right=first,
-        chosen_by='the distance of f0 (pYIN) from the pitch asked', seeds=args.seeds, near_enough_cents=args.cents, velocity=100, cfg_scale=args.cfg_scale,
-        top_k=args.top_k, phase=args.phase, seconds=args.seconds, sample_rate=m.sample_rate, codec='MP3, mono', families=families)
+        chosen_by='the distance of f0 (pYIN) from the pitch asked', seeds=args.seeds, near_enough_cents=args.cents, velocity=100, sampling=m.sampling(),
+        phase=args.phase, seconds=args.seconds, sample_rate=m.sample_rate, codec='MP3, mono', families=families)
     about = dict(first=pitches[0], last=pitches[-1], step=pitches.step, families=list(families))
     (args.out/'made.js').write_text(f'window.MARS_PIANO_ABOUT = {json.dumps(about)};\n', encoding='utf-8')
     (args.out/'piano.json').write_text(json.dumps(made, indent=1)+'\n', encoding='utf-8')

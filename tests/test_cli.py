@@ -201,3 +201,12 @@ def test_handlers_are_put_back():
 def test_sigterm_keeps_its_own_status(tmp_path):
     p = start('data', 'nsynth', code=WAIT.format(body='raise SystemExit(143)'))
     assert finish(p)[0] == 143
+
+@pytest.mark.parametrize('out', [['--out', 'OUT'], ['--out=OUT']])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, out):
+    from mars.cli import how_to_go_on
+    (tmp_path/'checkpoints').mkdir()
+    (tmp_path/'checkpoints'/'tokenizer-000000012.safetensors').touch()
+    argv = ['train', 'tokenizer', *(x.replace('OUT', str(tmp_path)) for x in out)]
+    said = how_to_go_on(argv)
+    assert said.startswith('; 12 steps are kept') and said.endswith(f'{argv[-1]} --resume') and how_to_go_on(['generate', *argv[2:]]) == ''
