@@ -10,12 +10,13 @@ on instruments that were held out, write weights in half precision. A second cal
 one stopped. What is to leave the machine lies in OUT/pieces, in files of at most 16 MiB: after an unfinished sitting
 the running stage and those that are done, at the end the weights, the results and the curves.
 
-The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on so (NOTES: recorded
-notes in NSynth's layout; results/small-training.json is what it printed; `info.note` and `info.sampling` were written in by hand):
+The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on twice, the first time as below with
+`"seconds": 3300`, lr 6e-4 and ema 0.998 (NOTES: recorded notes in NSynth's layout, three times; results/small-training.json is what both printed;
+`info.note` was written in by hand, `info.sampling` by benchmarks/sampling.py):
 
     python scripts/release.py --out runs/small --init runs/earlier --device cpu --data FluidR3_GM.sf2 --data NOTES --data NOTES --data NOTES \\
-      --split scripts/split.json --spend '{"var": 3300}' --var '{"depth": 4, "like_dim": 128, "like_drop": 0.5}' \\
-      --train-var '{"batch_size": 48, "lr": 6e-4, "warmup": 60, "ema": 0.998, "precision": "bf16", "log_every": 20, "save_every": 200}'
+      --split scripts/split.json --var '{"depth": 4, "like_dim": 128, "like_drop": 0.5}' --measure 64 \\
+      --train-var '{"batch_size": 48, "lr": 8e-4, "warmup": 60, "ema": 0.999, "precision": "bf16", "log_every": 20, "save_every": 250, "seconds": 4500, "steps": 4000}'
 """
 import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch
