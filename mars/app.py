@@ -5,13 +5,16 @@
 # %% auto #0
 __all__ = ['ANY', 'NOTES', 'TOP', 'SLIDERS', 'note_name', 'said', 'players', 'pitch_words', 'pictures', 'make', 'open_sound',
            'rebuild', 'between', 'change', 'gradio', 'drawn_with', 'pitches_of', 'label_fields', 'draw_fields',
-           'sound_field', 'results', 'button', 'page', 'edit_fields', 'serve']
+           'sound_field', 'take_note', 'results', 'button', 'page', 'rebuild_fields', 'edit_fields', 'find_port',
+           'Served', 'serve']
 
 # %% ../nbs/10a_app.ipynb #1618b50c
-import inspect, os
+import inspect, os, random, socket, tempfile
 from pathlib import Path
+import numpy as np
 import torch
-from .data import FAMILIES, SOURCES, load_wave, to_int16
+from .data import FAMILIES, SOURCES, resample, to_int16
+from .edit import heard_labels
 from .eval import cents_error, f0
 from .pipeline import Mars
 from .stft import log_spectral_distance, active_frames, plot_specs
@@ -38,11 +41,13 @@ def players(
 
 # %% ../nbs/10a_app.ipynb #baa8531c
 def pitch_words(
-    wave, # (N,) at 16 kHz
+    wave, # (N,)
     pitch:int=None, # MIDI pitch that was asked for
+    rate:int=16000, # Hz
 )->str: # one clause
     "Say what pitch a note has, and how far from the one asked for."
-    midi = float(f0(wave).midi)
+    try: midi = float(f0(wave, rate).midi)
+    except ValueError: return 'too short for a pitch'
     if midi != midi: return 'no pitch was heard'
     heard = f'heard {note_name(midi)} (MIDI {midi:.2f})'
     return heard if pitch is None else f'{heard}, {cents_error(midi, pitch):+.0f} cents from {note_name(pitch)}'
@@ -59,18 +64,28 @@ def make(
     **settings,           # of `Mars.generate`
 )->tuple: # waves (n, N), titles, words
     "Make notes from labels."
-    waves = m.generate(int(n), pitch=int(pitch), family=said(family), source=said(source), velocity=int(velocity), seed=int(seed), progress=False, **settings)
-    return waves, [f'draw {i+1}' for i in range(len(waves))], '\n'.join(f'- Draw {i+1}: {pitch_words(w, int(pitch))}.' for i, w in enumerate(waves))
+    pitch = round(pitch)
+    waves = m.generate(round(n), pitch=pitch, family=said(family), source=said(source), velocity=round(velocity), seed=round(seed or 0), progress=False, **settings)
+    return waves, [f'draw {i+1}' for i in range(len(waves))], '\n'.join(f'- Draw {i+1}: {pitch_words(w, pitch, m.sample_rate)}.' for i, w in enumerate(waves))
 
 # %% ../nbs/10a_app.ipynb #8fb38b54
 def open_sound(
     m:Mars,
     file, # path of a wav, flac, ogg or mp3; None where nothing was dropped
-)->torch.Tensor: # (N,) at the model's rate; ValueError where there is none
-    "Read a sound, cut or padded to the length of a note."
-    if not file: raise ValueError('there is no sound yet; drop a file into the box, or choose one of the examples')
-    wave = load_wave(Path(file), m.sample_rate)[:m.n_samples]
-    return torch.nn.functional.pad(wave, (0, m.n_samples - len(wave)))
+)->tuple: # (N,) at the model's rate, and what was done to it; ValueError where there is no sound
+    "Read the beginning of a sound, as long as a note."
+    import soundfile
+    if not file: raise ValueError('there is no sound yet; drop a file into the box' + (', or take a note of the model' if m.var is not None else ''))
+    path, length = Path(file), m.n_samples/m.sample_rate
+    try:
+        about = soundfile.info(path)
+        wave, rate = soundfile.read(path, round(length*about.samplerate)+1, dtype='float32', always_2d=True) # no more than is used: a small file may hold hours
+    except (soundfile.SoundFileError, OSError): raise ValueError(f'{path.name} cannot be read as audio; drop a wav, flac, ogg or mp3 file') from None
+    mono = wave.mean(1)
+    if not np.isfinite(mono).all() or np.abs(mono).max(initial=0) < 1e-5: raise ValueError(f'{path.name} is silent or damaged in its first {length:g} s; trim it and drop it again')
+    x = torch.as_tensor(resample(mono, rate, m.sample_rate))[:m.n_samples]
+    done = [f'resampled from {rate} Hz']*(rate != m.sample_rate) + [f'the first {length:g} of {about.duration:.1f} s']*(about.duration > length+.05)
+    return torch.nn.functional.pad(x/x.abs().max().clamp(min=1), (0, m.n_samples - len(x))), f' ({", ".join(done)})' if done else ''
 
 def rebuild(
     m:Mars,
@@ -79,16 +94,18 @@ def rebuild(
     seed:int=0, **how, # of `Mars.wave`: phase, n_iter
 )->tuple: # waves (2, N): the sound and what is left of it, titles, words
     "Send a sound through the tokenizer and back."
-    wave, scales = open_sound(m, file)[None], len(m.tokenizer.cfg.scales)
-    n = int(n_scales or scales)
-    with torch.no_grad(): back = m.reconstruct(wave, m.sample_rate, seed=int(seed), **how) if n == scales else m.wave(m.spec(m.encode(wave), n), seed=int(seed), **how)
+    (wave, done), scales = open_sound(m, file), len(m.tokenizer.cfg.scales)
+    wave, n, seed = wave[None], round(n_scales or scales), round(seed or 0)
+    with torch.no_grad(): back = m.reconstruct(wave, m.sample_rate, seed=seed, **how) if n == scales else m.wave(m.spec(m.encode(wave), n), seed=seed, **how)
     a, b = m.spectrogram.encode(torch.cat([wave, back])).split(1)
     far = float(log_spectral_distance(a, b, active_frames(a)))
-    return torch.cat([wave, back]), ['your sound', f'{n} of {scales} scales'], f'- Your sound: {pitch_words(wave[0])}.\n- Through {sum(h*w for h, w in m.tokenizer.cfg.scales[:n])} tokens: {pitch_words(back[0])}; {far:.1f} dB away where it sounds.'
+    tokens = sum(h*w for h, w in m.tokenizer.cfg.scales[:n])*getattr(m.tokenizer.cfg, 'branches', 1)
+    return torch.cat([wave, back]), ['your sound', f'{n} of {scales} scales'], f'- Your sound{done}: {pitch_words(wave[0], rate=m.sample_rate)}.\n- Through {tokens} tokens: {pitch_words(back[0], rate=m.sample_rate)}; {far:.1f} dB away where it sounds.'
 
 # %% ../nbs/10a_app.ipynb #b801fcd0
-def between(low, high, top): # -> (low, high) with None for an end at 0 or at the top; None for the whole
+def between(low, high, top, unit): # -> (low, high) with None for an end at 0 or at the top; None for the whole
     ends = low or None, None if high is None or high >= top else high
+    if high is not None and (low or 0) >= high: raise ValueError(f'the range from {low or 0:g} to {high:g} {unit} is empty; let "from" lie below "to"')
     return None if ends == (None, None) else ends
 
 def change(
@@ -100,16 +117,19 @@ def change(
     n:int=2, seed:int=0, **settings, # as for `Mars.edit`
 )->tuple: # waves (1+n, N): the sound and its versions, titles, words
     "Keep a part of a sound and draw the rest."
-    wave = open_sound(m, file)
+    wave, done = open_sound(m, file)
     labels = {k: said(v) for k, v in dict(pitch=pitch, family=family).items() if said(v) is not None}
-    made = m.edit(wave, m.sample_rate, keep_scales=int(keep_scales), time_range=between(start, end, m.n_samples/m.sample_rate), freq_range=between(low, high, m.sample_rate/2), labels=labels, n=int(n), seed=int(seed), **settings)
-    words = [f'- Your sound: {pitch_words(wave)}.', *(f'- Version {i+1}: {pitch_words(w, labels.get("pitch"))}.' for i, w in enumerate(made))]
+    made = m.edit(wave, m.sample_rate, keep_scales=round(keep_scales), time_range=between(start, end, m.n_samples/m.sample_rate, 's'), freq_range=between(low, high, m.sample_rate/2, 'Hz'), labels=labels, n=round(n), seed=round(seed or 0), **settings)
+    wished = heard_labels(m, wave[None], labels)
+    name = lambda v: FAMILIES[int(v)] if not isinstance(v, str) else v
+    words = [f'- Your sound{done}: {pitch_words(wave, rate=m.sample_rate)}.', *([f'- Redrawn as {note_name(int(wished["pitch"]))}, {name(wished["family"])}.'] if len(wished) == 2 else []),
+             *(f'- Version {i+1}: {pitch_words(w, labels.get("pitch"), m.sample_rate)}.' for i, w in enumerate(made))]
     return torch.cat([wave[None], made]), ['your sound', *(f'version {i+1}' for i in range(len(made)))], '\n'.join(words)
 
 # %% ../nbs/10a_app.ipynb #0e39db40
 def gradio():
     "Import gradio, or say how to get it."
-    os.environ.setdefault('GRADIO_ANALYTICS_ENABLED', 'False')
+    os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     try: import gradio
     except ImportError: raise ImportError("the page needs gradio, which is not here; install the extra: pip install -e '.[app]' in a clone of mars") from None
     return gradio
@@ -117,26 +137,26 @@ def gradio():
 TOP = 5 # players that a tab has
 
 # %% ../nbs/10a_app.ipynb #5a7e9546
-SLIDERS = dict(cfg_scale=(0, 6, .25, 'guidance', 'how much the labels count; 0 is none'), top_k=(0, 400, 1, 'top k', 'only the k likeliest codes; 0 is all'),
-               temperature=(0, 4, .05, 'temperature', '0 is always the likeliest'))
+SLIDERS = dict(cfg_scale=(0, 6, .25, 'guidance', 'how much the labels count; 0 is none'), top_k=(0, 400, 1, 'top k', 'only the k likeliest codes; 0 is off'), top_p=(0, 1, .01, 'top p', 'only the likeliest codes of this probability; 0 is off'),
+               temperature=(0, 4, .05, 'temperature', '0 is always the likeliest'), cfg_ramp=(0, 1, 1, 'ramp', 'guidance grows over the scales'))
 
 def drawn_with(
     m:Mars,
-)->dict: # name of a setting -> its value, of those that a slider can hold
+)->dict: # name of a setting -> its value, of those that a field can hold
     "Say how a model draws if it is told nothing."
     usual = {k: p.default for k, p in inspect.signature(m.var.generate).parameters.items()}
-    own = {k: v for k, v in m.sampling({k: usual[k] for k in SLIDERS if k in usual} | m.info.get('sampling', {})).items() if k in SLIDERS}
-    return {k: v for k, v in own.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
+    own = {**usual, **m.sampling()}
+    return {k: own[k] for k in SLIDERS if k in usual and isinstance(own[k], (int, float))}
 
 # %% ../nbs/10a_app.ipynb #ee6eca5c
 def pitches_of(m): # -> range
     "The MIDI pitches that a model was trained on, or those of a piano."
-    low, high = m.info.get('data', {}).get('pitches', (21, 108))
+    low, high = (m.info.get('data') or {}).get('pitches') or (21, 108)
     return range(low, high+1)
 
 def label_fields(m, gr): # -> dict of components
     known = pitches_of(m)
-    pitch = gr.Slider(known[0], known[-1], min(max(60, known[0]), known[-1]), step=1, label='pitch', info='MIDI number; 60 is the middle C')
+    pitch = gr.Slider(known[0], known[-1] + (len(known) == 1), min(max(60, known[0]), known[-1]), step=1, label='pitch', info='MIDI number; 60 is the middle C')
     velocity = gr.Slider(1, 127, 100, step=1, label='velocity', info='how hard the key is struck')
     with gr.Row():
         family = gr.Dropdown([ANY, *FAMILIES], value='flute', label='family')
@@ -147,30 +167,37 @@ def draw_fields(m, gr, draws=True): # -> dict of components
     with gr.Row():
         fields = dict(n=gr.Slider(1, TOP-1, 2, step=1, label='how many')) if draws else {}
         fields |= dict(seed=gr.Number(0, precision=0, minimum=0, label='seed', info='the same seed gives the same sound'))
+    def field(k, v):
+        low, high, step, label, info = SLIDERS[k]
+        return gr.Checkbox(v, label=label, info=info) if isinstance(v, bool) else gr.Slider(low, max(high, 2*v) if k != 'top_p' else high, v, step=step, label=label, info=info)
     with gr.Accordion('How it is drawn', open=False):
-        if draws: fields |= {k: gr.Slider(SLIDERS[k][0], max(SLIDERS[k][1], v), v, step=SLIDERS[k][2], label=SLIDERS[k][3], info=SLIDERS[k][4]) for k, v in drawn_with(m).items()}
-        return fields | dict(phase=gr.Radio(['griffinlim', 'pghi', 'vocoder'], value='griffinlim', label='phase', info='how a wave is found for a spectrogram'))
+        if draws: fields |= {k: field(k, v) for k, v in drawn_with(m).items()}
+        return fields if m.kind == 'wave' else fields | dict(phase=gr.Radio(['griffinlim', 'pghi', 'vocoder'], value='griffinlim', label='phase', info='how a wave is found for a spectrogram'))
 
 # %% ../nbs/10a_app.ipynb #dc0ea92d
 def sound_field(m, gr): # -> dict of one component
     file = gr.Audio(sources=['upload'], type='filepath', label='your sound', buttons=['download'])
     if m.var is not None:
         take = gr.Button('Take a note of the model', size='sm')
-        take.click(lambda: players(m.generate(1, progress=False))[0], None, file, concurrency_id='model', show_progress_on=file)
+        take.click(lambda: take_note(m), None, file, concurrency_id='model', show_progress_on=file, api_visibility='private')
     return dict(file=file)
+
+def take_note(m): # -> (rate, int16 samples), as for a player
+    "Make some note."
+    return players(m.generate(1, pitch=random.choice(pitches_of(m)), family=random.choice(FAMILIES), progress=False), m.sample_rate)[0]
 
 def results(gr): # -> list of components: TOP players, a picture, words
     words = gr.Markdown()
     shown = [gr.Audio(visible=False, interactive=False, buttons=['download']) for _ in range(TOP)]
-    return [*shown, gr.Plot(show_label=False), words]
+    return [*shown, gr.Plot(show_label=False, visible=False), words]
 
 def button(m, gr, title, do, fields, shown):
     "Let a button call one of the three functions with what the fields hold."
     def call(*values):
         try: waves, titles, words = do(m, **dict(zip(fields, values)))
-        except (ValueError, OSError, RuntimeError) as e: raise gr.Error(str(e), print_exception=False) from None
+        except (ValueError, TypeError, OSError, RuntimeError) as e: raise gr.Error(str(e), print_exception=False) from None
         made = [gr.Audio(value=p, label=t, visible=True) for p, t in zip(players(waves, m.sample_rate), titles)]
-        return [*made, *[gr.Audio(value=None, visible=False)]*(TOP - len(made)), pictures(m, waves, titles), words]
+        return [*made, *[gr.Audio(value=None, visible=False)]*(TOP - len(made)), gr.Plot(pictures(m, waves, titles), visible=True), words]
     return gr.Button(title, variant='primary').click(call, [*fields.values()], shown, concurrency_id='model', api_name=do.__name__)
 
 # %% ../nbs/10a_app.ipynb #4ab42b83
@@ -186,18 +213,21 @@ def page(
                 with gr.Column(scale=2, min_width=320): made = fields(); place = gr.Column()
                 with gr.Column(scale=3, min_width=320): shown = results(gr)
             with place: button(m, gr, title, do, made, shown)
-    scales = len(m.tokenizer.cfg.scales)
-    with gr.Blocks(title='MARS', delete_cache=(3600, 3600)) as blocks:
+    with gr.Blocks(title='MARS', analytics_enabled=False) as blocks:
         gr.Markdown('# MARS\n\nNotes by next-scale prediction on spectrograms. Everything happens on this machine.')
         if m.var is not None: tab('Make', 'Say what note you want.', make, lambda: {**label_fields(m, gr), **draw_fields(m, gr)})
-        tab('Reconstruct', 'What do the tokens keep of a sound? Four seconds of it are used.', rebuild,
-            lambda: {**sound_field(m, gr), **({'n_scales': gr.Slider(1, scales, scales, step=1, label='scales', info='coarse to fine; fewer are a preview')} if m.kind is None else {}), **draw_fields(m, gr, False)})
-        if m.var is not None and m.kind is None and m.var.system == 'next-scale': tab('Edit', 'Keep a part of a sound, and let the model draw the rest.', change, lambda: edit_fields(m, gr))
+        if m.tokenizer is not None: tab('Reconstruct', f'What do the tokens keep of a sound? Its first {m.n_samples/m.sample_rate:g} seconds are used.', rebuild, lambda: rebuild_fields(m, gr))
+        if None not in (m.var, m.tokenizer) and m.kind is None and m.var.system == 'next-scale': tab('Edit', 'Keep a part of a sound, and let the model draw the rest.', change, lambda: edit_fields(m, gr))
     return blocks
+
+def rebuild_fields(m, gr): # -> dict of components
+    fields, scales = sound_field(m, gr), len(m.tokenizer.cfg.scales)
+    if m.kind == 'wave': return fields # all its scales are one sound, and no phase is drawn
+    return {**fields, 'n_scales': gr.Slider(1, scales, scales, step=1, label='scales', info='coarse to fine; fewer are a preview'), **draw_fields(m, gr, False)}
 
 def edit_fields(m, gr): # -> dict of components
     fields, scales = sound_field(m, gr), len(m.tokenizer.cfg.scales)
-    fields |= dict(keep_scales=gr.Slider(0, scales, scales//2, step=1, label='scales to keep', info='coarse to fine; 0 redraws everything within the ranges'))
+    fields |= dict(keep_scales=gr.Slider(0, max(1, scales-1), scales//2, step=1, label='scales to keep', info='coarse to fine; 0 redraws everything within the ranges'))
     for a, b, top, step, unit in (('start', 'end', m.n_samples/m.sample_rate, .05, 's'), ('low', 'high', m.sample_rate//2, 50, 'Hz')):
         with gr.Row(): fields |= {k: gr.Slider(0, top, value, step=step, label=f'{words} ({unit})') for k, words, value in ((a, 'from', 0), (b, 'to', top))}
     as_heard = 'as it is heard', ANY
@@ -205,16 +235,46 @@ def edit_fields(m, gr): # -> dict of components
     return {**fields, **draw_fields(m, gr)}
 
 # %% ../nbs/10a_app.ipynb #d36a0ea2
+def find_port(
+    host:str, # address of this machine
+    port:int, # None is the first that is free from 7860, 0 any
+)->int: # ValueError where there is none
+    "Choose a port that is free."
+    def free(p):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try: s.bind((host, p))
+            except socket.gaierror: raise ValueError(f'host {host!r} is no IPv4 address of this machine; use 127.0.0.1, or 0.0.0.0 for all of them') from None
+            except OSError: return None
+            return s.getsockname()[1]
+    if free(0) is None: raise ValueError(f'host {host!r} is no IPv4 address of this machine; use 127.0.0.1, or 0.0.0.0 for all of them')
+    found = next(filter(None, map(free, range(7860, 7960) if port is None else [port])), None)
+    if found is None: raise ValueError(f'port {port or "7860 to 7959"} is taken; give another with --port, or 0 for any that is free')
+    return found
+
+class Served:
+    "A page that is served: `address`, and `close()`."
+    def __init__(self, blocks, address, folder): self.blocks, self.address, self.folder = blocks, address, folder
+    def close(self):
+        self.blocks.close(verbose=False)
+        self.folder.cleanup()
+
+# %% ../nbs/10a_app.ipynb #586dfb24
 def serve(
     m:Mars,
     host:str='127.0.0.1', # '0.0.0.0' lets other machines in
-    port:int=None,        # None takes the first that is free from 7860
+    port:int=None,        # None takes the first that is free from 7860, 0 any
     browse:bool=False,    # open a browser
-): # (Blocks, address); close() of the former ends it
-    "Start the page and return at once; OSError where the port is taken."
-    gr = gradio()
+)->Served:
+    "Start the page and return at once; ValueError for a host that is not here or a port that is taken."
+    gr, port, folder = gradio(), find_port(host, port), tempfile.TemporaryDirectory(prefix='mars-app-')
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    os.environ['GRADIO_TEMP_DIR'] = folder.name
+    for k in ('NO_PROXY', 'no_proxy'): os.environ[k] = ','.join(filter(None, (os.environ.get(k), host, 'localhost', '127.0.0.1'))) # gradio looks at its own page first
+    only = dict(middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=['localhost', '127.0.0.1', host])]) if host != '0.0.0.0' else {} # else another site could give its name this address
     theme = gr.themes.Base(primary_hue='orange', font=('system-ui', 'sans-serif'), font_mono=('ui-monospace', 'monospace'))
     blocks = page(m)
     _, address, _ = blocks.queue(default_concurrency_limit=1).launch(server_name=host, server_port=port, inbrowser=browse, inline=False, quiet=True, share=False, prevent_thread_lock=True, footer_links=[],
-        theme=theme, ssr_mode=False, mcp_server=False, enable_monitoring=False, max_file_size='20mb', show_error=True)
-    return blocks, address
+        theme=theme, ssr_mode=False, mcp_server=False, enable_monitoring=False, max_file_size='20mb', show_error=True, app_kwargs=only)
+    return Served(blocks, address, folder)

@@ -10,7 +10,7 @@ __all__ = ['STYLE', 'GROUPS', 'EXAMPLES', 'SAMPLING', 'STAGE_CONFIGS', 'demo_not
            'transformer_of', 'run_transformer', 'run_train_classifier', 'run_generate', 'run_reconstruct', 'run_data',
            'run_evaluate', 'parser', 'add_phase', 'add_iterations', 'add_model', 'add_train', 'train_arguments',
            'add_stage_fields', 'add_evaluate', 'experiments', 'add_ablate', 'span', 'run_edit', 'add_edit', 'drawing',
-           'run_export', 'run_play', 'add_instruments', 'run_app', 'free_port', 'add_app', 'Interrupt', 'how_to_go_on',
+           'run_export', 'run_play', 'add_instruments', 'run_app', 'add_app', 'Interrupt', 'how_to_go_on',
            'close_pipes', 'bars', 'plain', 'spelled', 'run_verb', 'main']
 
 # %% ../nbs/09_cli.ipynb #09900f5e
@@ -663,18 +663,17 @@ def run_app(a):
     from mars.app import serve
     from mars.pipeline import Mars
     if a.port is not None and not 0 <= a.port < 2**16: raise ValueError(f'port is {a.port}; give one in 1..65535, or 0 for any that is free')
-    blocks, address = serve(Mars.from_pretrained(a.model, a.device), a.host, free_port(a.host) if a.port == 0 else a.port, a.browse)
-    print(f'MARS is at {address} ; Ctrl-C ends it', file=sys.stderr, flush=True)
-    try: threading.Event().wait()
+    served = serve(Mars.from_pretrained(a.model, a.device or 'cpu'), a.host, a.port, a.browse)
+    others = "; other machines reach it by this one's address, without a password" if a.host == '0.0.0.0' else ''
+    end = threading.Event()
+    old = signal.signal(signal.SIGTERM, lambda *_: end.set()) if threading.current_thread() is threading.main_thread() else None
+    print(f'MARS is at {served.address} ; Ctrl-C ends it{others}', file=sys.stderr, flush=True)
+    try: end.wait()
     except KeyboardInterrupt: pass
-    finally: blocks.close()
-    return dict(address=address), 'closed'
-
-def free_port(host):
-    import socket
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+    finally:
+        served.close()
+        if old is not None: signal.signal(signal.SIGTERM, old)
+    return dict(address=served.address), 'closed'
 
 def add_app(verb):
     v = verb('app', run_app, 'Serve a page to play with.', description='Serve a page on this machine: make notes, send sounds through the tokenizer, redraw a part of them. It needs the extra `app`.')
