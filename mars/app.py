@@ -237,7 +237,7 @@ def edit_fields(m, gr): # -> dict of components
 # %% ../nbs/10a_app.ipynb #d36a0ea2
 def find_port(
     host:str, # address of this machine
-    port:int, # None is the first that is free from 7860, 0 any
+    port:int|None, # None is the first that is free from 7860, 0 any
 )->int: # ValueError where there is none
     "Choose a port that is free."
     def free(p):
