@@ -1,25 +1,32 @@
-"""Judge a model by instruments of Fluid (R3) that its training left out, or by recorded notes: results/evaluate-*.json.
+"""Judge a model by instruments of Fluid (R3) that its training left out, by notes held out of those it knows, or by recorded notes: results/evaluate-*.json.
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluate.py --model runs/small --n 256 --out runs/report --result results/evaluate-small-fluid.json [--real ../shared/data/notes]
+    OMP_NUM_THREADS=1 python benchmarks/evaluate.py --model runs/small --n 256 --out runs/report --result results/evaluate-small-fluid.json [--real ../shared/data/notes | --seen]
 
 Training notes of Fluid (R3), pitches 36-96, stand behind the memoriser and the class mean in both. Minutes on one core; with several threads on a busy machine it is slower, not faster.
 """
-import argparse
+import argparse, json
 from pathlib import Path
 from mars.data import NSynth, SoundFontNotes
-from mars.report import compact_report, evaluate_model, real_sides, report_line
+from mars.pipeline import find_model
+from mars.report import Sides, compact_report, evaluate_model, real_sides, report_line
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     p.add_argument('--name', help='what the report calls the model')
     p.add_argument('--real', type=Path, help='recorded notes in the layout of NSynth; without it instruments of Fluid')
+    p.add_argument('--seen', action='store_true', help='notes of the instruments to learn from that the training held out')
     p.add_argument('--n', type=int, default=256, help='notes of each row')
     p.add_argument('--out', type=Path, required=True, help='folder of the report')
     p.add_argument('--result', type=Path, help='a JSON file for the short form')
     p.add_argument('--device', help='cpu or cuda; the GPU if there is one')
     a = p.parse_args(argv)
     sides, data = real_sides(SoundFontNotes(pitches=range(36, 97))), 'Fluid (R3), pitches 36-96'
+    if a.seen:
+        held = json.loads((find_model(a.model)/'config.json').read_text())['info'].get('data', {}).get('hold_out')
+        if not held: raise SystemExit(f'the training of {a.model} held out no notes of the instruments that it learned from; see --hold-out of scripts/release.py')
+        rest, seen = sides.train.hold_out(held)
+        sides, data = Sides(seen, sides.test, rest, f'reference: notes of the instruments to learn from that were held out, {held:.0%} of their pitches; validation: instruments that were held out'), 'Fluid (R3), held-out pitches of seen instruments'
     if a.real:
         real = NSynth(a.real, pitches=range(36, 97))
         sides = real_sides(real.select([not e.get('x_name', '').startswith('fluid-') for e in real.examples.values()]), sides.train) # those are Fluid's own sounds

@@ -165,13 +165,13 @@ def finish_beside(a, stages, test):
     said = measure_classifier(Classifier.from_pretrained(a.out/'weights'/'classifier'), test)
     return {'classifier, test': {k: said[k] for k in ('notes', 'instruments', 'pitch', 'pitch_1', 'pitch_octave', 'family', 'source')}}
 
-def finish_model(a, train_notes, valid, test, credits):
+def finish_model(a, train_notes, held, valid, test, credits):
     "Write the model in half precision and measure it -> results; what it wrote so far stays if the time ends meanwhile."
     m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in train_notes.notes), max(n.pitch for n in train_notes.notes)], credits=credits), **({'note': a.note} if a.note else {}))
+    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in train_notes.notes), max(n.pitch for n in train_notes.notes)], hold_out=a.hold_out, credits=credits), **({'note': a.note} if a.note else {}))
     m.save_pretrained(a.out/'weights', half=True)
     yield {}
-    m.info['results'] = measure(m, dict(seen=train_notes, valid=valid, test=test), a) if m.var else {}
+    m.info['results'] = measure(m, {'seen': train_notes, 'seen, held out': held, 'valid': valid, 'test': test}, a) if m.var else {}
     m.save_pretrained(a.out/'weights', half=True)
     yield m.info['results']
 
@@ -194,6 +194,7 @@ def main(argv=None):
     ap.add_argument('--top-k', type=int, default=20)
     ap.add_argument('--cfg-scale', type=float, default=1.)
     ap.add_argument('--split', type=Path, help="JSON file: patterns of instruments under 'valid' and 'test'; without it split_by_instrument")
+    ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE', help='pitches of the instruments to learn from that are held out, see Notes.hold_out')
     ap.add_argument('--workers', type=int, default=1, help='processes that render notes')
     ap.add_argument('--spend', type=json.loads, default={}, metavar='JSON', help='seconds of a stage, such as {"tokenizer": 200}: its steps are then set by a short trial, and it cannot be resumed')
     ap.add_argument('--render-only', action='store_true', help='make the notes and stop')
@@ -215,7 +216,8 @@ def main(argv=None):
     notes = open_data(data, a.quick)
     if a.render_only: return print(f'{len(notes)} notes after {time.time()-start:.0f} s')
     train_notes, valid, test = split_by_names(notes, a.split) if a.split else notes.split_by_instrument(valid=0.06, test=0.14, seed=0)
-    print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from; held out: {len(valid)} and {len(test)} notes', flush=True)
+    train_notes, held = train_notes.hold_out(a.hold_out)
+    print(f'{len(train_notes)} notes of {len(train_notes.instruments)} instruments to learn from; held out: {len(valid)} and {len(test)} notes, {len(held)} of instruments to learn from', flush=True)
     cfg, gan, var = TokenizerConfig.preset(a.preset, **a.tokenizer), AdversaryConfig.preset(a.preset, **a.gan), VARConfig.preset(a.preset, **a.var)
     one, two = TrainConfig.preset(a.preset, 'tokenizer', **a.train_tokenizer), TrainConfig.preset(a.preset, 'var', **a.train_var)
     if a.memory: one, two = TrainConfig.from_dict({**vars(one), 'accumulate': parts_for(a.memory, cfg, one, gan)}), TrainConfig.from_dict({**vars(two), 'accumulate': parts_for(a.memory, cfg, two, var=var, notes=len(train_notes))})
@@ -239,7 +241,7 @@ def main(argv=None):
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits})
     try:
         made['results'] |= finish_beside(a, stages, test)
-        for results in finish_model(a, train_notes, valid, test, credits) if (a.out/'config.json').exists() else [{}]:
+        for results in finish_model(a, train_notes, held, valid, test, credits) if (a.out/'config.json').exists() else [{}]:
             made['results'] |= results
             files = pack(a, pieces, made) # before it measures as well, so that nothing is lost if the time ends meanwhile
         print(json.dumps(made['results'], indent=1))
