@@ -28,6 +28,7 @@ from mars.discriminator import AdversaryConfig
 from mars.machines import cut, hand_over, join, parts_for, take_over
 from mars.phase import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
 from mars.pipeline import Mars
+from mars.report import compact_report, evaluate_model, report_line
 from mars.tokenizer import TokenizerConfig
 from mars.train import Checkpoints, Kin, RunLog, TrainConfig, embed_notes, listener, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
 from mars.var import VARConfig
@@ -137,7 +138,7 @@ def take(pieces, run):
 def pack(a, pieces, results):
     "Write the release, and its pieces."
     write_whole(a.out/'results.json', json.dumps(results, indent=1))
-    return pack_files(a.out, [f'weights/{name}' for stage in STAGES for name in MADE[stage]] + ['results.json'], pieces, 'release')
+    return pack_files(a.out, [f'weights/{name}' for stage in STAGES for name in MADE[stage]] + ['results.json', *(f'weights/{name}.json' for name in ('report', 'report-seen'))], pieces, 'release')
 
 def train_model(a, stage, train_notes, one, two, cfg, var, gan, first):
     "One of the two stages of the model, or nothing where it is done."
@@ -175,6 +176,21 @@ def finish_model(a, train_notes, held, valid, test, credits):
     m.save_pretrained(a.out/'weights', half=True)
     yield m.info['results']
 
+def judge(a, train_notes, held, valid, test):
+    "Write the report of the weights, by instruments that were held out and by held-out notes of the others -> what lies where."
+    said = {}
+    for name, notes, other in (('report', test, valid), ('report-seen', held, test)):
+        if not len(notes): continue
+        r = evaluate_model(a.out/'weights', notes, a.evaluate, a.out/name, train_notes, other, classifier=own_classifier(a), device=a.device, about=dict(names=dict(model=a.out.name, data=name)))
+        write_whole(a.out/'weights'/f'{name}.json', compact_report(r))
+        print(report_line(r, a.out/name), flush=True)
+        said[name] = f'weights/{name}.json'
+    return said
+
+def own_classifier(a):
+    "The classifier of this run where it trained one; None is the one in the package."
+    return Classifier.from_pretrained(a.out/'weights'/'classifier') if (a.out/'weights'/'classifier'/'config.json').exists() else None
+
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--out', type=Path, required=True)
@@ -191,6 +207,7 @@ def main(argv=None):
     ap.add_argument('--memory', type=float, help='GiB of the GPU: compute steps in parts that fit')
     ap.add_argument('--note', default='', help="a sentence for config.json, such as 'provisional: ...'")
     ap.add_argument('--measure', type=int, default=96, help='notes to measure')
+    ap.add_argument('--evaluate', type=int, metavar='N', help='judge the weights by N notes a row, with every reference row: reports in OUT/report and, with --hold-out, OUT/report-seen')
     ap.add_argument('--top-k', type=int, default=20)
     ap.add_argument('--cfg-scale', type=float, default=1.)
     ap.add_argument('--split', type=Path, help="JSON file: patterns of instruments under 'valid' and 'test'; without it split_by_instrument")
@@ -245,6 +262,9 @@ def main(argv=None):
             made['results'] |= results
             files = pack(a, pieces, made) # before it measures as well, so that nothing is lost if the time ends meanwhile
         print(json.dumps(made['results'], indent=1))
+        if a.evaluate and (a.out/'config.json').exists():
+            made['reports'] = judge(a, train_notes, held, valid, test)
+            files = pack(a, pieces, made)
     except SystemExit as e:
         if e.code != 143: raise
         print('stopped while it measured', flush=True)
