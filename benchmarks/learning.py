@@ -5,11 +5,11 @@
 
 Trains for --minutes (or --steps) on notes of one set of instruments and measures on notes of others:
 the mean spectrogram of the same pitch, of the same family, k-means vector quantization of raw patches at no more
-bits a note, and the tokenizer. With it: the learning curve, code usage on all unseen notes, and the distance of
+bits a note, and the tokenizer. With it: how much frames of one note differ that share no sample (what is noise no code of so few bits can foretell), the learning curve, code usage on all unseen notes, and the distance of
 whole reconstructions (with Griffin-Lim) beside Griffin-Lim on the true magnitudes.
 """
 import argparse, json, math, time
-import torch
+import numpy as np, torch
 from sklearn.cluster import MiniBatchKMeans
 from mars.ablations import about_run
 from mars.cmx import CMX
@@ -74,6 +74,13 @@ def waves_beside_oracle(m, notes, idx, n_iter=64):
     made = dict(oracle=ls.decode(spec, n_iter=n_iter), tokenizer=m.reconstruct(waves.float()/32768 if not waves.is_floating_point() else waves))
     return {k: dict(all=float(log_spectral_distance(spec, ls.encode(w), None, ls.floor).mean()), active=float(log_spectral_distance(spec, ls.encode(w), on, ls.floor).mean())) for k, w in made.items()}
 
+def unforeseen(spec, lags=(4, 6, 8)):
+    "Half the mean squared difference of frames so many hops apart, and a straight line through these at no distance: noise that a smooth picture cannot hold."
+    half = lambda k: sum(float((x[..., k:].float() - x[..., :-k].float()).pow(2).mean())*len(x) for x in spec.split(64))/len(spec)/2
+    seen = [half(k) for k in lags] # windows of 1024 samples that are 4 hops of 256 apart share no sample
+    slope, start = np.polyfit(lags, seen, 1)
+    return {**{f'{k} hops': v for k, v in zip(lags, seen)}, 'no distance': float(start)}
+
 def data(quick, trained=False):
     if trained and not quick:
         sides = real_sides(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
@@ -133,11 +140,12 @@ def main(argv=None):
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
     how = dict(model=a.model) if a.model else dict(preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision)
     result = dict(experiment='tokenizer-learning', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
-                  test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
+                  test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, unforeseen=unforeseen(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))
     for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   {100*v["share"]:5.1f} % of variance   {v["db_active"]:.1f} dB on active frames')
     print('usage', {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in usage.items()})
+    print('half the squared difference of frames', {k: round(v, 4) for k, v in result['unforeseen'].items()})
     print('log-spectral distance, dB', result['waves'])
     return result
 

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', 'ADDITIVE_CREDIT', 'HeldOut', 'NSYNTH_CREDIT',
            'NSYNTH_SPLITS', 'FLUID_RENDERINGS', 'NSYNTH_URL', 'NSYNTH_SHA256', 'QUALITIES', 'KNOWN_SOUNDFONTS',
-           'MIT_NOTICE', 'Note', 'parse_note_str', 'labels_dict', 'cache_dir', 'RowCache', 'to_int16', 'LabelTable',
-           'Notes', 'additive_note', 'AdditiveNotes', 'matches', 'select', 'NotesView', 'ConcatNotes', 'Batches',
-           'batches', 'Splits', 'split_by_instrument', 'hold_out', 'save_wave', 'write_whole', 'read_audio',
-           'load_wave', 'fit_note', 'NoteFolder', 'NSynth', 'fetch', 'unpack_nsynth', 'download_nsynth',
+           'SOUNDFONT_SHA256', 'MIT_NOTICE', 'Note', 'parse_note_str', 'labels_dict', 'cache_dir', 'RowCache',
+           'to_int16', 'LabelTable', 'Notes', 'additive_note', 'AdditiveNotes', 'matches', 'select', 'NotesView',
+           'ConcatNotes', 'Batches', 'batches', 'Splits', 'split_by_instrument', 'hold_out', 'save_wave', 'write_whole',
+           'read_audio', 'load_wave', 'fit_note', 'NoteFolder', 'NSynth', 'fetch', 'unpack_nsynth', 'download_nsynth',
            'write_nsynth_fixture', 'SoundFontNotes', 'default_notes', 'credits_text', 'write_credits']
 
 # %% ../nbs/01a_data.ipynb #e67c0c00
@@ -872,9 +872,16 @@ def write_nsynth_fixture(
 # %% ../nbs/01a_data.ipynb #d06352b6
 KNOWN_SOUNDFONTS = {
     'FluidR3GM': Credit('Fluid (R3) General MIDI SoundFont', 'MIT', 'Copyright 2000-2002, 2008 Frank Wen; 2008 Toby Smithe'),
+    'FluidR3MonoGM': Credit('Fluid (R3) Mono GM SoundFont', 'MIT', 'Copyright 2014-2017 Michael Cowgill, Temple Blocks 2002 Ethan Winer, Drumline Percussion 2016 Michael Schorsch; '
+        'based on Fluid (R3), copyright 2000-2002, 2008 Frank Wen'),
     'MuseScoreGeneral': Credit('MuseScore_General SoundFont', 'MIT, parts public domain or CC0',
         'Copyright 2018-2021 S. Christian Collins; based on Fluid (R3) Mono, copyright 2014-2017 Michael Cowgill, Temple Blocks 2002 Ethan Winer, Drumline '
         'Cymbals 2016 Michael Schorsch; and on Fluid (R3), copyright 2000-2002, 2008 Frank Wen')}
+
+SOUNDFONT_SHA256 = { # as in Debian's packages fluid-soundfont-gm 3.1, fluidr3mono-gm-soundfont 2.315 and musescore-general-soundfont-small 0.2.1
+    'FluidR3_GM.sf2': '74594e8f4250680adf590507a306655a299935343583256f3b722c48a1bc1cb0',
+    'FluidR3Mono_GM.sf3': 'cda013d8c370a48ae8dad271e761078d2e77455488dabdedbfbe5fc76a38c682',
+    'MuseScore_General_Lite.sf3': '916aaca6b0eb9f9083eb42399614acb2ff4ec72ce28dffff1814592a9696b479'}
 
 def _soundfont_credit(font):
     known = next((credit for name, credit in KNOWN_SOUNDFONTS.items() if font.name.startswith(name)), None)

@@ -59,7 +59,7 @@ def in_time(stage, seconds, train, run, notes):
     "Settings for a stage that may take so long: its steps from a short trial on some notes."
     if not seconds: return train
     log, some, trial = RunLog(), notes.select([*range(0, len(notes), max(1, len(notes)//2048))]), min(100, train.steps)
-    run(some, TrainConfig.from_dict({**vars(train), 'steps': trial, 'log_every': 2, 'save_every': 0, 'seconds': 10.}), log)
+    run(some, TrainConfig.from_dict({**vars(train), 'steps': trial, 'log_every': 2, 'save_every': 0, 'seconds': min(10., seconds)}), log)
     a, b = log.rows[len(log.rows)//3], log.rows[-1]
     each = (b['seconds'] - a['seconds'])/(b['step'] - a['step']) if b is not a else b['seconds']/(b['step'] + 1)
     steps = max(1, round(.97*seconds/each))
@@ -180,8 +180,10 @@ def judge(a, train_notes, held, valid, test):
     "Write the report of the weights, by instruments that were held out and by held-out notes of the others -> what lies where."
     said = {}
     for name, notes, other in (('report', test, valid), ('report-seen', held, test)):
-        if not len(notes): continue
-        r = evaluate_model(a.out/'weights', notes, a.evaluate, a.out/name, train_notes, other, classifier=own_classifier(a), device=a.device, about=dict(names=dict(model=a.out.name, data=name)))
+        if (n := min(a.evaluate, len(notes))) < 20:
+            if len(notes): print(f'{name}: {n} notes are too few to judge', flush=True)
+            continue
+        r = evaluate_model(a.out/'weights', notes, n, a.out/name, train_notes, other, classifier=own_classifier(a), device=a.device, about=dict(names=dict(model=a.out.name, data=name)))
         write_whole(a.out/'weights'/f'{name}.json', compact_report(r))
         print(report_line(r, a.out/name), flush=True)
         said[name] = f'weights/{name}.json'

@@ -143,3 +143,20 @@ def test_a_choice_is_written_into_the_model(sampling, tmp_path):
     said = json.loads((tmp_path/'s.json').read_text())
     assert list(said['arms']) == ['cfg_scale=1 top_k=3', 'temperature=0.5'] and said['chosen'] == chosen in ways and said['notes'] == 8
     assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and said['real']['frechet'] < 1e-3
+
+def test_a_readers_check(monkeypatch, tmp_path):
+    "benchmarks/reader.py on an untrained model: every family and pitch is measured, a planted click is found, the clips are there."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import numpy as np, reader
+    from mars.pipeline import Mars
+    from mars.tokenizer import Tokenizer, TokenizerConfig
+    from mars.var import VAR, VARConfig
+    tok = Tokenizer(TokenizerConfig.preset('tiny'))
+    Mars(tok, VAR(VARConfig.preset('tiny'), tok.cfg).bind(tok)).save_pretrained(tmp_path/'m')
+    found = reader.run(str(tmp_path/'m'), [50, 62], 0, tmp_path/'clips')
+    assert len(found['notes']) == 22 == len(list((tmp_path/'clips').glob('*.mp3'))) and {r['pitch'] for r in found['notes']} == {50, 62}
+    tone = .5*np.sin(2*np.pi*440*np.arange(64000)/16000)
+    said = reader.measure(tone, 69)
+    assert abs(said['cents']) < 5 and said['click'] < reader.CLICK < said['planted'] and said['clipped'] == 0
+    hurt = tone.copy(); hurt[30000] += .1
+    assert reader.click(hurt) > reader.CLICK and reader.measure(2*tone.clip(-.4, .4), 69)['peak'] == pytest.approx(.8)

@@ -59,3 +59,32 @@ def test_stages_that_were_asked_for_and_no_others(release, tmp_path):
 def test_what_makes_no_sense_is_refused(release, tmp_path):
     for stages, word in (('tokeniser', "no stage 'tokeniser'"), ('var', 'needs a tokenizer')):
         with pytest.raises(SystemExit, match=word): release.main(['--out', str(tmp_path/'o'), *ARGS, '--stages', stages])
+
+def test_notes_of_seen_instruments_are_held_out_and_judged(release, tmp_path):
+    out = tmp_path/'o'
+    assert release.main(['--out', str(out), *ARGS, '--hold-out', '.4', '--evaluate', '20']) == 0
+    said, config = json.loads((out/'results.json').read_text()), json.loads((out/'weights'/'config.json').read_text())
+    assert config['info']['data']['hold_out'] == .4 and said['results']['reconstruction, seen, held out']['notes'] > 0
+    for name in said['reports']:
+        report = json.loads((out/'weights'/f'{name}.json').read_text())
+        assert report['settings']['notes'] == 20 and {'real, other half', 'reconstruction', 'generated'} <= {*report['rows'], *report['left_out']}
+        assert (out/name/'table.md').exists()
+    from mars.machines import join
+    assert b'report.json' in join(out/'pieces', 'release')
+
+def test_shapes_side_by_side_from_a_kit(tmp_path):
+    "scripts/weights.sh on a CPU: a kit of recorded notes, two shapes, weights and logs in the end."
+    import lzma, subprocess, tarfile
+    from mars.data import write_nsynth_fixture
+    kit = tmp_path/'kit'
+    kit.mkdir()
+    notes = write_nsynth_fixture(tmp_path/'fixture', splits=dict(train=(0, 1)), families=('organ', 'brass', 'flute'), pitches=(60, 66), velocities=(100,), extra_pitch=None)/'nsynth-train'
+    with tarfile.open(kit/'notes.tar', 'w') as t: t.add(notes, 'notes')
+    (kit/'split.json').write_text(json.dumps(dict(valid=['organ_*_800'], test=['brass_*_801'])))
+    shape = '{"scales": [1, 2, 4]}|{}'
+    env = {**os.environ, 'PYTHON': sys.executable, 'WORK': str(tmp_path/'work'), 'SHAPES': f'one={shape}\ntwo={shape}', 'DEVICE': 'cpu', 'PRESET': 'tiny', 'QUICK': '--quick',
+           'TOK': '1', 'VAR': '1', 'BATCH': '4', 'VBATCH': '4', 'WORKERS': '1', 'MEASURE': '2', 'WAIT': '400', 'PYTHONPATH': str(ROOT)}
+    said = subprocess.run(['bash', str(ROOT/'scripts/weights.sh'), str(kit), str(tmp_path/'out'), 'start'], env=env, capture_output=True, text=True, timeout=500)
+    made = {p.name for p in (tmp_path/'out').iterdir()}
+    assert made == {'one.tokenizer', 'one.var', 'two.tokenizer', 'two.var', 'logs.tar.gz'}, said.stdout[-3000:] + said.stderr[-2000:]
+    with tarfile.open(tmp_path/'out'/'logs.tar.gz') as t: assert {'one.jsonl', 'two.jsonl', 'one.config.json', 'log.txt'} <= set(t.getnames())
