@@ -14,7 +14,8 @@ from mars.prediction import evenly, judged, sweep
 from mars.report import real_sides
 from mars.train import versions
 
-WAYS = [dict(cfg_scale=s, **more) for more in (dict(top_k=20), dict(top_p=.9), dict(temperature=.8)) for s in (1., 2., 3.)] + [dict(cfg_scale=1., top_k=20, cfg_ramp=False)]
+WAYS = [*(dict(cfg_scale=s, top_k=20) for s in (1., 2., 3.)), *(dict(cfg_scale=s, top_k=20, cfg_ramp=False) for s in (1., 2., 3.)),
+        dict(cfg_scale=2., top_p=.9), dict(cfg_scale=2., temperature=.8), dict(cfg_scale=2., top_k=20, temperature=.8), *(dict(cfg_scale=s, top_k=20, temperature=.8, cfg_ramp=False) for s in (1., 2.))]
 
 def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
 

@@ -72,7 +72,7 @@ class TokenizerConfig:
 # %% ../nbs/02_tokenizer.ipynb #32db209d
 PRESETS = dict(
     tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256, code_dim=8, local=True, dropout_start=2),
-    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, local=True, dropout_start=2),
+    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, lookup='euclidean', local=True, dropout_start=2),
     paper=dict(drop_path=0.1))
 
 # Overrides for sustained notes: cells narrow in frequency and long in time, 111 tokens

@@ -10,13 +10,13 @@ on instruments that were held out, write weights in half precision. A second cal
 one stopped. What is to leave the machine lies in OUT/pieces, in files of at most 16 MiB: after an unfinished sitting
 the running stage and those that are done, at the end the weights, the results and the curves.
 
-The weights of today are those of an earlier run of this script on Fluid (R3), whose transformer went on twice, the first time as below with
-`"seconds": 3300`, lr 6e-4 and ema 0.998 (NOTES: recorded notes in NSynth's layout, three times; results/small-training.json is what both printed;
-`info.note` was written in by hand, `info.sampling` by benchmarks/sampling.py):
+The weights of today come from scripts/weights.sh, which calls this script for two shapes side by side on one H100, with (kit: the mono versions of
+Fluid (R3) and MuseScore General from Debian's fluidr3mono-gm-soundfont and musescore-general-soundfont-small, recorded notes)
 
-    python scripts/release.py --out runs/small --init runs/earlier --device cpu --data FluidR3_GM.sf2 --data NOTES --data NOTES --data NOTES \\
-      --split scripts/split.json --var '{"depth": 4, "like_dim": 128, "like_drop": 0.5}' --measure 64 \\
-      --train-var '{"batch_size": 48, "lr": 8e-4, "warmup": 60, "ema": 0.999, "precision": "bf16", "log_every": 20, "save_every": 250, "seconds": 4500, "steps": 4000}'
+    TOK=350 VAR=210 SHAPES='B={"lookup":"euclidean","patch":[2,256],"scales":[[1,1],[2,1],[4,1],[8,1],[16,1],[32,1],[64,1],[128,1]]}|{"depth":5,"like_dim":128,"like_drop":0.5,"drop_path":0.1}'
+
+and the transformer went on alone, by `--init` and `"seconds": 75`, lr 8e-4, ema 0.998 (results/small-training.json has all curves, those of the
+other shape too; `info.note` and `info.results` were written in afterwards on a CPU, `info.sampling` by benchmarks/sampling.py).
 """
 import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch

@@ -160,3 +160,19 @@ def test_a_readers_check(monkeypatch, tmp_path):
     assert abs(said['cents']) < 5 and said['click'] < reader.CLICK < said['planted'] and said['clipped'] == 0
     hurt = tone.copy(); hurt[30000] += .1
     assert reader.click(hurt) > reader.CLICK and reader.measure(2*tone.clip(-.4, .4), 69)['peak'] == pytest.approx(.8)
+
+def test_maps_that_are_kept(monkeypatch, tmp_path):
+    "benchmarks/kept.py: with no map kept the notes are those that the model draws, with all of them the reconstructions."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import kept
+    from mars.data import AdditiveNotes
+    from mars.pipeline import Mars
+    m, notes = Mars.from_pretrained('small', 'cpu'), AdditiveNotes(pitches=range(56, 60), velocities=(100,))
+    rows = kept.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
+    K = len(m.tokenizer.cfg.scales)
+    assert [r['kept'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
+    data = kept.judged(m, notes.select(kept.evenly(torch.arange(len(notes)), 8)))
+    (tokens, labels), way = data.sets['unseen'], m.sampling({})
+    said = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
+    torch.testing.assert_close(kept.kept(m, tokens, labels, 0, **way), m.paint(m.var.generate(said, 8, seed=0, **way)))
+    torch.testing.assert_close(kept.kept(m, tokens, labels, K, **way), m.paint(tokens))
