@@ -135,7 +135,7 @@ def test_sound_is_sent_through_the_tokenizer(page, wave):
     here = panel(page, 'Reconstruct')
     drop(here, wave[0])
     press(page, 'Reconstruct')
-    assert re.search(r'Through 127 tokens.*dB away', here.inner_text())
+    assert re.search(r'Through 255 tokens.*dB away', here.inner_text())
     mine, back = sounds(here)[-2:]
     assert np.abs(mine[0]-wave[1].numpy()).max() < 1e-3
     assert abs(100*(f0(back[0]).midi-60)) < 50
