@@ -2,7 +2,7 @@
 """Labelled 4 s notes from NSynth, from SoundFonts, from a folder or from a small synthesiser, behind one interface"""
 from typing import Any
 from typing_extensions import Self
-__all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', 'ADDITIVE_CREDIT', 'NSYNTH_CREDIT', 'NSYNTH_SPLITS', 'FLUID_RENDERINGS', 'NSYNTH_URL', 'NSYNTH_SHA256', 'QUALITIES', 'KNOWN_SOUNDFONTS', 'MIT_NOTICE', 'Note', 'parse_note_str', 'labels_dict', 'cache_dir', 'RowCache', 'to_int16', 'LabelTable', 'Notes', 'additive_note', 'AdditiveNotes', 'matches', 'select', 'NotesView', 'ConcatNotes', 'Batches', 'batches', 'Splits', 'split_by_instrument', 'save_wave', 'write_whole', 'read_audio', 'load_wave', 'fit_note', 'NoteFolder', 'NSynth', 'fetch', 'unpack_nsynth', 'download_nsynth', 'write_nsynth_fixture', 'SoundFontNotes', 'default_notes', 'credits_text', 'write_credits']
+__all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', 'ADDITIVE_CREDIT', 'HeldOut', 'NSYNTH_CREDIT', 'NSYNTH_SPLITS', 'FLUID_RENDERINGS', 'NSYNTH_URL', 'NSYNTH_SHA256', 'QUALITIES', 'KNOWN_SOUNDFONTS', 'SOUNDFONT_SHA256', 'MIT_NOTICE', 'Note', 'parse_note_str', 'labels_dict', 'cache_dir', 'RowCache', 'to_int16', 'LabelTable', 'Notes', 'additive_note', 'AdditiveNotes', 'matches', 'select', 'NotesView', 'ConcatNotes', 'Batches', 'batches', 'Splits', 'split_by_instrument', 'hold_out', 'save_wave', 'write_whole', 'read_audio', 'load_wave', 'fit_note', 'NoteFolder', 'NSynth', 'fetch', 'unpack_nsynth', 'download_nsynth', 'write_nsynth_fixture', 'SoundFontNotes', 'default_notes', 'credits_text', 'write_credits']
 import bisect, csv, hashlib, io, json, operator, os, re, shutil, sys, tarfile, tempfile, urllib.error, urllib.request, warnings, zlib
 from collections import namedtuple
 from dataclasses import dataclass
@@ -181,6 +181,10 @@ class Notes(LabelTable):
         """Split into (train, valid, test): see `split_by_instrument`."""
         ...
 
+    def hold_out(self, share: float=..., seed: float=...):
+        """Hold out some pitches of every instrument: see `hold_out`."""
+        ...
+
     def __add__(self, other):
         """Put two sets one after the other."""
         ...
@@ -300,6 +304,11 @@ def _take(left, goal, spare, sides, side, groups):
 def split_by_instrument(ds, valid: float=..., test: float=..., seed: int=...) -> Splits:
     """Split so that no instrument, and no recording that instruments share, is on two sides; raise ValueError for shares of 1 or more."""
     ...
+HeldOut = namedtuple('HeldOut', 'rest held')
+
+def hold_out(ds, share: float=..., seed: int=...) -> HeldOut:
+    """Hold out some pitches of every instrument; raise ValueError for a share outside 0..1."""
+    ...
 
 def save_wave(path, wave, sample_rate: int=...) -> Path:
     """Write a wave to a file that is there complete or not at all; raise ValueError for NaN, peaks above 1 or an unwritable place."""
@@ -410,6 +419,7 @@ def write_nsynth_fixture(root, splits=..., families=..., pitches=..., velocities
     """Write a small synthesised set in NSynth's exact layout, for tests."""
     ...
 KNOWN_SOUNDFONTS: dict
+SOUNDFONT_SHA256: dict
 
 def _soundfont_credit(font):
     ...
