@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/evaluate.py --model runs/small --n 256 --out runs/report --result results/evaluate-small-fluid.json [--real ../shared/data/notes | --seen]
 
-Training notes of Fluid (R3), pitches 36-96, stand behind the memoriser and the class mean in both. Minutes on one core; with several threads on a busy machine it is slower, not faster.
+Training notes of Fluid (R3), pitches 36-96, stand behind the memoriser and the class mean in all of them. Minutes on one core; with several threads on a busy machine it is slower, not faster.
 """
 import argparse, json
 from pathlib import Path
@@ -14,8 +14,9 @@ def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--model', default='small', help='a run folder, or the name of released weights')
     p.add_argument('--name', help='what the report calls the model')
-    p.add_argument('--real', type=Path, help='recorded notes in the layout of NSynth; without it instruments of Fluid')
-    p.add_argument('--seen', action='store_true', help='notes of the instruments to learn from that the training held out')
+    which = p.add_mutually_exclusive_group()
+    which.add_argument('--real', type=Path, help='recorded notes in the layout of NSynth; without it instruments of Fluid')
+    which.add_argument('--seen', action='store_true', help='notes of the instruments to learn from that the training held out')
     p.add_argument('--n', type=int, default=256, help='notes of each row')
     p.add_argument('--out', type=Path, required=True, help='folder of the report')
     p.add_argument('--result', type=Path, help='a JSON file for the short form')

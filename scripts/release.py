@@ -16,7 +16,7 @@ Fluid (R3) and MuseScore General from Debian's fluidr3mono-gm-soundfont and muse
     TOK=350 VAR=210 SHAPES='B={"lookup":"euclidean","patch":[2,256],"scales":[[1,1],[2,1],[4,1],[8,1],[16,1],[32,1],[64,1],[128,1]]}|{"depth":5,"like_dim":128,"like_drop":0.5,"drop_path":0.1}'
 
 and the transformer went on alone, by `--init` and `"seconds": 75`, lr 8e-4, ema 0.998 (results/small-training.json has all curves, those of the
-other shape too; `info.note` and `info.results` were written in afterwards on a CPU, `info.sampling` by benchmarks/sampling.py).
+other shape too, and is made by scripts/describe.py, as are `info.note` and `info.results`; `info.sampling` is by benchmarks/sampling.py).
 """
 import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch
@@ -46,14 +46,14 @@ def split_by_names(notes, file):
     return [notes.select([i for i, n in enumerate(notes.notes) if side[n.instrument] == s]) for s in ('train', 'valid', 'test')]
 
 def _render(job):
-    data, quick, part, parts = job
-    notes = open_data(data, quick)
+    data, quick, renderer, part, parts = job
+    notes = open_data(data, quick, renderer)
     for i in range(part, len(notes), parts): notes.row(i)
 
-def render(data, quick, workers):
+def render(data, quick, renderer, workers):
     "Make all notes in several processes; later passes read the cache."
     from multiprocessing import get_context
-    with get_context('spawn').Pool(workers) as pool: pool.map(_render, [(data, quick, i, workers) for i in range(workers)], chunksize=1)
+    with get_context('spawn').Pool(workers) as pool: pool.map(_render, [(data, quick, renderer, i, workers) for i in range(workers)], chunksize=1)
 
 def in_time(stage, seconds, train, run, notes):
     "Settings for a stage that may take so long: its steps from a short trial on some notes."
@@ -66,13 +66,13 @@ def in_time(stage, seconds, train, run, notes):
     print(f'{stage}: {1000*each:.1f} ms a step of {train.batch_size} notes, {steps} steps in {seconds:.0f} s', flush=True)
     return TrainConfig.from_dict({**vars(train), 'steps': steps, 'seconds': float(seconds)})
 
-def open_data(names, quick):
+def open_data(names, quick, renderer='auto'):
     "The notes of all sources, joined; and what is to be said of them."
     grid = dict(pitches=range(60, 72, 6), velocities=(100,)) if quick else dict(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
     def one(name):
         if name == 'additive': return AdditiveNotes(None, *grid.values())
         if name == 'auto': return default_notes(pitches=grid['pitches'], velocities=grid['velocities'])
-        if Path(name).suffix in ('.sf2', '.sf3'): return SoundFontNotes(name, **grid)
+        if Path(name).suffix in ('.sf2', '.sf3'): return SoundFontNotes(name, renderer=renderer, **grid)
         return NSynth(name, split=None).filter(pitches=grid['pitches'])
     first, *rest = map(one, names)
     for notes in rest: first = first + notes
@@ -169,7 +169,7 @@ def finish_beside(a, stages, test):
 def finish_model(a, train_notes, held, valid, test, credits):
     "Write the model in half precision and measure it -> results; what it wrote so far stays if the time ends meanwhile."
     m = Mars.from_pretrained(a.out, a.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in train_notes.notes), max(n.pitch for n in train_notes.notes)], hold_out=a.hold_out, credits=credits), **({'note': a.note} if a.note else {}))
+    m.info |= dict(data=dict(notes=len(train_notes), instruments=len(train_notes.instruments), held_out=test.instruments + valid.instruments, pitches=[min(n.pitch for n in train_notes.notes), max(n.pitch for n in train_notes.notes)], hold_out=a.hold_out, renderer=a.renderer, credits=credits), **({'note': a.note} if a.note else {}))
     m.save_pretrained(a.out/'weights', half=True)
     yield {}
     m.info['results'] = measure(m, {'seen': train_notes, 'seen, held out': held, 'valid': valid, 'test': test}, a) if m.var else {}
@@ -214,6 +214,7 @@ def main(argv=None):
     ap.add_argument('--cfg-scale', type=float, default=1.)
     ap.add_argument('--split', type=Path, help="JSON file: patterns of instruments under 'valid' and 'test'; without it split_by_instrument")
     ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE', help='pitches of the instruments to learn from that are held out, see Notes.hold_out')
+    ap.add_argument('--renderer', default='auto', help='of SoundFonts: auto, fluidsynth or tinysoundfont')
     ap.add_argument('--workers', type=int, default=1, help='processes that render notes')
     ap.add_argument('--spend', type=json.loads, default={}, metavar='JSON', help='seconds of a stage, such as {"tokenizer": 200}: its steps are then set by a short trial, and it cannot be resumed')
     ap.add_argument('--render-only', action='store_true', help='make the notes and stop')
@@ -231,8 +232,8 @@ def main(argv=None):
     if bad := sorted({*a.stages.split(',')} - {*STAGES}): raise SystemExit(f'there is no stage {bad[0]!r}; choose among {", ".join(STAGES)}')
     if 'var' in stages and 'tokenizer' not in stages and not a.init and not (a.out/'config.json').exists(): raise SystemExit('a transformer needs a tokenizer; add that stage, or name a model in --init')
     files, data = [], a.data or ['auto']
-    if a.workers > 1: render(data, a.quick, a.workers)
-    notes = open_data(data, a.quick)
+    if a.workers > 1: render(data, a.quick, a.renderer, a.workers)
+    notes = open_data(data, a.quick, a.renderer)
     if a.render_only: return print(f'{len(notes)} notes after {time.time()-start:.0f} s')
     train_notes, valid, test = split_by_names(notes, a.split) if a.split else notes.split_by_instrument(valid=0.06, test=0.14, seed=0)
     train_notes, held = train_notes.hold_out(a.hold_out)

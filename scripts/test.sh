@@ -59,7 +59,7 @@ if command -v quarto >/dev/null; then nbdev_docs; else PATH="$PWD/tests/bin:$PAT
 unchanged 'nbdev_docs changed a tracked file: commit the difference.'
 
 step 'pytest'
-python -m pytest -q -n 2 --dist loadfile tests  # a file stays in one process: its fixtures are made once
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests  # a file stays in one process: its fixtures are made once; files with few tests are often long ones, and must not come last
 current='no stray files'
 status >"$tmp/status-after"
 diff "$tmp/status" "$tmp/status-after" || fail 'The run left files behind, or changed some: they stand above.'

@@ -63,19 +63,23 @@ def test_what_makes_no_sense_is_refused(release, tmp_path):
 def test_notes_of_seen_instruments_are_held_out_and_judged(release, monkeypatch, tmp_path):
     out = tmp_path/'o'
     monkeypatch.setattr(release, 'evaluate_model', functools.partial(release.evaluate_model, seeds=1, n_iter=2, draws=10, n_f0=4)) # a short report
-    assert release.main(['--out', str(out), *ARGS, '--hold-out', '.4', '--evaluate', '20']) == 0
+    # every note twice, so that twenty of seen instruments can be held out
+    assert release.main(['--out', str(out), *ARGS, '--data', 'additive', '--hold-out', '.55', '--evaluate', '20']) == 0
     said, config = json.loads((out/'results.json').read_text()), json.loads((out/'weights'/'config.json').read_text())
-    assert config['info']['data']['hold_out'] == .4 and said['results']['reconstruction, seen, held out']['notes'] > 0
+    assert config['info']['data']['hold_out'] == .55 and said['results']['reconstruction, seen, held out']['notes'] > 0
+    assert {*said['reports']} == {'report', 'report-seen'}
     for name in said['reports']:
         report = json.loads((out/'weights'/f'{name}.json').read_text())
-        assert report['settings']['notes'] == 20 and {'real, other half', 'reconstruction', 'generated'} <= {*report['rows'], *report['left_out']}
+        assert report['settings']['notes'] == 20 and {'reference itself', 'reconstruction', 'generated'} <= {*report['rows']}
         assert (out/name/'table.md').exists()
     from mars.machines import join
     assert b'report.json' in join(out/'pieces', 'release')
 
-def test_shapes_side_by_side_from_a_kit(tmp_path):
+@pytest.fixture(scope='module')
+def made_of_a_kit(tmp_path_factory):
     "scripts/weights.sh on a CPU: a kit of recorded notes, two shapes, weights and logs in the end."
-    import lzma, subprocess, tarfile
+    tmp_path = tmp_path_factory.mktemp('kit')
+    import subprocess, tarfile
     from mars.data import write_nsynth_fixture
     kit = tmp_path/'kit'
     kit.mkdir()
@@ -88,4 +92,23 @@ def test_shapes_side_by_side_from_a_kit(tmp_path):
     said = subprocess.run(['bash', str(ROOT/'scripts/weights.sh'), str(kit), str(tmp_path/'out'), 'start'], env=env, capture_output=True, text=True, timeout=500)
     made = {p.name for p in (tmp_path/'out').iterdir()}
     assert made == {'one.tokenizer', 'one.var', 'two.tokenizer', 'two.var', 'logs.tar.gz'}, said.stdout[-3000:] + said.stderr[-2000:]
-    with tarfile.open(tmp_path/'out'/'logs.tar.gz') as t: assert {'one.jsonl', 'two.jsonl', 'one.config.json', 'log.txt'} <= set(t.getnames())
+    with tarfile.open(tmp_path/'out'/'logs.tar.gz') as t:
+        assert {'one.jsonl', 'two.jsonl', 'one.config.json', 'log.txt'} <= set(t.getnames())
+        t.extractall(tmp_path/'logs', filter='data')
+    return tmp_path
+
+def test_weights_are_described(made_of_a_kit, release, capsys):
+    "scripts/describe.py on what weights.sh left: curves, counts by source, errors; other notes than those of the training are refused."
+    import describe, shutil
+    tmp, model = made_of_a_kit, made_of_a_kit/'model'
+    model.mkdir()
+    for part in ('tokenizer', 'var'): shutil.copy(tmp/'out'/f'one.{part}', model/f'{part}.safetensors')
+    shutil.copy(tmp/'logs'/'one.config.json', model/'config.json')
+    args = [str(tmp/'logs'), '--name', 'one', '--beside', 'two', '--model', str(model), '--out', str(tmp/'training.json'), '--split', str(tmp/'kit'/'split.json'), '--quick', '--n', '2', '--note', 'from a kit']
+    notes = ['--data', str(tmp/'work'/'notes')]
+    with pytest.raises(SystemExit, match='give the --data, --split and --renderer of its training'): describe.main([*args, *notes])
+    said = describe.main([*args, *4*notes])
+    info = json.loads((model/'config.json').read_text())['info']
+    assert json.loads((tmp/'training.json').read_text()) == said and {*said['curves']} == {*said['beside']['curves']} == {'tokenizer', 'transformer'} and said['curves']['tokenizer'][0]['step'] == 0
+    n = info['data']['sources']['notes']
+    assert n['times'] == 4 and 4*n['notes'] == info['data']['notes'] and info['note'] == 'from a kit' and info['results'] == said['results']
