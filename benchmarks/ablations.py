@@ -1,7 +1,7 @@
 """The experiments of 06_ablations with several seeds:  python benchmarks/ablations.py [cmx gan ...] [--preset tiny] [--seeds 0 1 2]
 
 Writes results/<experiment>-<preset>-<seed>.json, which the notebook reads. Notes come from the SoundFont that
-`mars.soundfont` finds (about 1,000 of them are rendered and cached the first time), or from --data as `mars ablate` has it.
+`mars.data.soundfont` finds (about 1,000 of them are rendered and cached the first time), or from --data as `mars ablate` has it.
 """
 import argparse
 from pathlib import Path

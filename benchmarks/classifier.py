@@ -7,11 +7,13 @@ Notes of Fluid (R3) and, where the folder is there, recorded ones; no instrument
 import argparse, json, time
 from pathlib import Path
 import torch
-from mars.classifier import Classifier, ClassifierConfig, measure_classifier, train_classifier
+from mars.evaluation.classifier import measure_classifier, train_classifier
+from mars.parts.classifier import Classifier, ClassifierConfig
 from mars.data import NSynth, SoundFontNotes
 from mars.pipeline import find_model
 from mars.stft import LogSpectrogram
-from mars.train import TrainConfig, versions
+from mars.train import TrainConfig
+from mars.training.log import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 MIDDLE, ENDS = dict(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)), dict(pitches=(*range(21, 36), *range(97, 109)), velocities=(50, 100))

@@ -1,6 +1,6 @@
 """All systems on notes of SoundFonts, at equal compute:  python benchmarks/comparison.py --tokenizers DIR [--seeds 1]
 
-Writes results/comparison-<preset>-<seed>.json, and for the first seed a few notes of each row as MP3 in results/clips; 08b_comparison.ipynb reads both.
+Writes results/comparison-<preset>-<seed>.json, and for the first seed a few notes of each row as MP3 in results/clips; baselines/comparison.ipynb reads both.
 The three tokenizers are trained once, into DIR, unless they lie there. Times are meant as ratios inside one file.
 
 At `tiny` the notes are two octaves of one velocity of the SoundFont that is found. On a GPU, --preset small takes the notes and the split
@@ -15,9 +15,9 @@ of scripts/release.py (--data, --split), and processes beside each other share t
 import argparse, json, sys, time
 from pathlib import Path
 import torch
-from mars.aar import SATConfig, rvq, scale_lengths, train_sat
+from mars.baselines.aar import SATConfig, rvq, scale_lengths, train_sat
 from mars.ablations import run_experiment
-from mars.comparison import SYSTEMS, keep_system, layout_times, shared_data, train_system
+from mars.baselines.comparison import SYSTEMS, keep_system, layout_times, shared_data, train_system
 from mars.data import SoundFontNotes
 from mars.train import TrainConfig
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'scripts'))

@@ -8,7 +8,7 @@ import argparse, json
 from pathlib import Path
 from mars.data import NSynth, SoundFontNotes
 from mars.pipeline import find_model
-from mars.report import Sides, compact_report, evaluate_model, real_sides, report_line
+from mars.evaluation.report import Sides, compact_report, evaluate_model, real_sides, report_line
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

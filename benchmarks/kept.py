@@ -7,12 +7,13 @@ others with the notes' labels and its own settings of sampling, and the judge of
 import argparse, json
 from pathlib import Path
 import torch
-from mars.data import SoundFontNotes, write_whole
-from mars.edit import free_tokens, redraw
+from mars.data import SoundFontNotes
+from mars.parts.files import write_whole
+from mars.parts.editing import free_tokens, redraw
 from mars.pipeline import Mars
-from mars.prediction import evenly, judged
-from mars.report import real_sides
-from mars.train import versions
+from mars.studies.prediction import evenly, judged
+from mars.evaluation.report import real_sides
+from mars.training.log import versions
 
 SCORES = 'frechet', 'pitch', 'octave', 'family', 'density', 'coverage'
 

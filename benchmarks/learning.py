@@ -13,13 +13,16 @@ import numpy as np, torch
 from sklearn.cluster import MiniBatchKMeans
 from mars.ablations import about_run
 from mars.cmx import CMX
-from mars.data import AdditiveNotes, SoundFontNotes, write_whole
+from mars.data import AdditiveNotes, SoundFontNotes
+from mars.parts.files import write_whole
 from mars.pipeline import Mars
-from mars.quantizer import code_usage
-from mars.report import real_sides
+from mars.parts.quantizer import code_usage
+from mars.evaluation.report import real_sides
 from mars.stft import LogSpectrogram, active_frames, log_spectral_distance
 from mars.tokenizer import STRIPS, TokenizerConfig, patchify, unpatchify
-from mars.train import Images, RunLog, TrainConfig, tokenize, train_tokenizer
+from mars.train import TrainConfig, train_tokenizer
+from mars.training.log import RunLog
+from mars.training.tokens import Images, tokenize
 
 def spectra(notes, ls):
     "All spectrograms of a set (N, 1, F, T), in half precision."

@@ -1,6 +1,6 @@
 """MAGNeT's claims on frames of tokens, several seeds:  python benchmarks/magnet.py [--tokenizer FOLDER] [--only decoding spans context rescore hybrid parts]
 
-Writes results/{decoding,spans,context,rescore,hybrid,parts}-tiny-<seed>.json, which 08c_spans.ipynb reads. Times are meant as
+Writes results/{decoding,spans,context,rescore,hybrid,parts}-tiny-<seed>.json, which studies/magnet.ipynb reads. Times are meant as
 ratios inside one file. One tokenizer serves all seeds: the one in FOLDER, or one trained here for minutes; what differs between
 seeds is the transformers' weights, batches and masks, and the draws. Arms that several experiments share are trained once a seed.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mars.ablations import run_experiment
 from mars.data import SoundFontNotes
-from mars.spans import GUIDANCE, frame_data
+from mars.studies.magnet import GUIDANCE, frame_data
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('--only', nargs='+', default=['decoding', 'spans', 'context', 'rescore', 'hybrid', 'parts'])

@@ -6,7 +6,7 @@ Training notes of Fluid (R3), pitches 36-96, all instruments but those that `spl
 """
 import argparse
 from mars.data import SoundFontNotes
-from mars.protocol import MelPCA, NoteSet
+from mars.evaluation.protocol import MelPCA, NoteSet
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -7,9 +7,9 @@ and velocities, are turned into spectrograms and back. They begin after 0.25 s o
 `plain` repeats the main rows with the note at once, as notes are stored; with --model, `model` repeats them from the spectrograms that
 the tokenizer of that model makes of these notes, against the true notes. `true phase` has the true phases and the magnitudes of the
 spectrogram: what no method can fall below but by chance. Griffin-Lim is the fast one, momentum 0.99, unless a row says otherwise;
-what follows PGHI and the vocoder is mars.phase.refine unless a row says `fast Griffin-Lim`.
+what follows PGHI and the vocoder is mars.parts.phase.refine unless a row says `fast Griffin-Lim`.
 
-stft       multi-resolution STFT distance: convergence + log magnitude, means over the resolutions of mars.phase.RESOLUTIONS
+stft       multi-resolution STFT distance: convergence + log magnitude, means over the resolutions of mars.parts.phase.RESOLUTIONS
 mel dB     mean absolute difference of log-mel spectrograms (mars.eval.log_mel_error)
 pre-echo   power in the 64 ms before the attack against that of the true note after it, dB, mean over notes
 stft / GL-128  that over the same of Griffin-Lim 128, with `low` and `high`, between which it lies in 95 % of the draws of notes
@@ -28,10 +28,13 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mars.data import AdditiveNotes, SoundFontNotes, write_whole
+from mars.data import AdditiveNotes, SoundFontNotes
+from mars.parts.files import write_whole
 from mars.eval import frechet_distance, log_mel_error, mel_features
 from mars.pipeline import Mars
-from mars.phase import _half_is_fast, HANN, RESOLUTIONS, Vocoder, from_phases, heap_integrate, partial_noise, pghi, pre_echo, refine, stft_distance
+from mars.parts.phase import HANN, RESOLUTIONS, from_phases, heap_integrate, partial_noise, pghi, pre_echo, refine
+from mars.parts.phase import stft_distance
+from mars.parts.vocoder import Vocoder, _half_is_fast
 from mars.stft import LogSpectrogram, griffin_lim, note_phases
 from common import table
 

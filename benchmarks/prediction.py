@@ -1,14 +1,14 @@
 """Order of prediction and sampling on notes of a SoundFont, several seeds:  python benchmarks/prediction.py [--only order ladder labels guidance]
 
 Writes results/{order,ladder}-tiny-<seed>.json with transformers trained here, and results/{labels,guidance}-small-<seed>.json
-with the packaged model; 06a_prediction.ipynb reads them. Times are meant as ratios inside one file. One tokenizer is trained
+with the packaged model; studies/prediction.ipynb reads them. Times are meant as ratios inside one file. One tokenizer is trained
 for all seeds; what differs between them is the transformer's weights and batches, and the draws.
 """
 import argparse, time
 from pathlib import Path
 from mars.ablations import run_experiment
 from mars.data import SoundFontNotes
-from mars.prediction import prediction_data, sweep_data
+from mars.studies.prediction import prediction_data, sweep_data
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('--only', nargs='+', default=['order', 'ladder', 'labels', 'guidance'])

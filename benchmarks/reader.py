@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from mars.cli import main
-from mars.data import FAMILIES, SoundFontNotes, load_wave, write_whole
+from mars.data import FAMILIES, SoundFontNotes
+from mars.parts.files import load_wave, write_whole
 from mars.eval import cents_error, f0
 from mars.pipeline import find_model
-from mars.train import versions
+from mars.training.log import versions
 
 CLICK = 2 # times its surroundings; a wave without clicks stays well below, see the notebook
 

@@ -9,12 +9,13 @@ within the noise of the choice (the standard error of a pitch of 0.8 in 128 note
 import argparse, json, statistics
 from pathlib import Path
 import torch
-from mars.data import SoundFontNotes, write_whole
+from mars.data import SoundFontNotes
+from mars.parts.files import write_whole
 from mars.pipeline import Mars, find_model
-from mars.prediction import evenly, judged, sweep
-from mars.protocol import blocks
-from mars.report import matched, real_sides
-from mars.train import versions
+from mars.studies.prediction import evenly, judged, sweep
+from mars.evaluation.protocol import blocks
+from mars.evaluation.report import matched, real_sides
+from mars.training.log import versions
 
 WAYS = [*(dict(cfg_scale=s, top_k=20) for s in (1., 2., 3.)), *(dict(cfg_scale=s, top_k=20, cfg_ramp=False) for s in (1., 2., 3.)),
         dict(cfg_scale=2., top_p=.9), dict(cfg_scale=2., temperature=.8), dict(cfg_scale=2., top_k=20, temperature=.8), *(dict(cfg_scale=s, top_k=20, temperature=.8, cfg_ramp=False) for s in (1., 2.))]

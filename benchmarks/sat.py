@@ -7,7 +7,7 @@ import argparse, time
 from pathlib import Path
 from mars.ablations import run_experiment, summary
 from mars.data import SoundFontNotes
-from mars.sat_study import wave_data
+from mars.studies.sat import wave_data
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('names', nargs='*', default=['sat-scales', 'sat-rvq', 'sat-sharing', 'sat-ours', 'sat-windows', 'sat-judges', 'sat-width'])

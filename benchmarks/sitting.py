@@ -6,13 +6,13 @@ notes of Fluid (R3) whose instruments none of them has learned from.
 import argparse, io, json, shutil, tarfile, tempfile
 from pathlib import Path
 import torch
-import mars.aar
-from mars.classifier import Classifier
+import mars.baselines.aar
+from mars.parts.classifier import Classifier
 from mars.data import SoundFontNotes
 from mars.eval import cents_error, f0, frechet_distance
 from mars.pipeline import Mars
-from mars.protocol import MelPCA
-from mars.report import SPLIT
+from mars.evaluation.protocol import MelPCA
+from mars.evaluation.report import SPLIT
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('out', type=Path)

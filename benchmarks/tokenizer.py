@@ -20,9 +20,9 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from mars.ablations import twin_config
 from mars.cmx import CMX
-from mars.data import write_whole
-from mars.pipeline import pick_device
-from mars.quantizer import nearest_code
+from mars.parts.files import write_whole
+from mars.parts.device import pick_device
+from mars.parts.quantizer import nearest_code
 from mars.tokenizer import PRESETS, Tokenizer, TokenizerConfig
 from common import about, flops, halving, held_bytes, interleaved, peak_bytes, seconds, table
 

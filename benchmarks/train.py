@@ -5,7 +5,7 @@
 loader  int16 rows of a converted NSynth folder -> spectrogram -> CMX image on the device, notes/s
 stage   `train_tokenizer` (with and without its PatchGAN) and `train_var` as they are, notes/s of the steps after the first few,
         model FLOP/s and MFU (tokenizer or transformer alone) of the measured matmul peak, and peak memory (of the GPU, or of the
-        whole process on a CPU) beside what `mars.machines.step_memory` foresees for a step in bf16
+        whole process on a CPU) beside what `mars.training.budget.step_memory` foresees for a step in bf16
 plain   a bare loop of forward, backward, clip and AdamW on one batch that lies ready, in float32 and without GAN
 
 Stage two reads tokens that were computed once, so only stage one waits for the loader. Each ratio is one of medians.
@@ -16,13 +16,16 @@ from pathlib import Path
 import torch
 from torch import nn
 from mars.cmx import CMX
-from mars.data import NSynth, write_nsynth_fixture, write_whole
-from mars.discriminator import AdversaryConfig
-from mars.machines import step_memory
-from mars.pipeline import pick_device
+from mars.data import NSynth, write_nsynth_fixture
+from mars.parts.files import write_whole
+from mars.parts.discriminator import AdversaryConfig
+from mars.training.budget import step_memory
+from mars.parts.device import pick_device
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.train import Images, RunLog, TrainConfig, param_groups, train_tokenizer, train_var
+from mars.train import TrainConfig, param_groups, train_tokenizer, train_var
+from mars.training.log import RunLog
+from mars.training.tokens import Images
 from mars.var import VAR, VARConfig
 from common import about, flops, seconds, table
 

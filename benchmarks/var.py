@@ -12,8 +12,9 @@ when left alone. Weights are random: time does not depend on them.
 import argparse, copy, json, math, os, platform, statistics, time
 import torch
 import torch.nn.functional as F
-from mars.nexttoken import NextToken
-from mars.pipeline import Mars, cast_network, pick_device, pick_dtype
+from mars.baselines.next_token import NextToken
+from mars.parts.device import cast_network, pick_device, pick_dtype
+from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig, linear

@@ -23,13 +23,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from .cmx import CMX, unfold_patch_weight
 from .stft import LogSpectrogram, active_frames
-from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes, write_whole
-from .soundfont import open_renderer, peak_normalize, resample
-from .quantizer import MultiScaleQuantizer, code_usage
+from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes
+from .parts.files import write_whole
+from .data import open_renderer
+from .parts.files import peak_normalize, resample
+from .parts.quantizer import MultiScaleQuantizer, code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
-from .discriminator import AdversaryConfig
-from .pipeline import pick_device
-from .train import MelLoss, RunLog, TokenizerStage, TrainConfig, fit, seed_all
+from .parts.discriminator import AdversaryConfig
+from .parts.device import pick_device
+from .parts.device import seed_all
+from .train import MelLoss, TokenizerStage, TrainConfig, fit
+from .training.log import RunLog
 from .eval import _FULL_SCALE, frechet_distance
 
 # %% ../nbs/06_ablations.ipynb #8243cda8

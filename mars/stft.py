@@ -132,7 +132,7 @@ def _griffinlim(ls, magnitude, n_iter, seed, first):
     return griffin_lim(magnitude, ls.window(magnitude.device), ls.n_fft, ls.hop_length, n_iter, angles=angles)
 
 PHASES = {'griffinlim': _griffinlim}  # name -> f(ls, magnitude, n_iter, seed, first) -> wave (B, ls.n_padded)
-LATER = {'pghi': 'mars.phase', 'vocoder': 'mars.phase'}  # methods that a module adds to PHASES when it is imported
+LATER = {'pghi': 'mars.parts.phase', 'vocoder': 'mars.parts.phase'}  # methods that a module adds to PHASES when it is imported
 
 def find_phase(
     phase, # a name, or a function that could stand in PHASES

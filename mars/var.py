@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONEDNN', 'VARConfig', 'scale_of', 'scale_mask', 'linear', 'KVCache', 'Attention', 'AdaBlock', 'init_trunk', 'Trunk',
-           'LabelEmbedding', 'drop_labels', 'VAR', 'descending', 'sample', 'note_uniforms', 'scale_settings',
-           'check_seed', 'Passes']
+           'VAR', 'Passes']
 
 # %% ../nbs/03_var.ipynb #f7a39571
 import math, numbers, platform, warnings
@@ -14,8 +13,13 @@ from dataclasses import dataclass, asdict
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
-from .quantizer import freeze
-from .tokenizer import TokenizerConfig, Tokenizer, check_tokens, config_class, drop_path, make_quantizer
+from .parts.quantizer import freeze
+from .parts.config import config_class
+from .tokenizer import Tokenizer, TokenizerConfig, check_tokens, drop_path, make_quantizer
+
+# %% ../nbs/03_var.ipynb #6cd43652
+from .parts.conditioning import LabelEmbedding, drop_labels
+from .parts.sampling import check_seed, note_uniforms, sample, scale_settings
 
 # %% ../nbs/03_var.ipynb #2255eca0
 @dataclass(frozen=True)
@@ -217,91 +221,6 @@ class Trunk(nn.Module):
         "Make an empty cache for `batch` sequences of at most `length` tokens."
         return KVCache(len(self.blocks), batch, self.heads, length, self.width//self.heads, device, dtype)
 
-# %% ../nbs/03_var.ipynb #8075bc9e
-class LabelEmbedding(nn.Module):
-    "Sum of one vector for each label, with a learned null for what is not given."
-    def __init__(self, sizes, width, like_dim=0):
-        super().__init__()
-        self.sizes, self.like_dim = dict(sizes), like_dim
-        self.tables = nn.ModuleDict({name: nn.Embedding(n+1, width) for name, n in self.sizes.items()})
-        if like_dim: self.like, self.no_like = nn.Linear(like_dim, width), nn.Embedding(1, width)
-        for t in [*self.tables.values(), *([self.like, self.no_like] if like_dim else [])]: nn.init.trunc_normal_(t.weight, std=math.sqrt(1/(3*width)))
-        if like_dim: nn.init.zeros_(self.like.bias)
-
-    def check(self,
-        labels:dict, # label name -> int64 tensor, list or number, and 'like' -> embeddings; None is no label at all
-        n:int=None,  # number of notes; None takes it from the labels, or 1
-        device=None, # where the result should be
-    )->dict: # every label -> int64 (n,), -1 where not given, and 'like' -> float32 (n, d), NaN there; ValueError for what does not fit
-        "Complete and validate labels."
-        if not isinstance({} if labels is None else labels, dict): raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
-        labels = {k: self.vectors(v) if k == 'like' else self.ids(k, v) for k, v in (labels or {}).items() if v is not None}
-        if bad := [k for k in labels if k not in (*self.sizes, 'like')]: raise ValueError(f'label {bad[0]!r} is unknown; this model knows {", ".join([*self.sizes, *(["like"] if self.like_dim else [])])}')
-        if n is None: n = max([len(v) for k, v in labels.items() if v.ndim > (k == 'like')], default=1)
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'n is {n!r}; ask for at least one note')
-        out = {}
-        for name, size in self.sizes.items():
-            v = labels.get(name, torch.tensor(-1))
-            if v.ndim > 1 or (v.ndim == 1 and len(v) != n): raise ValueError(f'label {name} has shape {tuple(v.shape)} but there are {n} notes; give one value or one for each note')
-            wrong = (v < -1) | (v >= size) | ((v == 0) & (name == 'velocity'))
-            if wrong.any():
-                raise ValueError(f'label {name} is {v[wrong].flatten()[0].item()}, outside {int(name == "velocity")}..{size-1}; use -1 or leave it out for no label')
-            out[name] = v.long().expand(n).to(device)
-        if self.like_dim: out['like'] = self.like_for(labels.get('like'), n).to(device)
-        return out
-
-    def ids(self, name, v):
-        "Turn a value or a list of them into a tensor of integers."
-        try: v = torch.as_tensor(v)
-        except (TypeError, ValueError, RuntimeError): raise ValueError(f'label {name} is {v!r}; give whole numbers') from None
-        if v.ndim and not len(v): raise ValueError(f'label {name} is an empty list; leave the label out')
-        if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool: raise ValueError(f'label {name} must hold integers, not {v.dtype}')
-        return v.long() # comparisons would wrap in eight bits
-
-    def forward(self, labels): # checked labels -> (B, w)
-        cond = sum(t(labels[name].masked_fill(labels[name] < 0, self.sizes[name])) for name, t in self.tables.items())
-        return cond + self.resemble(labels['like']) if self.like_dim else cond
-
-# %% ../nbs/03_var.ipynb #821a640c
-def _vectors(self:LabelEmbedding,
-    v, # embeddings (d,) or (B, d), tensor or array
-)->torch.Tensor: # float32, of the same shape; ValueError for what does not fit
-    "Check embeddings of sounds to resemble."
-    if not self.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
-    try: v = torch.as_tensor(v)
-    except (TypeError, ValueError, RuntimeError): raise ValueError(f'label like is {type(v).__name__}; give embeddings of {self.like_dim} numbers') from None
-    if not v.is_floating_point() or v.ndim not in (1, 2) or v.shape[-1] != self.like_dim: raise ValueError(f'label like holds {v.dtype} of shape {tuple(v.shape)}; give {self.like_dim} floats, or so many for each note')
-    if not (v.isfinite().all(-1) | v.isnan().all(-1)).all(): raise ValueError('label like holds NaN or infinity; only a row of nothing but NaN stands for no label')
-    return v.float()
-
-def _like_for(self:LabelEmbedding, v, n): # None, (d,) or (n, d) -> (n, d)
-    if v is None: v = torch.full((self.like_dim,), math.nan)
-    if v.ndim == 2 and len(v) != n: raise ValueError(f'label like has shape {tuple(v.shape)} but there are {n} notes; give one embedding or one for each note')
-    return v.expand(n, -1)
-
-def _resemble(self:LabelEmbedding, v): # (B, d) -> (B, w)
-    known = F.normalize(v.nan_to_num(), dim=-1).to(self.like.weight.dtype)
-    return torch.where(v.isnan().any(-1, keepdim=True), self.no_like.weight, self.like(known))
-
-def _nothing(self:LabelEmbedding, n, device): # -> checked labels of n notes of which nothing is said
-    out = {name: torch.full((n,), -1, device=device) for name in self.sizes}
-    return {**out, 'like': torch.full((n, self.like_dim), math.nan, device=device)} if self.like_dim else out
-
-LabelEmbedding.vectors, LabelEmbedding.like_for, LabelEmbedding.resemble, LabelEmbedding.nothing = _vectors, _like_for, _resemble, _nothing
-
-# %% ../nbs/03_var.ipynb #b8089fc7
-def drop_labels(
-    labels:dict,   # checked labels, (B,) each
-    p_all:float,   # chance to lose all
-    p_each:float,  # chance to lose each
-    p_like:float=0., # chance to lose the sound to resemble, in its place
-)->dict: # the same with the null where dropped
-    "Forget labels at random."
-    first = next(iter(labels.values()))
-    gone = torch.rand(first.shape, device=first.device) < p_all
-    lost = {k: gone | (torch.rand(len(v), device=v.device) < (p_like if k == 'like' else p_each)) for k, v in labels.items()}
-    return {k: v.masked_fill(lost[k][:, None], math.nan) if k == 'like' else v.masked_fill(lost[k], -1) for k, v in labels.items()}
-
 # %% ../nbs/03_var.ipynb #36386919
 class VAR(nn.Module):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
@@ -397,79 +316,6 @@ def _loss(self:VAR,
     return ce.mean(), per
 
 VAR.loss = _loss
-
-# %% ../nbs/03_var.ipynb #a268e7ed
-def descending(x, k):
-    "The k greatest values of each row, greatest first."
-    if x.device.type != 'cpu': return x.topk(k).values
-    return torch.from_numpy(np.sort(x.numpy(), -1)).flip(-1)[..., :k] # several times faster than topk there
-
-def sample(
-    logits:torch.Tensor,   # (..., V)
-    u:torch.Tensor,        # (...) uniform numbers in [0, 1)
-    temperature:float=1.,  # 0 is argmax
-    top_k:int=0,           # 0 or None is off
-    top_p:float=0.,        # 0, 1 or None is off
-)->torch.Tensor: # (...) int64
-    "Draw codes by inverting the cumulative distribution; codes that tie with the last one kept are kept too."
-    if temperature == 0: return logits.argmax(-1)
-    logits = logits.detach().float()
-    if temperature != 1: logits = (logits - logits.amax(-1, keepdim=True))/max(temperature, 1e-38) # a tiny temperature must not divide to inf - inf
-    if top_k or (top_p and top_p < 1):
-        best = descending(logits, top_k or logits.shape[-1])
-        last = best[..., -1:]
-        if top_p and top_p < 1:
-            p = best.softmax(-1)
-            last = best.gather(-1, (p.cumsum(-1) - p < top_p).sum(-1, keepdim=True).clamp(min=1) - 1)
-        logits = logits.masked_fill(logits < last, -math.inf)
-    cdf = logits.softmax(-1).cumsum(-1)
-    total = cdf[..., -1:].contiguous()
-    # Rounding may lift u*total to total itself, which no code has: one float below is the last code with any probability.
-    return torch.searchsorted(cdf, torch.minimum(u[..., None]*total, torch.nextafter(total, torch.zeros_like(total))), right=True)[..., 0]
-
-def note_uniforms(
-    seed:int,   # of the whole call
-    first:int,  # index of the first note
-    n:int,      # number of notes
-    length:int, # numbers a note needs
-)->torch.Tensor: # (n, length) in [0, 1), on the CPU
-    "Uniform numbers that depend only on the seed and a note's index."
-    # torch's CPU generator keeps 32 bits of a seed, too few for many notes; the last number sets tokens apart from phases
-    draws = [np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, first+i, 1]))).random(length, np.float32) for i in range(n)]
-    return torch.from_numpy(np.stack(draws))
-
-# %% ../nbs/03_var.ipynb #38577dfc
-def scale_settings(
-    K:int,             # number of scales
-    codebook_size:int, # number of codes
-    cfg_scale=0., cfg_ramp=True, temperature=1., top_k=0, top_p=0., # as for `VAR.generate`
-)->tuple: # K tuples (guidance, temperature, top_k, top_p); ValueError for what makes no sense
-    "Spread sampling settings over the scales, refusing in one sentence what makes no sense."
-    def spread(name, v, ok, must):
-        if isinstance(v, (dict, set, str)): raise ValueError(f'{name} is a {type(v).__name__}; give one number, or a list of one for each of the {K} scales')
-        if getattr(v, 'ndim', 1) == 0 and hasattr(v, 'item'): v = v.item()
-        values = [v]*K if not hasattr(v, '__len__') else v.tolist() if hasattr(v, 'tolist') else list(v)
-        if len(values) != K: raise ValueError(f'{name} lists {len(values)} values; give one number, or one for each of the {K} scales')
-        for x in values:
-            if isinstance(x, bool) or not isinstance(x, numbers.Real) or not ok(x): raise ValueError(f'{name} is {x!r}; it must {must}')
-        return values
-    positive = lambda x: math.isfinite(x) and x >= 0
-    s = spread('cfg_scale', cfg_scale, lambda x: 0 <= x <= 1000, 'be a number in 0..1000')
-    if cfg_ramp and isinstance(cfg_scale, numbers.Number) and K > 1: s = [x*k/(K-1) for k, x in enumerate(s)]
-    t = spread('temperature', temperature, positive, 'be a number of at least 0')
-    whole = lambda x: isinstance(x, (int, np.integer)) and 0 <= x <= codebook_size
-    ks = spread('top_k', 0 if top_k is None else top_k, whole, f'be a whole number in 0..{codebook_size}, the number of codes')
-    ps = spread('top_p', 0 if top_p is None else top_p, lambda x: 0 <= x <= 1, 'lie in 0..1')
-    return tuple((float(a), float(b), int(c), float(d)) for a, b, c, d in zip(s, t, ks, ps))
-
-def check_seed(
-    seed, # None draws one
-    name='seed', # what it is called
-)->int: # ValueError for what is no seed
-    "Complete and validate a seed."
-    if seed is None: return torch.randint(2**31, ()).item()
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0: raise ValueError(f'{name} is {seed!r}; it must be a whole number of at least 0{", or None" if name == "seed" else ""}')
-    return int(seed)
 
 # %% ../nbs/03_var.ipynb #b498fba7
 class Passes:

@@ -11,7 +11,7 @@ import argparse, json
 from collections import Counter
 from pathlib import Path
 from release import measure, open_data, split_by_names
-from mars.data import write_whole
+from mars.parts.files import write_whole
 from mars.pipeline import Mars
 
 KEEP = 'stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'seconds', 'notes_per_second', 'memory_mib'

@@ -10,7 +10,8 @@ os.environ.setdefault('HF_HUB_OFFLINE', '1')
 import matplotlib, numpy as np, soundfile as sf, torch
 from matplotlib.image import imsave
 from mars.data import FAMILIES, SOURCES
-from mars.pipeline import Mars, label_ids
+from mars.parts.conditioning import label_ids
+from mars.pipeline import Mars
 
 ROOT = Path(__file__).resolve().parent.parent
 W, H = 150, 106  # of a panel

@@ -22,15 +22,22 @@ import argparse, io, json, os, shutil, signal, sys, tarfile, threading, time
 from fnmatch import fnmatch
 from pathlib import Path
 import torch
-from mars.classifier import Classifier, ClassifierConfig, measure_classifier, train_classifier
-from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes, write_whole
-from mars.discriminator import AdversaryConfig
-from mars.machines import cut, hand_over, join, parts_for, take_over
-from mars.phase import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
+from mars.evaluation.classifier import measure_classifier, train_classifier
+from mars.parts.classifier import Classifier, ClassifierConfig
+from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes
+from mars.parts.files import write_whole
+from mars.parts.discriminator import AdversaryConfig
+from mars.DROP import cut, hand_over, join, take_over
+from mars.training.budget import parts_for
+from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
 from mars.pipeline import Mars
-from mars.report import compact_report, evaluate_model, report_line
+from mars.evaluation.report import compact_report, evaluate_model, report_line
 from mars.tokenizer import TokenizerConfig
-from mars.train import Checkpoints, Kin, RunLog, TrainConfig, embed_notes, listener, read_log, reconstruction_error, tokenize, train_tokenizer, train_var, versions
+from mars.parts.classifier import listener
+from mars.train import TrainConfig, reconstruction_error, train_tokenizer, train_var
+from mars.training.checkpoints import Checkpoints
+from mars.training.log import RunLog, read_log, versions
+from mars.training.tokens import Kin, embed_notes, tokenize
 from mars.var import VARConfig
 
 STAGES = dict(tokenizer='', var='', vocoder='vocoder', classifier='classifier') # and where in OUT each one trains

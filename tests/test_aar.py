@@ -4,14 +4,17 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from mars.aar import JudgeConfig, SAT, SATConfig, SisterConfig, WaveAdversary, WaveMars, rvq, scale_lengths, train_sat
+from mars.baselines.aar import JudgeConfig, SAT, SATConfig, SisterConfig, WaveAdversary, WaveMars, rvq, scale_lengths
+from mars.baselines.aar import train_sat
 from mars.data import AdditiveNotes
-from mars.nexttoken import NextToken
+from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
-from mars.quantizer import MultiScaleQuantizer
-from mars.seanet import Decoder, Encoder, Judges, mel_loss
-from mars.train import RunLog, TrainConfig, read_log, train_var
-from mars.var import VAR, Passes, VARConfig, note_uniforms, scale_settings
+from mars.parts.quantizer import MultiScaleQuantizer
+from mars.baselines.seanet import Decoder, Encoder, Judges, mel_loss
+from mars.train import TrainConfig, train_var
+from mars.training.log import RunLog, read_log
+from mars.parts.sampling import note_uniforms, scale_settings
+from mars.var import Passes, VAR, VARConfig
 
 UNIT = dict(n_samples=3200, ratios=(4, 4, 2, 2), lengths=(1, 5, 18, 50), width=2, dimension=16, lstm=1, code_dim=8, codebook_size=32, n_phi=2)
 CFG = SATConfig(**UNIT)

@@ -4,12 +4,15 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import EXPERIMENTS, SIZES, Arm, bits_of, difference, load_results, map_sides, parameters_by_term, run_experiment, summary, token_counts
+from mars.ablations import Arm, EXPERIMENTS, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.train import MelLoss, RunLog, TrainConfig, lasting, train_tokenizer
+from mars.train import MelLoss, TrainConfig, train_tokenizer
+from mars.training.checkpoints import lasting
+from mars.training.log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = 'cmx twin gan content truncation scales codes sharing rate'.split()

@@ -44,7 +44,7 @@ def drop(here, file):
 
 def screenshot(m): # -> bytes of a PNG; for the notebook, whose event loop playwright's simple interface refuses
     def take():
-        from mars.app import serve
+        from mars.apps.web import serve
         served = serve(m)
         try:
             with chromium() as browser:
@@ -112,7 +112,8 @@ def sounds(here):
 
 @pytest.fixture(scope='module')
 def wave(tmp_path_factory):
-    from mars.data import AdditiveNotes, save_wave
+    from mars.data import AdditiveNotes
+    from mars.parts.files import save_wave
     x = AdditiveNotes(('organ_electronic_800',), (60,), (100,))[0][0]
     return str(save_wave(tmp_path_factory.mktemp('app')/'organ.wav', x)), x
 

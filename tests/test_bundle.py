@@ -3,7 +3,7 @@ import importlib.metadata as metadata, json, os, re, subprocess, sys, time, zipf
 from pathlib import Path
 import pytest
 from mars.data import write_nsynth_fixture
-from mars.train import read_log
+from mars.training.log import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'scripts'))

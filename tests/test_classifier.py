@@ -2,10 +2,12 @@
 import glob, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.classifier import (HEADS, Classifier, ClassifierConfig, LogMel, Mels, augment, calibration_error, find_classifier, fit_temperature, fit_temperatures,
-                             measure_classifier, train_classifier)
-from mars.data import FAMILIES, AdditiveNotes
-from mars.train import RunLog, TrainConfig
+from mars.evaluation.classifier import Mels, augment, calibration_error, fit_temperature, fit_temperatures
+from mars.evaluation.classifier import measure_classifier, train_classifier
+from mars.parts.classifier import Classifier, ClassifierConfig, HEADS, LogMel, find_classifier
+from mars.data import AdditiveNotes, FAMILIES
+from mars.train import TrainConfig
+from mars.training.log import RunLog
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)

@@ -186,7 +186,7 @@ def test_ctrl_c_elsewhere(body):
     assert finish(p) == (130, '', 'mars: interrupted\n') and time.monotonic() - began < 20
 
 def test_ctrl_c_while_a_file_is_written(tmp_path, monkeypatch):
-    from mars.data import write_whole
+    from mars.parts.files import write_whole
     (tmp_path/'a').write_text('old')
     def stop(*args): raise KeyboardInterrupt
     monkeypatch.setattr(os, 'fsync', stop)

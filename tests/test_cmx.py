@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from mars.cmx import (CMX, LAYOUTS, demultiplex, demultiplex_nd, fold_patch_weight, multiplex, multiplex_nd,
-                      unfold_patch_weight)
+from mars.cmx import CMX, LAYOUTS, demultiplex, demultiplex_nd, fold_patch_weight, multiplex, multiplex_nd
+from mars.cmx import unfold_patch_weight
 
 settings.register_profile('mars', deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile('mars')

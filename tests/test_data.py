@@ -3,10 +3,12 @@ import hashlib, http.server, io, json, os, tarfile, threading, warnings
 from pathlib import Path
 import numpy as np
 import pytest, soundfile, torch
-from mars import data
-from mars.data import (FAMILIES, SOURCES, AdditiveNotes, Batches, ConcatNotes, Note, NoteFolder, Notes, NSynth, SoundFontNotes, batches, default_notes,
-                       download_nsynth, labels_dict, load_wave, parse_note_str, save_wave, unpack_nsynth, write_nsynth_fixture)
-from mars.soundfont import find_renderer, find_soundfont
+from mars.data import notes as data
+from mars.data import AdditiveNotes, Batches, ConcatNotes, FAMILIES, NSynth, Note, NoteFolder, Notes, SOURCES
+from mars.data import SoundFontNotes, batches, default_notes, download_nsynth, labels_dict, parse_note_str
+from mars.data import unpack_nsynth, write_nsynth_fixture
+from mars.parts.files import load_wave, save_wave
+from mars.data import find_renderer, find_soundfont
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'/'notes'
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason='shared/data/notes is not here')

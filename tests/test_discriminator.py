@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mars.discriminator import (Adversary, AdversaryConfig, LeCam, NORMS, PatchGAN, adaptive_weight, frozen, hinge_discriminator,
-                                hinge_generator)
+from mars.parts.discriminator import Adversary, AdversaryConfig, LeCam, NORMS, PatchGAN, adaptive_weight, frozen
+from mars.parts.discriminator import hinge_discriminator, hinge_generator
 
 settings.register_profile('mars', deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile('mars')

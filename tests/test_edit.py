@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from mars.cmx import CMX
-from mars.edit import KeptPasses, edit, free_tokens, heard_labels, interpolate, join, mixing_weights, nearest_tokens, redraw, region_weights
-from mars.masked import MaskedScale
-from mars.nexttoken import NextToken
+from mars.parts.editing import KeptPasses, edit, free_tokens, heard_labels, interpolate, join, mixing_weights
+from mars.parts.editing import nearest_tokens, redraw, region_weights
+from mars.baselines.masked import MaskedScale
+from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -306,14 +307,14 @@ def test_models_that_cannot(waves):
     with pytest.raises(ValueError, match='cannot generate'): make(None).edit(waves)
     for kind in (NextToken, MaskedScale):
         with pytest.raises(ValueError, match="editing needs 'next-scale'"): make(kind).edit(waves)
-    from mars.aar import SAT, SATConfig, WaveMars
+    from mars.baselines.aar import SAT, SATConfig, WaveMars
     with pytest.raises(ValueError, match='no token maps of spectrograms'): WaveMars(SAT(SATConfig.preset('tiny'))).edit(torch.rand(64000))
 
 # --- the shell
 
 def test_shell(tmp_path, capsys):
     from mars.cli import main
-    from mars.data import load_wave, save_wave
+    from mars.parts.files import load_wave, save_wave
     folder, t = tmp_path/'model', torch.arange(64000)/16000
     torch.manual_seed(0)
     tok = Tokenizer(TokenizerConfig.preset('tiny'))

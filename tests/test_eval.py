@@ -2,9 +2,10 @@
 import ast, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.eval import (F0, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor, frechet_infinity, inception_score,
-                       interval, kad, kid, kid_nistal, kid_nistal_floor, label_accuracy, log_mel, log_mel_error, mel_distance, mel_features,
-                       memorisation, ndb, nearest_mel_error, posterior_kl, proportion_z, share_interval, stft_distance, vendi_score)
+from mars.eval import F0, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor
+from mars.eval import frechet_infinity, inception_score, interval, kad, kid, kid_nistal, kid_nistal_floor
+from mars.eval import label_accuracy, log_mel, log_mel_error, mel_distance, mel_features, memorisation, ndb
+from mars.eval import nearest_mel_error, posterior_kl, proportion_z, share_interval, stft_distance, vendi_score
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTES = ROOT/'../shared/data/notes'

@@ -2,13 +2,16 @@
 import json
 from pathlib import Path
 import pytest, torch
-import mars.report as report
+import mars.evaluation.report as report
 from mars.cli import main
-from mars.classifier import Classifier
-from mars.data import AdditiveNotes, NoteFolder, NSynth, save_wave, write_nsynth_fixture
+from mars.parts.classifier import Classifier
+from mars.data import AdditiveNotes, NSynth, NoteFolder, write_nsynth_fixture
+from mars.parts.files import save_wave
 from mars.pipeline import Mars
-from mars.protocol import MelPCA, NoteSet
-from mars.report import (alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched, notes_on, open_model, over_seeds, read_report, real_sides, report_line, report_markdown, sample_train, timed_notes)
+from mars.evaluation.protocol import MelPCA, NoteSet
+from mars.evaluation.report import alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched
+from mars.evaluation.report import notes_on, open_model, over_seeds, read_report, real_sides, report_line
+from mars.evaluation.report import report_markdown, sample_train, timed_notes
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
@@ -52,14 +55,14 @@ def test_a_plain_folder_is_taken_whole(tmp_path, sides):
     assert len(s.test) == 2 and s.valid is None and s.train is sides.train
 
 def test_training_notes_given_apart_are_used(tmp_path):
-    from mars.data import write_nsynth_fixture, NSynth
-    from mars.report import train_side
+    from mars.data import NSynth, write_nsynth_fixture
+    from mars.evaluation.report import train_side
     root = write_nsynth_fixture(tmp_path, dict(train=(0,), test=(1,)), ('organ', 'flute'), (60,), (100,), None)
     assert len(train_side(NSynth(root, 'train'))) == 2
     with pytest.raises(ValueError, match='holds no training notes'): train_side(NSynth(root, 'test'))
 
 def test_filters_do_not_move_an_instrument_to_another_side(sides):
-    from mars.report import filter_sides
+    from mars.evaluation.report import filter_sides
     some = filter_sides(sides, pitches=[sides.test.notes[0].pitch], families=None)
     assert {n.note_str for n in some.test.notes} < {n.note_str for n in sides.test.notes} and some.train is sides.train
     with pytest.raises(ValueError, match='no reference note has'): filter_sides(sides, pitches=[0])
@@ -159,7 +162,7 @@ def test_alarms():
 
 def test_the_memoriser_trips_every_alarm(sides):
     "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
-    from mars.protocol import evaluate
+    from mars.evaluation.protocol import evaluate
     many = real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
     near = sample_train(many.train, ref.labels, 120)[0]
@@ -174,7 +177,7 @@ def test_several_seeds_are_several_rows(model, sides):
     assert over_seeds(dict(generated=a)) == {} and any(v.startswith('Over 2 seeds') for v in notes_on(result))
 
 def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
-    from mars.phase import Vocoder, VocoderConfig
+    from mars.parts.vocoder import Vocoder, VocoderConfig
     torch.manual_seed(5)
     own, says = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny'))), {}
     assert describe_model(own)['vocoder'] is None and describe_model(own, 'vocoder')['vocoder']['own'] and not describe_model(model, 'vocoder')['vocoder']['own']
@@ -250,7 +253,7 @@ def test_the_command(model, tmp_path, capsys):
     assert not (tmp_path/'b').exists()
 
 def test_usual_iterations_are_those_of_decode(model, monkeypatch):
-    from mars.phase import Vocoder, VocoderConfig
+    from mars.parts.vocoder import Vocoder, VocoderConfig
     from mars.stft import PHASES
     asked = []
     own = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny', n_iter=7)))

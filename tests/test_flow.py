@@ -4,10 +4,11 @@ import pytest
 import torch
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.flow import Flow, FlowConfig, FlowMars, bent, calls, note_noise, train_flow
+from mars.baselines.flow import Flow, FlowConfig, FlowMars, bent, calls, note_noise, train_flow
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
-from mars.train import RunLog, TrainConfig, read_log
+from mars.train import TrainConfig
+from mars.training.log import RunLog, read_log
 from mars.var import VARConfig
 
 SMALL = dict(image_shape=(2, 32, 32), patch=(4, 16))

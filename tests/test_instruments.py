@@ -1,10 +1,11 @@
 """Instruments out: what an exported instrument is in a real sampler, and what a MIDI file becomes."""
 import itertools, json
 import mido, numpy as np, pytest, soundfile, torch
-import mars.instruments as instruments
+import mars.apps.instruments as instruments
 from mars.data import AdditiveNotes, NSynth
 from mars.eval import f0
-from mars.instruments import Bank, Sample, Struck, Wish, export_instrument, find_loop, loudness, mix, play_midi, read_midi, sfz_text, shift, steadiest, timbre_steps, zones
+from mars.apps.instruments import Bank, Sample, Struck, Wish, export_instrument, find_loop, loudness, mix, play_midi
+from mars.apps.instruments import read_midi, sfz_text, shift, steadiest, timbre_steps, zones
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig

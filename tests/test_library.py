@@ -6,7 +6,8 @@ import huggingface_hub
 import mars
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.pipeline import CARD_MARK, Mars, as_waves, find_model
+from mars.parts.codec import as_waves
+from mars.pipeline import CARD_MARK, Mars, find_model
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
@@ -108,7 +109,7 @@ def test_a_sound_to_resemble_comes_the_same_ways():
     for given, shape in ((torch.stack([x, x], 1), (128,)), (x.tolist(), (128,)), (x[None], (1, 128)), (torch.stack([x, x])[None], (1, 128)), ([x, x], (2, 128))):
         got = m.listen(given)
         assert got.shape == shape and torch.allclose(got, want.expand(shape), atol=1e-3)
-    from mars.data import resample
+    from mars.parts.files import resample
     double = resample(x.numpy(), 16000, 32000)
     with pytest.warns(UserWarning, match='like was resampled from 32000'): far = m.listen(double, 32000)
     assert torch.nn.functional.cosine_similarity(far, want, 0) > .98 > torch.nn.functional.cosine_similarity(m.listen(double), want, 0)

@@ -3,15 +3,19 @@ import json, math
 import numpy as np
 import pytest
 import torch
-from mars.classifier import Classifier, ClassifierConfig
+from mars.parts.classifier import Classifier, ClassifierConfig
 from mars.data import AdditiveNotes
 from mars.eval import f0
-from mars.nexttoken import NextToken
+from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
-from mars.train import Kin, TrainConfig, embed_notes, listener, train_tokenizer, train_var
-from mars.var import VAR, VARConfig, LabelEmbedding, Passes, drop_labels, note_uniforms, scale_settings
+from mars.parts.classifier import listener
+from mars.train import TrainConfig, train_tokenizer, train_var
+from mars.training.tokens import Kin, embed_notes
+from mars.parts.conditioning import LabelEmbedding, drop_labels
+from mars.parts.sampling import note_uniforms, scale_settings
+from mars.var import Passes, VAR, VARConfig
 
 CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 D = 6

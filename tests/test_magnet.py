@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_var import Tape
-import mars.magnet, mars.var
-from mars.aar import SAT, SATConfig
-from mars.magnet import (Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, SisterConfig, delay, frame_count, hybrid, mask_schedule,
-                         remask, span_rates, span_scores, spans_for, undelay, widen)
-from mars.nexttoken import NextToken
-from mars.var import VARConfig, note_uniforms, scale_settings
+import mars.baselines.magnet, mars.var
+from mars.baselines.aar import SAT, SATConfig
+from mars.baselines.aar import SisterConfig
+from mars.baselines.magnet import Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, delay, frame_count
+from mars.baselines.magnet import hybrid, mask_schedule, remask, span_rates, span_scores, spans_for, undelay, widen
+from mars.baselines.next_token import NextToken
+from mars.parts.sampling import note_uniforms, scale_settings
+from mars.var import VARConfig
 
 K, T, V = 3, 50, 32
 UNIT = SATConfig.preset('tiny', n_samples=16000, lengths=(T,)*K, n_phi=0, width=4, dimension=16, code_dim=8, codebook_size=V, lstm=1)
@@ -73,7 +75,7 @@ def test_delay_and_back(shape):
 @torch.no_grad()
 def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
     m, seen = make(order, sharp=10.), []
-    module = mars.var if order is Flat else mars.magnet
+    module = mars.var if order is Flat else mars.baselines.magnet
     real = module.sample
     monkeypatch.setattr(module, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
     tokens = m.generate(ALL, seed=1, **kwargs)
@@ -308,8 +310,8 @@ def test_the_least_sure_chunks_are_masked_again():
 @pytest.mark.parametrize('cfg_scale', [0., 2.])
 @torch.no_grad()
 def test_guided_logits(magnet, cfg_scale, monkeypatch):
-    seen, real = [], mars.magnet.sample
-    monkeypatch.setattr(mars.magnet, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
+    seen, real = [], mars.parts.sampling.sample
+    monkeypatch.setattr(mars.baselines.magnet, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
     steps = watch(magnet, cfg_scale=cfg_scale, steps=4)
     for (k, masked, columns), y, s in zip(steps, seen, [3*[0]]*12 if not cfg_scale else [[2*m for _, m in mask_schedule(17, 4)][j % 4] for j in range(12)]):
         s = s if cfg_scale else 0
@@ -422,7 +424,7 @@ def test_models_can_be_copied_and_saved(model):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_half_precision(model, dtype):
-    from mars.pipeline import cast_network
+    from mars.parts.device import cast_network
     m = cast_network(copy.deepcopy(model), dtype)
     for k, t in enumerate(m.generate(ALL, seed=0)): assert t.shape == (3, T) and 0 <= t.min() and t.max() < V
     y = m(draw(), ALL)
@@ -467,7 +469,7 @@ def test_graphs_on_a_gpu(system):
 # --- folders
 
 def test_a_folder_remembers_system_and_config(model, tmp_path):
-    from mars.aar import WaveMars
+    from mars.baselines.aar import WaveMars
     from mars.pipeline import Mars
     m = make(type(model), **{MAGNeT: dict(span=2, prompt=.2), Delayed: dict(hide=.3)}.get(type(model), {}))
     tok = SAT(UNIT)

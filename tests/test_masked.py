@@ -3,15 +3,17 @@ import math
 import pytest
 import torch
 from test_var import ALL, CFG, MODELS, SMALL, Tape, draw, flat, make as make_var
-from mars.aar import SATConfig
+from mars.baselines.aar import SATConfig
 from mars.data import AdditiveNotes
-from mars.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
-from mars.nexttoken import NextToken
-from mars.pipeline import Mars, cast_network
+from mars.baselines.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
+from mars.baselines.next_token import NextToken
+from mars.parts.device import cast_network
+from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
-from mars.var import VAR, VARConfig, note_uniforms, scale_settings
+from mars.parts.sampling import note_uniforms, scale_settings
+from mars.var import VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "The random model of test_var, in masked order, whose known tokens matter."

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the files beside the code, the two notebooks that run anywhere, and `mars.trouble`."""
+"""What a newcomer meets first: the files beside the code, the two notebooks that run anywhere, and `mars.apps.troubleshooting`."""
 import ast, configparser, json, re, shutil, sys, types
 from pathlib import Path
 
@@ -111,7 +111,7 @@ def test_own_paths_are_asked_for_once_and_empty(name):
     asked = [t for t in code(name) if re.match(r'MY_\w+ = ', t)]
     assert asked and all(re.match(r'MY_\w+ = None #', t) for t in asked)
 
-# ---- mars.trouble ----
+# ---- mars.apps.troubleshooting ----
 
 @pytest.fixture(scope='module')
 def model():
@@ -129,7 +129,7 @@ def notes():
     return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), (60, 64), (50, 100))
 
 def test_untrained_model_is_called_wrong(model, notes):
-    from mars.trouble import diagnose
+    from mars.apps.troubleshooting import diagnose
     found = {f.what: f for f in diagnose(model, notes)}
     assert [f.well for f in found.values()][1:] == [False]*4 # nothing is added by scales, and no label counts
     assert all(('WRONG' in str(f)) != f.well and (f.remedy in str(f)) != f.well for f in found.values())
@@ -137,7 +137,7 @@ def test_untrained_model_is_called_wrong(model, notes):
 
 def test_diagnosis_leaves_the_model_as_it_was(model, notes):
     import torch
-    from mars.trouble import diagnose
+    from mars.apps.troubleshooting import diagnose
     before = {k: v.clone() for k, v in [*model.tokenizer.state_dict().items(), *model.var.state_dict().items()]}
     state, hits = torch.get_rng_state(), model.tokenizer.quantizer.hits.clone()
     assert diagnose(model, notes) == diagnose(model, notes)
@@ -146,7 +146,7 @@ def test_diagnosis_leaves_the_model_as_it_was(model, notes):
 
 def test_others_have_another_value():
     import torch
-    from mars.trouble import _others
+    from mars.apps.troubleshooting import _others
     v = torch.tensor([3, 60, 3, 7, 99])
     assert (_others(v) != v).all() and set(_others(v).tolist()) <= set(v.tolist())
     assert _others(torch.tensor([5, 5])) is None
@@ -154,8 +154,8 @@ def test_others_have_another_value():
 def test_label_that_counts_is_seen(model, notes, monkeypatch):
     "A transformer whose logits are nudged to the true tokens of a pitch gains by the pitch alone"
     import torch, torch.nn.functional as F
-    from mars.train import tokenize
-    from mars.trouble import label_gain
+    from mars.training.tokens import tokenize
+    from mars.apps.troubleshooting import label_gain
     tokens, labels = tokenize(notes, model)
     book = {int(p): torch.cat([t[i:i+1] for t in tokens], 1)[0] for i, p in enumerate(labels['pitch'])}
     def loss(tokens, labels):
@@ -167,8 +167,8 @@ def test_label_that_counts_is_seen(model, notes, monkeypatch):
     assert gain['pitch'] > 0.1 and gain['family'] == gain['velocity'] == 0
 
 def test_map_pictures_show_every_map(model, notes):
-    from mars.train import tokenize
-    from mars.trouble import plot_maps
+    from mars.training.tokens import tokenize
+    from mars.apps.troubleshooting import plot_maps
     cfg = model.tokenizer.cfg
     fig = plot_maps([t[:2] for t in tokenize(notes, model)[0]], cfg.scales, cfg.codebook_size, ['a', 'b'])
     shown = [ax.images[0].get_array().shape for ax in fig.axes]

@@ -4,12 +4,13 @@ import pytest
 import torch
 from test_var import ALL, CFG, MODELS, SMALL, draw, flat, heard, make as make_var
 from mars.data import AdditiveNotes
-from mars.nexttoken import NextToken
+from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
-from mars.var import VAR, Passes, VARConfig, note_uniforms, scale_settings
+from mars.parts.sampling import note_uniforms, scale_settings
+from mars.var import Passes, VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "The random model of test_var, in next-token order."

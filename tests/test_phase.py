@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import mars.phase
+import mars.parts.phase
 from mars.cli import main
 from mars.data import AdditiveNotes
-from mars.phase import (STAGE, VOCODERS, Crops, Vocoder, VocoderConfig, centred, heap_integrate, integrate, model_copies, onset, partial_noise, pghi,
-                        phase_gradient, phase_steps, pre_echo, refine, sounding, step_loss, stft_distance, train_vocoder, tree_integrate, turn, vocoder_settings,
-                        von_mises_loss)
+from mars.parts.phase import centred, heap_integrate, integrate, onset, partial_noise, pghi, phase_gradient
+from mars.parts.phase import phase_steps, pre_echo, refine, sounding, stft_distance, tree_integrate, turn
+from mars.parts.vocoder import Crops, STAGE, VOCODERS, Vocoder, VocoderConfig, model_copies, step_loss, train_vocoder
+from mars.parts.vocoder import vocoder_settings, von_mises_loss
 from mars.pipeline import Mars
-from mars.stft import PHASES, LogSpectrogram, find_phase, griffin_lim
+from mars.stft import LogSpectrogram, PHASES, find_phase, griffin_lim
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.train import RunLog
+from mars.training.log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = dict(n_fft=256, hop_length=64, n_frames=64)
@@ -175,7 +176,7 @@ def test_silence_at_the_end_is_not_worked_on(small):
 # --- the registry
 
 def test_stft_does_not_need_phase():
-    code = 'import sys, mars.stft; assert "mars.phase" not in sys.modules; mars.stft.find_phase("pghi"); assert "mars.phase" in sys.modules'
+    code = 'import sys, mars.stft; assert "mars.parts.phase" not in sys.modules; mars.stft.find_phase("pghi"); assert "mars.parts.phase" in sys.modules'
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
 def test_find_phase(small, spec):
@@ -325,10 +326,10 @@ def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
     assert torch.equal(a, b) and not torch.equal(a, plain)
 
 def test_without_weights_the_error_says_what_to_do(monkeypatch, small, spec, tmp_path):
-    monkeypatch.setattr(mars.phase.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
-    mars.phase._packaged.cache_clear()
+    monkeypatch.setattr(mars.parts.phase.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
+    mars.parts.vocoder._packaged.cache_clear()
     with pytest.raises(FileNotFoundError, match='mars train vocoder'): small.decode(spec, phase='vocoder')
-    mars.phase._packaged.cache_clear()
+    mars.parts.vocoder._packaged.cache_clear()
 
 def test_weights_in_the_package():
     "Those that ship: they load, fit the default spectrogram, and beat PGHI on a note that they never saw."
@@ -402,7 +403,7 @@ def test_the_seed_decides_only_cells_that_nothing_determines():
     assert torch.equal(a[:, :100], b[:, :100]) and not torch.equal(a[:, 100:], b[:, 100:]) and torch.equal(a[1:], pghi(M[1:], seed=0, first=1))
 
 def test_silent_frames_are_cut_away():
-    from mars.phase import from_phases
+    from mars.parts.phase import from_phases
     ls, seen = LogSpectrogram(), []
     wave = torch.sin(torch.arange(64000)*.3)*(torch.arange(64000) < 16000)
     M = ls.magnitude(ls.encode(wave))[:, 0]

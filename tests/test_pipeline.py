@@ -5,7 +5,10 @@ import pytest
 import torch
 from mars.cmx import CMX
 from mars.data import FAMILIES, SOURCES
-from mars.pipeline import DTYPES, Mars, find_model, in_batches, label_ids, load_weights, pick_device, pick_dtype, save_weights
+from mars.parts.conditioning import label_ids
+from mars.parts.device import DTYPES, in_batches, pick_device, pick_dtype
+from mars.parts.files import load_weights, save_weights
+from mars.pipeline import Mars, find_model
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig

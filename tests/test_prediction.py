@@ -5,12 +5,13 @@ import pytest
 import torch
 from mars.ablations import run_experiment
 from mars.data import AdditiveNotes
-from mars.nexttoken import NextToken
+from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
-from mars.prediction import (EXPERIMENTS, aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged, prediction_data, rung_seconds, rungs, settings_of,
-                             speed_up, sweep_data, train_arm)
+from mars.ablations import EXPERIMENTS
+from mars.studies.prediction import aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged
+from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_arm
 from mars.tokenizer import TokenizerConfig
-from mars.var import VAR, Passes, VARConfig
+from mars.var import Passes, VAR, VARConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
 FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
@@ -63,7 +64,7 @@ def test_evenly():
 
 @pytest.mark.parametrize('n', [4, 9, 63])
 def test_too_few_notes_are_refused_before_training(n, monkeypatch):
-    monkeypatch.setattr('mars.prediction.train_tokenizer', lambda *a, **k: pytest.fail('trained'))
+    monkeypatch.setattr('mars.train.train_tokenizer', lambda *a, **k: pytest.fail('trained'))
     with pytest.raises(ValueError, match=f'have {n} notes, of which an eighth is held back to judge by: give at least 64'): prediction_data(notes=FEW.select(range(n)), device='cpu')
 
 def test_too_few_notes_to_judge(data):

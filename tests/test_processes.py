@@ -3,16 +3,18 @@ import json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
 from safetensors.torch import load_file
-from mars.train import Team, TrainConfig, read_log
+from mars.train import TrainConfig
+from mars.training.distributed import Team
+from mars.training.log import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = '''
 import sys, torch
 torch.set_num_threads(1)
-from mars.aar import JudgeConfig, SATConfig, train_sat
+from mars.baselines.aar import JudgeConfig, SATConfig, train_sat
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.discriminator import AdversaryConfig
+from mars.parts.discriminator import AdversaryConfig
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import TokenizerConfig

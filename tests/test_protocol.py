@@ -1,11 +1,13 @@
-"Sets of notes, embedders, label matching, reference rows and the table of mars.protocol."
+"Sets of notes, embedders, label matching, reference rows and the table of mars.evaluation.protocol."
 import ast, json, math, os, sys, types
 from pathlib import Path
 import numpy as np, pytest, torch
 from mars.cmx import CMX
-from mars.protocol import (CAVEATS, PAPER_ROWS, MelPCA, NoteSet, VGGish, VGGISH_FILES, add_noise, as_int16, bins_for, blocks, check_labels, class_means,
-                           embed_set, evaluate, griffin_lim_oracle, lowpass, match_labels, memoriser, plot_bins, plot_features, result_json, save_report, stored, table_markdown,
-                           true_phase_oracle, worst_and_best)
+from mars.evaluation.protocol import CAVEATS, MelPCA, NoteSet, PAPER_ROWS, VGGISH_FILES, VGGish, add_noise, as_int16
+from mars.evaluation.protocol import bins_for, blocks, check_labels, class_means, embed_set, evaluate
+from mars.evaluation.protocol import griffin_lim_oracle, lowpass, match_labels, memoriser, plot_bins, plot_features
+from mars.evaluation.protocol import result_json, save_report, stored, table_markdown, true_phase_oracle
+from mars.evaluation.protocol import worst_and_best
 from mars.stft import LogSpectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +55,7 @@ def test_noteset_of_a_source():
 def test_as_int16_is_what_a_wav_holds(tmp_path):
     sf = pytest.importorskip('soundfile')
     x = torch.rand(N, generator=torch.Generator().manual_seed(1))*2.2-1.1
-    from mars.data import to_int16
+    from mars.parts.files import to_int16
     assert np.array_equal(as_int16(x).numpy(), to_int16(x.numpy()))
 
 def test_stored_writes_a_file(tmp_path):

@@ -30,10 +30,10 @@ def stop_in(monkeypatch, where, at=2):
     monkeypatch.setattr(sys.modules[module], name, stopping)
 
 def steps(folder):
-    from mars.train import read_log
+    from mars.training.log import read_log
     return [r['step'] for r in read_log(folder)]
 
-@pytest.mark.parametrize('stage, where', [('vocoder', 'mars.phase.step_loss'), ('classifier', 'mars.classifier.augment')])
+@pytest.mark.parametrize('stage, where', [('vocoder', 'mars.parts.vocoder.step_loss'), ('classifier', 'mars.evaluation.classifier.augment')])
 def test_a_stage_beside_the_model_goes_on_elsewhere(release, monkeypatch, tmp_path, capsys, stage, where):
     one, two = tmp_path/'one', tmp_path/'two'
     with monkeypatch.context() as m:
@@ -48,12 +48,12 @@ def test_a_stage_beside_the_model_goes_on_elsewhere(release, monkeypatch, tmp_pa
     assert said['results']['classifier, test']['notes'] > 0 and {r['stage'] for r in said['curves']} == {*release.STAGES}
 
 def test_stages_that_were_asked_for_and_no_others(release, tmp_path):
-    from mars.classifier import Classifier
-    from mars.phase import Vocoder
+    from mars.parts.classifier import Classifier
+    from mars.parts.vocoder import Vocoder
     assert release.main(['--out', str(tmp_path/'o'), *ARGS, '--stages', 'classifier,vocoder']) == 0
     assert Classifier.from_pretrained(tmp_path/'o'/'weights'/'classifier').info['notes'] and Vocoder.from_pretrained(tmp_path/'o'/'weights'/'vocoder').info['notes']
     assert not (tmp_path/'o'/'config.json').exists() and sorted(json.loads((tmp_path/'o'/'results.json').read_text())['results']) == ['classifier, test']
-    from mars.machines import join
+    from mars.DROP import join
     assert len(join(tmp_path/'o'/'pieces', 'release')) > 1000
 
 def test_what_makes_no_sense_is_refused(release, tmp_path):
@@ -72,7 +72,7 @@ def test_notes_of_seen_instruments_are_held_out_and_judged(release, monkeypatch,
         report = json.loads((out/'weights'/f'{name}.json').read_text())
         assert report['settings']['notes'] == 20 and {'reference itself', 'reconstruction', 'generated'} <= {*report['rows']}
         assert (out/name/'table.md').exists()
-    from mars.machines import join
+    from mars.DROP import join
     assert b'report.json' in join(out/'pieces', 'release')
 
 @pytest.fixture(scope='module')

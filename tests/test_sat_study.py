@@ -4,11 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
-from mars.aar import JudgeConfig, SATConfig
+from mars.baselines.aar import JudgeConfig, SATConfig
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
-from mars.sat_study import (EXPERIMENTS, PRIORS, STUDY, STUDY_SIZES, PeriodAdversary, PeriodConfig, PeriodJudge, StudyStage, WaveArm, Windowed, arm_facts, arm_settings, clip_features, gradient_scale,
-                            joint_jump, judge_arms, list_arms, make_arm, own_arms, phi_arms, plain_arms, prior_sets, token_entropy, train_wave_arm, wave_data, wave_errors, width_arms, window_arms)
+from mars.ablations import EXPERIMENTS
+from mars.studies.sat import PRIORS, PeriodAdversary, PeriodConfig, PeriodJudge, STUDY, STUDY_SIZES, StudyStage
+from mars.studies.sat import WaveArm, Windowed, arm_facts, arm_settings, clip_features, gradient_scale, joint_jump
+from mars.studies.sat import judge_arms, list_arms, make_arm, own_arms, phi_arms, plain_arms, prior_sets
+from mars.studies.sat import token_entropy, train_wave_arm, wave_data, wave_errors, width_arms, window_arms
 from mars.train import TrainConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'

@@ -3,8 +3,10 @@ import subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-from mars import soundfont
-from mars.soundfont import (GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, open_renderer, render_note, resample)
+from mars.data import soundfont
+from mars.data import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, open_renderer
+from mars.data import render_note
+from mars.parts.files import resample
 
 def _ready():
     try: return find_soundfont() is not None and find_renderer() is not None
@@ -57,7 +59,7 @@ def test_a_note_does_not_hear_the_one_before(font):
 
 SWEEP = """
 import sys, numpy as np
-from mars.soundfont import *
+from mars.data.soundfont import *
 font, n = SoundFont(find_soundfont()), 0
 for program in gm_programs():
     for pitch in (21, 60, 108):

@@ -4,15 +4,17 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import mars.spans
+import mars.studies.magnet
 from mars.ablations import run_experiment
-from mars.aar import SAT, SATConfig, WaveMars, rvq
+from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
-from mars.magnet import Delayed, Flat, MAGNeT
-from mars.spans import (EXPERIMENTS, GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness, masked_ce, masked_scores, motion, moving_notes,
-                          part_calls, part_times, score_notes, span_masks, trembles)
+from mars.baselines.magnet import Delayed, Flat, MAGNeT
+from mars.ablations import EXPERIMENTS
+from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness
+from mars.studies.magnet import masked_ce, masked_scores, motion, moving_notes, part_calls, part_times, score_notes
+from mars.studies.magnet import span_masks, trembles
 from mars.pipeline import Mars
-from mars.prediction import settings_of
+from mars.studies.prediction import settings_of
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'
@@ -51,7 +53,7 @@ def test_a_folder_gives_the_same_tokens(data, model, tmp_path):
 
 def test_a_tokenizer_is_trained_where_none_is_given(model, monkeypatch):
     seen = []
-    monkeypatch.setattr(mars.spans, 'train_sat', lambda notes, train, cfg, **kw: seen.append((len(notes), train.steps, train.stage, cfg.lengths, cfg.n_phi)) or model.tokenizer)
+    monkeypatch.setattr(mars.studies.magnet, 'train_sat', lambda notes, train, cfg, **kw: seen.append((len(notes), train.steps, train.stage, cfg.lengths, cfg.n_phi)) or model.tokenizer)
     assert frame_data(notes=FEW, device='cpu', steps=7, most=8).model.tokenizer is model.tokenizer
     assert seen == [(56, 7, 'sat', (200,)*6, 0)]
 
@@ -87,8 +89,8 @@ def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
 
 def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
     seen = []
-    real = mars.spans.masked_scores
-    monkeypatch.setattr(mars.spans, 'masked_scores', lambda arm, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(arm, tokens, labels, stage, masked))
+    real = mars.studies.magnet.masked_scores
+    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda arm, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(arm, tokens, labels, stage, masked))
     found = leak(magnet, *data.sets['unseen'], spans=(1, 3), spacing=20)
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['unseen'], spacing=20)

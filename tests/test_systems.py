@@ -2,13 +2,13 @@
 import json
 from dataclasses import asdict
 import pytest, torch
-from mars.aar import SATConfig, SAT, SisterConfig, WaveMars, rvq
+from mars.baselines.aar import SAT, SATConfig, SisterConfig, WaveMars, rvq
 from mars.cli import main, spelled, transformer_of
-from mars.data import load_wave, save_wave
-from mars.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
-from mars.nexttoken import NextToken
-from mars.pipeline import SYSTEMS, Mars, find_kind, find_system
-from mars.report import describe_model, open_model
+from mars.parts.files import load_wave, save_wave
+from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
+from mars.baselines.next_token import NextToken
+from mars.pipeline import Mars, SYSTEMS, find_kind, find_system
+from mars.evaluation.report import describe_model, open_model
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 

@@ -3,12 +3,15 @@ import pytest, torch
 from torch import nn
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.discriminator import AdversaryConfig
-from mars.pipeline import Mars, load_weights, save_weights
-from mars.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
+from mars.parts.discriminator import AdversaryConfig
+from mars.parts.files import load_weights, save_weights
+from mars.pipeline import Mars
+from mars.parts.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
 from mars.stft import LogSpectrogram
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig, make_quantizer, patchify, unpatchify
-from mars.train import Images, RunLog, TrainConfig, train_tokenizer
+from mars.train import TrainConfig, train_tokenizer
+from mars.training.log import RunLog
+from mars.training.tokens import Images
 
 MINI = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), quantizer_dropout=0.)
 

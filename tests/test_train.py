@@ -3,7 +3,9 @@ import json, os, random, resource, signal, subprocess, sys, time, warnings
 from pathlib import Path
 import numpy as np
 import pytest, torch
-from mars.train import Checkpoints, TrainConfig, random_state, read_log, set_random_state
+from mars.train import TrainConfig
+from mars.training.checkpoints import Checkpoints, random_state, set_random_state
+from mars.training.log import read_log
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = '''
@@ -11,7 +13,7 @@ import sys, torch, warnings
 torch.set_num_threads(1)
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.discriminator import AdversaryConfig
+from mars.parts.discriminator import AdversaryConfig
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import TokenizerConfig
@@ -113,7 +115,8 @@ def test_other_settings_are_refused(tmp_path):
     assert code == 1 and 'was made with another train' in err
 
 def tiny_fit(bad_at, **kw):
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     torch.manual_seed(0)
     model, log, seen = torch.nn.Linear(4, 1), RunLog(), []
     x = torch.randn(8, 4)
@@ -131,7 +134,8 @@ def test_steps_without_a_number_are_skipped_and_counted():
 
 def test_too_many_of_them_in_a_row_end_the_run_with_the_last_good_weights(tmp_path):
     with pytest.raises(FloatingPointError, match='for 4 steps up to step 13'): tiny_fit({3, *range(10, 30)}, max_bad=4)
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     torch.manual_seed(0)
     model, saved = torch.nn.Linear(4, 1), Checkpoints(tmp_path, 'tokenizer', {})
     good = []
@@ -165,7 +169,8 @@ def test_records_of_a_run(whole):
     assert torch.__version__ in text and '"seed"' in text and 'versions' in text
 
 def test_a_new_run_forgets_the_checkpoints_of_an_older_one(tmp_path):
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     saved = Checkpoints(tmp_path, 'tokenizer', {}, keep=2)
     for step in (900, 950): saved.save(step, dict(a=torch.zeros(1)))
     model = torch.nn.Linear(4, 1)
@@ -193,7 +198,8 @@ def test_stage_two_goes_on_with_its_own_tokenizer_only(whole, tmp_path):
     assert code == 1 and 'was made with another tokenizer' in err
 
 def test_a_resumed_run_keeps_its_tracker():
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     class Tracker:
         rows, ended = [], False
         def log(self, values, step):
@@ -208,7 +214,8 @@ def test_a_resumed_run_keeps_its_tracker():
     assert t.rows == [0, 1, 2] and t.ended
 
 def test_sigterm_in_the_last_step_is_heard(tmp_path):
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     model, saved = torch.nn.Linear(4, 1), Checkpoints(tmp_path, 'tokenizer', {})
     def loss_of(step): return model(torch.ones(2, 4)).pow(2).mean(), {}
     def after(step): # too late for the step to know of it
@@ -218,7 +225,8 @@ def test_sigterm_in_the_last_step_is_heard(tmp_path):
     fit(model, loss_of, TrainConfig.preset('tiny', steps=5), RunLog(), progress=False, saved=saved, resume=True)
 
 def test_a_run_in_an_old_folder_starts_its_log_anew(tmp_path):
-    from mars.train import RunLog, fit
+    from mars.train import fit
+    from mars.training.log import RunLog
     model = torch.nn.Linear(4, 1)
     for _ in range(2):
         fit(model, lambda step: (model(torch.ones(2, 4)).pow(2).mean(), {}), TrainConfig.preset('tiny', steps=3, log_every=1), log := RunLog(tmp_path), progress=False)

@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 import mars.var
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.var import (VAR, VARConfig, LabelEmbedding, Passes, Trunk, descending, drop_labels, linear, note_uniforms, sample, scale_mask,
-                      scale_of, scale_settings)
+from mars.parts.conditioning import LabelEmbedding, drop_labels
+from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
+from mars.var import Passes, Trunk, VAR, VARConfig, linear, scale_mask, scale_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))

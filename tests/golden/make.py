@@ -68,7 +68,7 @@ def outputs():
 
 def reference_tokens(model, ids, waves):
     "Greedy tokens of notes conditioned on a reference sound each."
-    from mars.classifier import Classifier
+    from mars.parts.classifier import Classifier
     return model.var.generate({**ids, 'like': Classifier.from_pretrained().features(waves)}, seed=0, cfg_scale=1., **GREEDY)
 
 def digest(x): return hashlib.sha256(x.numpy().tobytes()).hexdigest()

@@ -1,0 +1,1 @@
+"What users run: instruments and MIDI, the web page, troubleshooting."

@@ -1,0 +1,6 @@
+"Notes with labels: NSynth, SoundFonts, folders of sounds, an additive synthesiser; views, splits, batches."
+from .notes import *
+from .folder import *
+from .nsynth import *
+from .soundfont import *
+from .rendered import *

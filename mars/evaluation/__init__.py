@@ -1,0 +1,1 @@
+"From a model and real notes to a report: classifier, protocol, report."

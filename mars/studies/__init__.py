@@ -1,0 +1,1 @@
+"Experiments on single questions, run by `mars ablate`."
