@@ -5,7 +5,8 @@ Writes results/<experiment>-<preset>-<seed>.json, which the notebook reads. Note
 """
 import argparse
 from pathlib import Path
-from mars.ablations import EXPERIMENTS, run_experiment, summary
+from mars.parts.config import EXPERIMENTS
+from mars.ablations import run_experiment, summary
 from mars.cli import open_notes
 from mars.data import SoundFontNotes
 

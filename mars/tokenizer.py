@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'drop_path', 'Block', 'init_v
 
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 import torch, torch.nn.functional as F
 from torch import nn
 from .parts.quantizer import MultiScaleQuantizer, ProductQuantizer, resampling_matrix

@@ -7,15 +7,15 @@ __all__ = ['ONEDNN', 'VARConfig', 'scale_of', 'scale_mask', 'linear', 'KVCache',
            'VAR', 'Passes']
 
 # %% ../nbs/03_var.ipynb #f7a39571
-import math, numbers, platform, warnings
+import math, platform, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, asdict
-import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
 from .parts.quantizer import freeze
 from .parts.config import config_class
 from .tokenizer import Tokenizer, TokenizerConfig, check_tokens, drop_path, make_quantizer
+from .parts.config import SYSTEMS
 
 # %% ../nbs/03_var.ipynb #6cd43652
 from .parts.conditioning import LabelEmbedding, drop_labels
@@ -460,3 +460,4 @@ def _settle(self:VAR, **settings): return scale_settings(len(self.lengths), self
 def _draws(self:VAR, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
 
 VAR.stream, VAR.generate, VAR.settle, VAR.draws = _stream, _generate, _settle, _draws
+SYSTEMS[VAR.system] = VAR

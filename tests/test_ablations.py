@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Arm, EXPERIMENTS, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Arm, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.parts.config import EXPERIMENTS
 from mars.ablations import run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes

@@ -254,7 +254,7 @@ def test_the_command(model, tmp_path, capsys):
 
 def test_usual_iterations_are_those_of_decode(model, monkeypatch):
     from mars.parts.vocoder import Vocoder, VocoderConfig
-    from mars.stft import PHASES
+    from mars.parts.config import PHASES
     asked = []
     own = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny', n_iter=7)))
     spec = torch.full((1, *model.spectrogram.shape), -1.)

@@ -6,8 +6,8 @@ import huggingface_hub
 import mars
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.parts.codec import as_waves
-from mars.pipeline import CARD_MARK, Mars, find_model
+from mars.parts.codec import as_waves, CARD_MARK
+from mars.pipeline import Mars, find_model
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig

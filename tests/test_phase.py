@@ -13,7 +13,8 @@ from mars.parts.phase import phase_steps, pre_echo, refine, sounding, stft_dista
 from mars.parts.vocoder import Crops, STAGE, VOCODERS, Vocoder, VocoderConfig, model_copies, step_loss, train_vocoder
 from mars.parts.vocoder import vocoder_settings, von_mises_loss
 from mars.pipeline import Mars
-from mars.stft import LogSpectrogram, PHASES, find_phase, griffin_lim
+from mars.stft import LogSpectrogram, find_phase, griffin_lim
+from mars.parts.config import PHASES
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.training.log import RunLog
 

@@ -7,7 +7,7 @@ from mars.ablations import run_experiment
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
-from mars.ablations import EXPERIMENTS
+from mars.parts.config import EXPERIMENTS
 from mars.studies.prediction import aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged
 from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_arm
 from mars.tokenizer import TokenizerConfig

@@ -7,7 +7,7 @@ import torch
 from mars.baselines.aar import JudgeConfig, SATConfig
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
-from mars.ablations import EXPERIMENTS
+from mars.parts.config import EXPERIMENTS
 from mars.studies.sat import PRIORS, PeriodAdversary, PeriodConfig, PeriodJudge, STUDY, STUDY_SIZES, StudyStage
 from mars.studies.sat import WaveArm, Windowed, arm_facts, arm_settings, clip_features, gradient_scale, joint_jump
 from mars.studies.sat import judge_arms, list_arms, make_arm, own_arms, phi_arms, plain_arms, prior_sets

@@ -9,7 +9,7 @@ from mars.ablations import run_experiment
 from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
 from mars.baselines.magnet import Delayed, Flat, MAGNeT
-from mars.ablations import EXPERIMENTS
+from mars.parts.config import EXPERIMENTS
 from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness
 from mars.studies.magnet import masked_ce, masked_scores, motion, moving_notes, part_calls, part_times, score_notes
 from mars.studies.magnet import span_masks, trembles

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchaudio
-from mars.stft import LogSpectrogram, PHASES, active_frames, compress, expand, griffin_lim, level_db
+from mars.stft import LogSpectrogram, active_frames, compress, expand, griffin_lim, level_db
+from mars.parts.config import PHASES
 from mars.stft import log_spectral_distance, note_phases, oracle_table, plot_specs
 
 RECORDED = Path(__file__).resolve().parents[1].parent/'shared/data/notes/audio'

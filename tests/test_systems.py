@@ -7,7 +7,8 @@ from mars.cli import main, spelled, transformer_of
 from mars.parts.files import load_wave, save_wave
 from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
 from mars.baselines.next_token import NextToken
-from mars.pipeline import Mars, SYSTEMS, find_kind, find_system
+from mars.pipeline import Mars, find_kind, find_system
+from mars.parts.config import SYSTEMS
 from mars.evaluation.report import describe_model, open_model
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SATS', 'SISTERS', 'AAR_SAMPLING', 'scale_lengths', 'SATConfig', 'rvq', 'SAT', 'JudgeConfig', 'WaveAdversary',
-           'WaveStage', 'WaveMars', 'train_sat', 'SisterConfig']
+           'WaveStage', 'WaveCodec', 'WaveMars', 'train_sat', 'SisterConfig']
 
 # %% ../../nbs/baselines/aar.ipynb #5ef57fc2
 import math
@@ -17,13 +17,15 @@ from ..stft import LogSpectrogram, _as_wave
 from .seanet import Conv, Decoder, Encoder, Judges, calibrate, feature_loss, judge_loss, mel_loss
 from .seanet import pass_loss
 from ..parts.quantizer import nearest_code
-from ..parts.config import config_class
+from ..parts.config import config_class, STAGES
 from ..tokenizer import check_tokens, make_quantizer
 from ..parts.discriminator import Adversary, AdversaryConfig, frozen
 from ..var import VARConfig
+from ..parts.codec import Codec
 from ..pipeline import Mars
-from ..train import STAGES, TokenizerStage, TrainConfig, train_tokenizer
+from ..train import TokenizerStage, TrainConfig, train_tokenizer
 from ..training.log import RunLog
+from ..parts.config import PIPELINES
 
 # %% ../../nbs/baselines/aar.ipynb #b2528e50
 def scale_lengths(
@@ -252,23 +254,19 @@ STAGES['sat'] = dict(
     paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr=0., betas=(0.5, 0.9)))
 
 # %% ../../nbs/baselines/aar.ipynb #bf8c620f
-class WaveMars(Mars):
-    "A `Mars` whose tokenizer reads and writes waves: its image is the wave, and no phase is looked for."
+class WaveCodec(Codec):
+    "A codec whose tokenizer encodes and decodes waves: its image is the wave, and no phase is reconstructed."
     parts, kind = (SAT, SATConfig), 'wave'
     def __init__(self,
         tokenizer:SAT,            # trained or not
-        var=None,                 # a transformer of its tokens; None can reconstruct but not generate
         cmx:CMX=None,             # unused: nothing is folded
         spectrogram:LogSpectrogram=None, # for pictures; None is one of the tokenizer's length
         info:dict=None,           # anything else to keep in config.json
-        vocoder=None,             # must be None: there is no phase to find
     ):
         c = tokenizer.cfg
-        if var is not None and var.tok_cfg != c: raise ValueError('this transformer was made for another tokenizer config; use the two that were saved together')
-        if vocoder is not None: raise ValueError('a tokenizer of waves needs no vocoder; leave it out')
         frames = {} if (c.n_samples, c.sample_rate) == (64000, 16000) else dict(n_frames=math.ceil(c.n_samples/256)+1, duration=c.n_samples/c.sample_rate)
-        self.spectrogram, self.cmx, self.vocoder = spectrogram or LogSpectrogram(c.sample_rate, **frames), CMX(1, 1), None
-        self.tokenizer, self.var, self.info = tokenizer.eval(), var and var.eval(), dict(info or {})
+        self.spectrogram, self.cmx = spectrogram or LogSpectrogram(c.sample_rate, **frames), CMX(1, 1)
+        self.tokenizer, self.info = tokenizer.eval(), dict(info or {})
 
     @property
     def sample_rate(self)->int: return self.tokenizer.cfg.sample_rate
@@ -295,7 +293,24 @@ class WaveMars(Mars):
         "Return the wave that the tokenizer has written."
         return image.float().cpu()
 
-SAT.pipeline = WaveMars
+SAT.codec = WaveCodec
+
+class WaveMars(WaveCodec, Mars):
+    "A `Mars` whose tokenizer encodes and decodes waves."
+    def __init__(self,
+        tokenizer:SAT,            # trained or not
+        var=None,                 # a transformer of its tokens; None can reconstruct but not generate
+        cmx:CMX=None,             # unused: nothing is folded
+        spectrogram:LogSpectrogram=None, # for pictures; None is one of the tokenizer's length
+        info:dict=None,           # anything else to keep in config.json
+        vocoder=None,             # must be None: there is no phase to reconstruct
+    ):
+        if var is not None and var.tok_cfg != tokenizer.cfg: raise ValueError('this transformer was made for another tokenizer config; use the two that were saved together')
+        if vocoder is not None: raise ValueError('a tokenizer of waves needs no vocoder; leave it out')
+        WaveCodec.__init__(self, tokenizer, cmx, spectrogram, info)
+        self.var = var and var.eval()
+
+PIPELINES['wave'] = WaveMars
 
 # %% ../../nbs/baselines/aar.ipynb #55ad3a45
 def train_sat(
@@ -310,7 +325,7 @@ def train_sat(
     **more,                 # resume, trackers, spectrogram: as for `train_tokenizer`
 )->SAT: # trained, in eval mode
     "Train a tokenizer of waves; its transformers are trained by `train_var`."
-    return train_tokenizer(notes, train or TrainConfig.preset('tiny', 'sat'), cfg, out, device, progress, log, adversary=adversary, pipeline=WaveMars, stage=WaveStage, **more)
+    return train_tokenizer(notes, train or TrainConfig.preset('tiny', 'sat'), cfg, out, device, progress, log, adversary=adversary, codec=WaveCodec, stage=WaveStage, **more)
 
 # %% ../../nbs/baselines/aar.ipynb #e2300825
 SISTERS = dict(tiny=dict(depth=4, width=128, heads=4), small=dict(depth=8, width=512, drop_path=0.1*8/24), paper=dict(depth=16, drop_path=0.1*16/24))

@@ -18,24 +18,23 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from .aar import SATConfig, SisterConfig, rvq, scale_lengths, train_sat
-from ..ablations import EXPERIMENTS
+from ..parts.config import EXPERIMENTS, PIPELINES
+from ..parts.codec import Codec
 from ..parts.classifier import Classifier
 from ..data import Batches
-from ..parts.files import write_whole
+from ..parts.files import write_whole, load_weights, save_weights
 from ..eval import frechet_distance
 from .flow import Flow, FlowConfig
 from .magnet import Delayed, Flat, MAGNeT
 from .masked import MaskedScale
 from .next_token import NextToken
-from ..parts.device import in_batches, pick_device
-from ..parts.files import load_weights, save_weights
+from ..parts.device import in_batches, pick_device, seed_all
 from ..pipeline import Mars
 from ..studies.prediction import default_study_notes, evenly, in_turns, study_sides
-from ..evaluation.protocol import MelPCA, NoteSet, blocks, class_means, evaluate, griffin_lim_oracle, match_labels
+from ..evaluation.protocol import MelPCA, NoteSet, blocks, class_means, evaluate, griffin_lim_oracle
 from ..evaluation.protocol import memoriser, result_json, stored
 from ..evaluation.report import affordable
 from ..tokenizer import STRIPS, TokenizerConfig
-from ..parts.device import seed_all
 from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
 from ..training.log import RunLog
 from ..training.tokens import Images, tokenize
@@ -90,7 +89,7 @@ def shared_tokenizers(
         made['mars'] = train_tokenizer(train, TrainConfig.preset(preset, steps=usual['mars'], batch_size=min(16, len(train))), cfg, where('mars'), device, progress)
     for name, layout in dict(sat=dict(lengths=scale_lengths(200)), rvq=rvq(6)).items():
         if missing(name): made[name] = train_sat(train, TrainConfig.preset(preset, 'sat', steps=usual[name]), SATConfig.preset(preset, **{**layout, **shapes.get(name, {})}), where(name), device, progress)
-    return {name: getattr(made[name], 'pipeline', Mars)(made[name]) if name in made else Mars.from_pretrained(Path(folder)/name, device or pick_device()) for name in ('mars', 'sat', 'rvq')}
+    return {name: PIPELINES.find(getattr(made[name], 'codec', Codec).kind)(made[name]) if name in made else Mars.from_pretrained(Path(folder)/name, device or pick_device()) for name in ('mars', 'sat', 'rvq')}
 
 def shared_data(
     preset:str='tiny',  # 'tiny' or 'small'

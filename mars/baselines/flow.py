@@ -14,15 +14,13 @@ import torch
 from torch import nn
 from ..cmx import CMX
 from ..data import Batches
-from ..parts.files import write_whole
-from ..parts.device import pick_device, pick_dtype
-from ..parts.files import load_weights, save_weights
+from ..parts.files import write_whole, load_weights, save_weights
+from ..parts.device import pick_device, pick_dtype, seed_all
 from ..pipeline import Mars, find_model
 from ..stft import LogSpectrogram
-from ..parts.config import config_class
+from ..parts.config import PIPELINES, config_class, STAGES
 from ..tokenizer import patch_components, patchify, unpatchify
-from ..parts.device import seed_all
-from ..train import STAGES, TrainConfig, fit, write_settings
+from ..train import TrainConfig, fit, write_settings
 from ..training.checkpoints import Checkpoints, lasting
 from ..training.distributed import Team, open_first
 from ..training.log import RunLog, versions
@@ -245,6 +243,8 @@ def _from_pretrained(cls,
     return cls(load_weights(Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
 
 FlowMars.save_pretrained, FlowMars.from_pretrained = _save_pretrained, classmethod(_from_pretrained)
+FlowMars.load = FlowMars.from_pretrained
+PIPELINES['flow'] = FlowMars
 
 # %% ../../nbs/baselines/flow.ipynb #0a80f130
 STAGES['flow'] = dict(

@@ -15,7 +15,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .aar import SISTERS, SisterConfig
 from .next_token import NextToken
-from ..parts.config import config_class
+from ..parts.config import SYSTEMS, config_class
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
 from ..var import Passes, VAR, linear, scale_mask
 
@@ -555,6 +555,7 @@ def _generate(self:MAGNeT,
     return tokens
 
 MAGNeT.generate = _generate
+for order in (Flat, Delayed, MAGNeT): SYSTEMS[order.system] = order
 
 # %% ../../nbs/baselines/magnet.ipynb #ef7c6007
 def hybrid(

@@ -12,6 +12,7 @@ from torch import nn
 from .next_token import NextToken
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
 from ..var import Passes, VAR, linear
+from ..parts.config import SYSTEMS
 
 # %% ../../nbs/baselines/masked.ipynb #0a11c307
 def mask_spans(
@@ -173,3 +174,4 @@ def _generate(self:MaskedScale,
     return tokens
 
 MaskedScale.stream, MaskedScale.generate = _stream, _generate
+SYSTEMS[MaskedScale.system] = MaskedScale

@@ -8,6 +8,7 @@ __all__ = ['NextToken']
 # %% ../../nbs/baselines/next_token.ipynb #62e67d36
 import torch
 from ..var import VAR
+from ..parts.config import SYSTEMS
 
 # %% ../../nbs/baselines/next_token.ipynb #432c0fa8
 class NextToken(VAR):
@@ -25,3 +26,5 @@ class NextToken(VAR):
         "Look tokens up in the tokenizer's codebooks."
         if self.branches == 1: return self.quantizer.book(k)[tokens]
         return torch.cat([q.book(k)[t] for q, t in zip(self.quantizer.parts, tokens.unbind(-1))], -1)
+
+SYSTEMS[NextToken.system] = NextToken

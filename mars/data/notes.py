@@ -9,16 +9,14 @@ __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', '
            'split_by_instrument', 'hold_out']
 
 # %% ../../nbs/data/notes.ipynb #e67c0c00
-import bisect, csv, hashlib, io, json, operator, os, re, shutil, sys, tarfile, tempfile, urllib.error, urllib.request, warnings, zlib
+import bisect, csv, hashlib, json, operator, os, re, shutil, sys, tempfile, warnings, zlib
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs
-from .soundfont import render_note
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, resample
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize
 
 # %% ../../nbs/data/notes.ipynb #14656f95
 from ..parts.files import to_int16

@@ -7,20 +7,15 @@ __all__ = ['augment', 'Mels', 'fit_temperature', 'calibration_error', 'head_loss
            'train_classifier', 'measure_classifier']
 
 # %% ../../nbs/evaluation/classifier.ipynb #5a6b3529
-import hashlib, json, math, warnings
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
-from torch import nn
-import mars
-from ..data import Batches, FAMILIES, SOURCES
-from ..parts.files import write_whole
-from ..parts.device import pick_device
-from ..parts.files import load_weights, save_weights
-from ..parts.config import config_class
-from ..parts.device import seed_all
-from ..train import STAGES, TrainConfig, autocast, fit
+from ..data import Batches, FAMILIES
+from ..parts.device import pick_device, seed_all
+from ..parts.config import STAGES
+from ..train import TrainConfig, autocast, fit
 from ..training.checkpoints import Checkpoints, lasting
 from ..training.log import RunLog, versions
 

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
-from ..data import FAMILIES
 from ..parts.files import SAMPLE_RATE, write_whole
 from ..stft import LogSpectrogram
 from ..eval import _clip_errors, _median_distance, cents_error, density_coverage, f0, f0_accuracy, frechet_distance

@@ -16,7 +16,6 @@ from collections import Counter, namedtuple
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np, torch
-import mars
 from ..parts.classifier import Classifier
 from ..data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder
 from ..parts.files import write_whole
@@ -26,8 +25,9 @@ from ..pipeline import Mars, find_model
 from .protocol import MelPCA, NoteSet, PAPER_COLUMNS, VGGish, _combos, _player, add_noise, blocks
 from .protocol import class_means, distance_columns, evaluate, griffin_lim_oracle, lowpass
 from .protocol import match_labels, result_json, save_report, stored, table_markdown, true_phase_oracle
-from ..stft import PHASES
+
 from ..training.log import versions
+from ..parts.config import PHASES
 
 # %% ../../nbs/evaluation/report.ipynb #7d743b60
 SPLIT = dict(valid=.06, test=.14, seed=0)

@@ -7,7 +7,6 @@ __all__ = ['CLASSIFIERS', 'HEADS', 'FORMAT', 'listener', 'ClassifierConfig', 'me
            'Classifier', 'whole_notes', 'find_classifier']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
-from ..var import VARConfig
 import hashlib, json, math, warnings
 import torch.nn.functional as F
 import mars
@@ -22,7 +21,7 @@ from .files import load_weights, save_weights, write_whole
 
 # %% ../../nbs/parts/classifier.ipynb #a019a0f7
 def listener(
-    cfg:VARConfig,   # of the transformer
+    cfg,             # of the transformer
     classifier=None, # None takes the one of the package
     device='cpu',    # where that should be
 ): # the classifier, or None for a config without `like_dim`; ValueError where its features have another length

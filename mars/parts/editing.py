@@ -10,7 +10,6 @@ __all__ = ['nearest_tokens', 'KeptPasses', 'redraw', 'region_weights', 'free_tok
 import math, warnings
 import numpy as np
 import torch, torch.nn.functional as F
-from ..data import FAMILIES
 from .quantizer import lookup_keys, nearest_key
 from ..stft import _forward, _gain, _inverse, find_phase, note_phases
 from .sampling import check_seed, note_uniforms
@@ -18,7 +17,6 @@ from ..var import Passes, VAR
 from .codec import as_waves
 from .conditioning import _wishes
 from .device import in_batches
-from ..pipeline import Mars
 
 # %% ../../nbs/guides/editing.ipynb #12624adf
 def nearest_tokens(
@@ -116,7 +114,7 @@ def region_weights(
 
 # %% ../../nbs/guides/editing.ipynb #bd495e99
 def free_tokens(
-    m:Mars,                    # says what a token covers
+    m,                    # says what a token covers
     keep_scales:int=None,      # so many coarse maps are kept whole; None is half of them
     weights:torch.Tensor=None, # of `region_weights`; None is everywhere
 )->list: # K bool (1, h_k*w_k)
@@ -170,7 +168,7 @@ def _anchor(S, G, angles, w, window, hop, n_iter, share=.99/1.99): # (1, T, F) e
 
 # %% ../../nbs/guides/editing.ipynb #2cdb1f75
 def heard_labels(
-    m:Mars,            # whose labels are wanted
+    m,            # whose labels are wanted
     wave:torch.Tensor, # (B, N)
     labels:dict=None,  # what the caller said; None is nothing
 )->dict: # the same, with pitch and family where they were not given
@@ -204,7 +202,7 @@ def _room(wave, new): # (B, N) each -> the source and as much of the change as d
 
 # %% ../../nbs/guides/editing.ipynb #69e2eab8
 def latent_of(
-    m:Mars,            # the model
+    m,            # the model
     wave:torch.Tensor, # (B, N)
 )->torch.Tensor: # (B, P*d, h, w) float32
     "Encode waves as far as the latent map, before any token."
@@ -212,7 +210,7 @@ def latent_of(
 
 # %% ../../nbs/guides/editing.ipynb #7c08b2e3
 def edit(
-    m:Mars, wave, sample_rate:int=16000, # the model and the sound, as for `Mars.edit`
+    m, wave, sample_rate:int=16000, # the model and the sound, as for `Mars.edit`
     *, keep_scales:int=None, time_range=None, freq_range=None, # what is kept
     labels:dict=None, like=None,         # what is wanted
     n:int=None,                          # versions of a single wave
@@ -266,7 +264,7 @@ def _between_waves(m, pair, w, keep_scales, labels, seed, settings): # -> K toke
 
 # %% ../../nbs/guides/editing.ipynb #ba65dd7e
 def interpolate(
-    m:Mars, a, b, weights=5, sample_rate:int=16000,    # the model, the ends and the steps, as for `Mars.interpolate`
+    m, a, b, weights=5, sample_rate:int=16000,    # the model, the ends and the steps, as for `Mars.interpolate`
     *, keep_scales:int=None, labels:dict=None,         # of waves: which maps are drawn, and told what
     seed:int=None, n_iter:int=None, phase:str='griffinlim', # as for `Mars.generate`
     **settings,                                        # of sampling

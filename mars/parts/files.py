@@ -7,13 +7,12 @@ __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'lowpass', 'resample', 'peak_normalize', 
            'read_audio', 'load_wave', 'fit_note', 'save_weights', 'load_weights']
 
 # %% ../../nbs/parts/files.ipynb #aedf00d0
-import numpy as np
-from functools import lru_cache
 import hashlib, io, os, warnings
-import torch
+from functools import lru_cache
 from pathlib import Path
+import numpy as np
+import torch
 from torch import nn
-import hashlib
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
 SAMPLE_RATE, N_SAMPLES = 16000, 64000  # Hz; samples of a note (4 s)

@@ -8,18 +8,14 @@ __all__ = ['RESOLUTIONS', 'HANN', 'STFTDistance', 'stft_distance', 'onset', 'pre
            'from_phases']
 
 # %% ../../nbs/parts/phase.ipynb #a824512a
-import json, math
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from pathlib import Path
+import math
+from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
-import mars
-from ..stft import LogSpectrogram, PHASES, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse, compress
-from ..stft import griffin_lim, note_phases
-from .config import config_class
+from ..stft import LogSpectrogram, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse
+from ..stft import note_phases
+from .config import PHASES
 
 # %% ../../nbs/parts/phase.ipynb #c7ead5aa
 RESOLUTIONS = (512, 50, 240), (1024, 120, 600), (2048, 240, 1200)  # n_fft, hop, window (Yamamoto et al. 2020)

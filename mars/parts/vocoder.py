@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from torch import nn
-from .config import config_class
+from .config import PHASES, config_class
 from .phase import from_phases, integrate, phase_gradient, phase_steps
-from ..stft import LogSpectrogram, PHASES, compress
+from ..stft import LogSpectrogram, compress
 
 # %% ../../nbs/parts/vocoder.ipynb #2d564c51
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ def vocoder_settings(
     **kwargs, # fields of TrainConfig to override
 ): # TrainConfig
     "Return the usual training settings of a vocoder."
-    from mars.train import STAGES, TrainConfig
+    from mars.parts.config import STAGES
+    from mars.train import TrainConfig
     usual = dict(batch_size=16, lr=3e-3, warmup=50, final_lr=0.01, betas=(0.9, 0.99), ema=0.99, warm_start=0)
     STAGES.setdefault('vocoder', {k: {**usual, **v} for k, v in STAGE.items()})
     return TrainConfig.preset(name, 'vocoder', **kwargs)

@@ -13,9 +13,9 @@ import math
 from functools import partial
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
-from ..ablations import EXPERIMENTS
+from ..parts.config import EXPERIMENTS
 from ..baselines.aar import SAT, SATConfig, SISTERS, WaveMars, rvq, train_sat
-from ..baselines.magnet import Delayed, Flat, MAGNeT, Memoryless, frame_count, hybrid, mask_schedule, remask
+from ..baselines.magnet import Delayed, Flat, MAGNeT, Memoryless, frame_count, hybrid, remask
 from ..baselines.magnet import spans_for, widen
 from ..parts.device import pick_device
 from ..pipeline import Mars

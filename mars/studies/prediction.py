@@ -13,17 +13,16 @@ import copy, math, statistics, time
 from dataclasses import asdict
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
-from ..ablations import EXPERIMENTS
+from ..parts.config import EXPERIMENTS
 from ..parts.classifier import Classifier
 from ..data import AdditiveNotes, Batches, default_notes
 from ..eval import density_coverage, frechet_distance, frechet_floor, inception_score, interval, label_accuracy
 from ..eval import posterior_kl, vendi_score
 from ..baselines.next_token import NextToken
-from ..parts.device import pick_device
+from ..parts.device import pick_device, seed_all
 from ..pipeline import Mars
 from ..evaluation.protocol import MelPCA
-from ..tokenizer import STRIPS, Tokenizer, TokenizerConfig
-from ..parts.device import seed_all
+from ..tokenizer import STRIPS, TokenizerConfig
 from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
 from ..training.log import RunLog
 from ..training.tokens import tokenize

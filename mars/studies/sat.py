@@ -10,23 +10,22 @@ __all__ = ['STARTS', 'STUDY', 'STUDY_SIZES', 'WINDOWS', 'PRIORS', 'Windowed', 'E
            'window_arms', 'prior_sets', 'token_entropy', 'write_notes', 'phi_arms', 'own_arms']
 
 # %% ../../nbs/studies/sat.ipynb #8c37ae65
-import copy, math, warnings
-from dataclasses import asdict, dataclass, field, replace
+import warnings
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from ..baselines.aar import JudgeConfig, SAT, SATConfig, SisterConfig, WaveAdversary, WaveStage, rvq, scale_lengths
-from ..ablations import EXPERIMENTS, bits_of, default_sounds, split_notes
+from ..parts.config import EXPERIMENTS, config_class
+from ..ablations import bits_of, default_sounds, split_notes
 from ..data import Batches, default_notes
 from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
-from ..parts.device import pick_device
+from ..parts.device import pick_device, seed_all
 from .prediction import cross_entropy, in_turns, train_arm
 from ..parts.quantizer import MultiScaleQuantizer, code_usage
 from ..baselines.seanet import mel_loss
-from ..parts.config import config_class
-from ..parts.device import seed_all
 from ..train import TrainConfig, fit
 from ..training.log import RunLog
 from ..var import VAR, VARConfig

@@ -6,18 +6,16 @@
 __all__ = ['saved_bytes', 'step_memory', 'parts_for', 'note_flops', 'cost', 'disk']
 
 # %% ../../nbs/training/budget.ipynb #8ce6c1b0
-import hashlib, json, warnings
+import warnings
 from contextlib import nullcontext
-from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch._subclasses.fake_tensor import FakeTensorMode
-from ..parts.files import N_SAMPLES, write_whole
-from ..parts.discriminator import AdversaryConfig, PatchGAN, hinge_discriminator, hinge_generator
+from ..parts.files import N_SAMPLES
+from ..parts.discriminator import AdversaryConfig, PatchGAN, hinge_generator
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..train import TrainConfig
-from .checkpoints import Checkpoints
 from ..var import VAR, VARConfig
 
 # %% ../../nbs/training/budget.ipynb #1d956a1d

@@ -12,7 +12,6 @@ import torch
 from dataclasses import asdict
 from pathlib import Path
 from ..parts.files import _digest, write_whole
-from ..train import TrainConfig
 
 # %% ../../nbs/training/checkpoints.ipynb #384fb079
 class Checkpoints:
@@ -62,7 +61,7 @@ class Checkpoints:
 
 # %% ../../nbs/training/checkpoints.ipynb #ef80e296
 def lasting(
-    cfg:TrainConfig, # settings
+    cfg, # a `TrainConfig`
 )->dict: # those that two halves of a run must share
     "Drop what may change when a run is resumed."
     may_change = ('log_every', 'save_every', 'show_every', 'keep_last', 'max_bad', 'compile', 'accumulate')

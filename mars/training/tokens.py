@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from ..parts.files import N_SAMPLES, _digest, write_whole
-from ..pipeline import Mars
 from .distributed import Team
 
 # %% ../../nbs/training/tokens.ipynb #f05db981
@@ -74,7 +73,7 @@ def spread(n, most=4): # -> indices
 @torch.no_grad()
 def tokenize(
     notes,              # a source of mars.data
-    model:Mars,         # a model with a trained tokenizer
+    model,         # a model with a trained tokenizer
     batch_size:int=64,  # notes at a time
     team:Team=None,     # processes among which the work is dealt out
 )->tuple: # (list of K int64 (N, h_k*w_k), labels dict of int64 (N,)), on the model's device
@@ -92,7 +91,7 @@ def tokenize(
 # %% ../../nbs/training/tokens.ipynb #93444b2c
 def fingerprint(
     notes,      # a source of mars.data
-    model:Mars, # a model with a trained tokenizer
+    model, # a model with a trained tokenizer
 )->str: # hexadecimal
     "Hash a tokenizer, the names of all notes and the sound of some."
     waves, _ = notes.batch(spread(len(notes), 16))
@@ -103,7 +102,7 @@ def fingerprint(
 
 def cached_tokens(
     notes,          # a source of mars.data
-    model:Mars,     # a model with a trained tokenizer
+    model,     # a model with a trained tokenizer
     folder:Path,    # of the run; the file is tokens.safetensors
     team:Team=None, # as for `tokenize`
 )->tuple: # as of `tokenize`
