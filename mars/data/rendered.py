@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SOUNDFONTS', 'SOUNDFONT_SHA256', 'MIT_NOTICE', 'SoundFontNotes', 'default_notes', 'credits_text',
-           'write_credits']
+           'recording_credits', 'write_credits']
 
 # %% ../../nbs/data/rendered.ipynb #35d7b928
-import hashlib, os, re
+import hashlib, json, os, re
 from functools import lru_cache
 from pathlib import Path
-from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITIES, _pitches, _several
-from .notes import _velocities
-from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs
-from .soundfont import render_note
+from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITIES, _pitches, _several, _velocities
+from .nsynth import example_notes
+from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, render_note
 from ..parts.files import to_int16, write_whole
 
 # %% ../../nbs/data/rendered.ipynb #d06352b6
@@ -135,12 +134,21 @@ def credits_text(
             f'The table is made from the data\'s own records (`mars.data.write_credits`).\n\n| source | licence | by |\n|---|---|---|\n{rows}{mit}\n')
 
 # %% ../../nbs/data/rendered.ipynb #c74463e2
+def recording_credits(
+    config=None, # a model's config.json; None: that of the packaged weights
+)->list: # `Credit` records
+    "Credits of the recordings that a model was trained on, as its config.json lists them."
+    import mars
+    config = json.loads(Path(config or Path(mars.__file__).parent/'weights'/'small'/'config.json').read_text(encoding='utf-8'))
+    found = [re.fullmatch(r'(github\.com/\S+) \((.*)\): (.*)', line) for line in config['info'].get('data', {}).get('credits', ())]
+    return [Credit(*match.groups()) for match in found if match]
+
 def write_credits(
     path, # such as mars/CREDITS.md
     sources=(), # `Notes` whose credits are added to those of what the package itself shows
 )->list: # the records
-    "Write CREDITS.md: the SoundFonts that we render from, our own synthesis, and every source given."
-    own = [*KNOWN_SOUNDFONTS.values(), ADDITIVE_CREDIT]
+    "Write CREDITS.md: the SoundFonts that we render from, our own synthesis, the package's recordings and its weights', and every source given."
+    own = [*KNOWN_SOUNDFONTS.values(), ADDITIVE_CREDIT, *example_notes().credits, *recording_credits()]
     credits = sorted({*own, *(credit for ds in sources for credit in ds.credits)}, key=lambda credit: (credit.source.lower(), *credit))
     if unknown := [credit.source for credit in credits if credit.licence.startswith('unknown')]:
         raise ValueError(f'the licence of {unknown[0]} is unknown: ask before sounds of it are shared, they cannot be credited')
