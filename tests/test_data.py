@@ -390,7 +390,7 @@ def test_download(server, archive, tmp_path):
     assert len(server.seen) == 2 # nothing is fetched twice
 
 def test_download_from_a_server_without_ranges(server, archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, 'NSYNTH_SHA256', {})
+    monkeypatch.setattr(data.nsynth, 'NSYNTH_SHA256', {})
     server.body, server.ranges, server.cut = archive, False, 500
     with pytest.raises(ValueError, match='broke off'): download_nsynth('test', tmp_path, url=server.url, progress=False)
     folder = download_nsynth('test', tmp_path, url=server.url, progress=True)
@@ -447,7 +447,7 @@ def test_soundfont_notes(tmp_path):
 
 @needs_soundfont
 def test_silent_keys_are_left_out_without_rendering(monkeypatch):
-    monkeypatch.setattr(data, 'render_note', None)
+    monkeypatch.setattr(data.rendered, 'render_note', None)
     ds = SoundFontNotes(cache=False)
     if 'FluidR3' not in ds.fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     assert len(ds) == 38400 and len(ds.instruments) == 94 and ds.families == list(FAMILIES)
@@ -479,7 +479,7 @@ def test_two_soundfonts():
             assert fluid == muse
 
 def test_without_a_soundfont(monkeypatch, capsys):
-    monkeypatch.setattr(data, 'find_soundfont', lambda: None)
+    monkeypatch.setattr(data.rendered, 'find_soundfont', lambda: None)
     with pytest.raises(FileNotFoundError, match='no SoundFont is found: apt install fluid-soundfont-gm'): SoundFontNotes()
     ds = default_notes(instruments=('organ', 'keyboard'), pitches=range(48, 72), velocities=(100,))
     assert isinstance(ds, AdditiveNotes) and 'notes from the additive synthesiser (no SoundFont is found' in capsys.readouterr().out

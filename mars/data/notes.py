@@ -16,10 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize
-
-# %% ../../nbs/data/notes.ipynb #14656f95
-from ..parts.files import to_int16
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')

@@ -34,36 +34,6 @@ def _soundfont_credit(font):
     return known or Credit(font.info['name'] or font.path.name, 'unknown: ask its author before you share sounds made with it',
                            font.info['copyright'] or font.info['engineer'] or 'unknown')
 
-# %% ../../nbs/data/rendered.ipynb #d5366bfc
-class SoundFontNotes(Notes):
-    "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; keys that make no sound are left out."
-    def __init__(self,
-        path=None, # an .sf2 or .sf3 file or several; None: the one that `find_soundfont` finds
-        programs=None, # General MIDI programs, or (bank, program) pairs; None: all that have an NSynth family
-        pitches=range(21, 109), # MIDI pitches
-        velocities=VELOCITIES, # 1..127
-        normalize:str|None='peak', # 'peak': to 0.89 as in NSynth; None: keep the level
-        renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
-        cache=None, # as in `Notes`
-    ):
-        if normalize not in ('peak', None): raise ValueError(f"normalize is {normalize!r}: choose 'peak' or None")
-        self.fonts, self.normalize, self.renderer = _open_fonts(path), normalize, find_renderer(renderer).name
-        self.keys, notes, pitches, velocities = [], [], _pitches(pitches), _velocities(velocities)
-        for f, font in enumerate(self.fonts):
-            for bank, program in _font_programs(font, programs):
-                family, source = gm_label(program)
-                name = f'{family}_{source}_{font.name}.{bank:03d}.{program:03d}'
-                keys = [(f, bank, program, p, v) for p in pitches for v in velocities if font.sounds(bank, program, p, v)]
-                self.keys += keys
-                notes += [Note(p, v, family, source, name) for *_, p, v in keys]
-        about = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1, normalize=normalize,
-                     keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
-        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _font_kin(self.fonts, self.keys, notes))
-
-    def _make(self, i):
-        f, bank, program, pitch, velocity = self.keys[i]
-        return to_int16(render_note(self.fonts[f].path, pitch, velocity, program, bank, self.normalize, self.renderer))
-
 # %% ../../nbs/data/rendered.ipynb #f6981f30
 @lru_cache(maxsize=8)
 def _soundfont(path, mtime): return SoundFont(path) # a change of the file is seen by its time
@@ -98,6 +68,36 @@ def _font_kin(fonts, keys, notes):
             if a < b and 2*len(samples[a] & samples[b]) >= min(len(samples[a]), len(samples[b])):
                 for key in (a, b): kin[instruments[key]].add(f'{instruments[a]} {instruments[b]}')
     return kin
+
+# %% ../../nbs/data/rendered.ipynb #d5366bfc
+class SoundFontNotes(Notes):
+    "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; keys that make no sound are left out."
+    def __init__(self,
+        path=None, # an .sf2 or .sf3 file or several; None: the one that `find_soundfont` finds
+        programs=None, # General MIDI programs, or (bank, program) pairs; None: all that have an NSynth family
+        pitches=range(21, 109), # MIDI pitches
+        velocities=VELOCITIES, # 1..127
+        normalize:str|None='peak', # 'peak': to 0.89 as in NSynth; None: keep the level
+        renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
+        cache=None, # as in `Notes`
+    ):
+        if normalize not in ('peak', None): raise ValueError(f"normalize is {normalize!r}: choose 'peak' or None")
+        self.fonts, self.normalize, self.renderer = _open_fonts(path), normalize, find_renderer(renderer).name
+        self.keys, notes, pitches, velocities = [], [], _pitches(pitches), _velocities(velocities)
+        for f, font in enumerate(self.fonts):
+            for bank, program in _font_programs(font, programs):
+                family, source = gm_label(program)
+                name = f'{family}_{source}_{font.name}.{bank:03d}.{program:03d}'
+                keys = [(f, bank, program, p, v) for p in pitches for v in velocities if font.sounds(bank, program, p, v)]
+                self.keys += keys
+                notes += [Note(p, v, family, source, name) for *_, p, v in keys]
+        about = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1, normalize=normalize,
+                     keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
+        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _font_kin(self.fonts, self.keys, notes))
+
+    def _make(self, i):
+        f, bank, program, pitch, velocity = self.keys[i]
+        return to_int16(render_note(self.fonts[f].path, pitch, velocity, program, bank, self.normalize, self.renderer))
 
 # %% ../../nbs/data/rendered.ipynb #f035260d
 def default_notes(
