@@ -273,7 +273,7 @@ class Tape(TorchDispatchMode):
 @pytest.mark.parametrize('shared', [False, True])
 @torch.no_grad()
 def test_passes_can_be_recorded(monkeypatch, settings, shared):
-    monkeypatch.setattr(mars.var, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
     var = make(shared_adaln=shared)
     run = Passes(var, 3, scale_settings(4, 256, **settings))
     tapes = [Tape() for _ in range(4)]
