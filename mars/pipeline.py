@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'FORMAT', 'SYSTEMS', 'Mars', 'card_text', 'find_model', 'find_system', 'find_kind']
 
 # %% ../nbs/parts/pipeline.ipynb #32ea11c8
-import importlib, inspect, json, math, operator, re, warnings
+import importlib, inspect, json, math, operator, os, re, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np

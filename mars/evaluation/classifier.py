@@ -7,13 +7,14 @@ __all__ = ['augment', 'Mels', 'fit_temperature', 'calibration_error', 'head_loss
            'train_classifier', 'measure_classifier']
 
 # %% ../../nbs/evaluation/classifier.ipynb #5a6b3529
-import hashlib, json, math, warnings
+import hashlib, json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
 import mars
+from ..stft import mel_filters
 from ..data import Batches, FAMILIES, SOURCES
 from ..parts.files import write_whole
 from ..parts.device import pick_device
@@ -91,7 +92,7 @@ def fit_temperature(
 )->float: # T, 0.05..20
     "Find the temperature with the lowest cross-entropy. Guo et al. 2017."
     from scipy.optimize import minimize_scalar
-    z = logits.double().cpu()
+    z = logits.cpu().double() # MPS has no float64
     loss = lambda log_t: float(F.cross_entropy(z/math.exp(log_t), labels.cpu()))
     return math.exp(minimize_scalar(loss, bounds=(-3., 3.), method='bounded').x)
 
@@ -101,9 +102,10 @@ def calibration_error(
     bins:int=15,         # of confidence, equal in width
 )->float: # 0..1
     "Give the expected calibration error: the gap between confidence and accuracy, averaged over bins by their notes. Guo et al. 2017."
-    sure, best = logits.double().softmax(1).max(1)
+    labels = labels.cpu()
+    sure, best = logits.cpu().double().softmax(1).max(1) # MPS has no float64
     gap, place = (best == labels).double() - sure, (sure*bins).long().clamp(max=bins-1)
-    return float(torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add_(0, place, gap).abs().sum()/len(labels))
+    return float(torch.zeros(bins, dtype=torch.float64).index_add_(0, place, gap).abs().sum()/len(labels))
 
 # %% ../../nbs/evaluation/classifier.ipynb #e5c8a65e
 def head_losses(logits, labels): # dicts -> dict of scalars
