@@ -9,7 +9,8 @@ LAYERS = '''
 cmx parts.config
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth data.rendered
+data.folder data.nsynth
+data.rendered
 data
 parts.conditioning parts.classifier
 var
