@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from .cmx import CMX, unfold_patch_weight
-from .stft import LogSpectrogram, active_frames
+from .stft import LogSpectrogram, active_frames, mel_filters
 from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes
 from .parts.files import write_whole
 from .data import open_renderer
@@ -168,11 +168,7 @@ def spec_features(
     bands:int=8, frames:int=2, # of the pooled picture
 )->torch.Tensor: # (B, bands*frames)
     "Embed notes by their magnitudes: `mel_features` without the detour over a wave."
-    from torchaudio.functional import melscale_fbanks
-    import warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # of bands narrower than a bin
-        bank = melscale_fbanks(ls.n_fft//2+1, 0., ls.sample_rate/2, 128, ls.sample_rate, norm='slaney', mel_scale='slaney').to(spec.device)
+    bank = mel_filters(ls.n_fft, 128, ls.sample_rate).to(spec.device)
     power = ls.magnitude(F.pad(spec, (0, 0, 0, ls.shape[1] - spec.shape[2]), value=-1.))[:, 0].square().mT @ bank
     x = (1 + 10*torch.log10((power.mT/_FULL_SCALE).clamp(min=1e-30))/80).clamp(min=0)
     return F.adaptive_avg_pool2d(x, (bands, frames)).flatten(1)
@@ -189,9 +185,10 @@ def arm_errors(
     for x in spec.split(16):
         x = x.float()
         y, t = back(x)
+        seen.append(spec_features(x, ls)); made.append(spec_features(y, ls)); tokens.append(t)
+        x, y = x.cpu(), y.cpu() # MPS has no float64
         err, on = (x - y).double(), active_frames(x, floor=ls.floor)[:, None, None].expand_as(x)
         sums += torch.tensor([float(v) for v in (err.square().sum(), err.abs().sum(), err.numel(), err[on].square().sum(), on.sum(), x.double().sum(), x.double().square().sum())], dtype=torch.double)
-        seen.append(spec_features(x, ls)); made.append(spec_features(y, ls)); tokens.append(t)
     sq, ab, n, sq_on, n_on, x, xx = sums.tolist()
     return dict(mse=sq/n, mae=ab/n, share=sq/n/(xx/n - (x/n)**2), db_active=math.sqrt(sq_on/n_on)*-10*math.log10(ls.floor),
                 frechet=frechet_distance(torch.cat(seen).cpu(), torch.cat(made).cpu())), tokens
