@@ -12,14 +12,19 @@ __all__ = ['frechet_distance', 'frechet_floor', 'FrechetInfinity', 'frechet_infi
 # %% ../nbs/05_eval.ipynb #5713c980
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 import numpy as np, torch
 import torch.nn.functional as F
+from .stft import mel_filters
 
 # %% ../nbs/05_eval.ipynb #b5bda2ab
+def _float64(x):
+    "Return x as a float64 tensor without a gradient, on its device or, from MPS, which has no float64, on the CPU."
+    x = torch.as_tensor(x).detach()
+    return (x.cpu() if x.device.type == 'mps' else x).to(torch.float64)
+
 def _features(x, name, least=2):
     "Return x as a float64 tensor (n, d), or say in one sentence why it can't be one."
-    x = torch.as_tensor(x).detach().to(torch.float64)
+    x = _float64(x)
     if x.ndim != 2: raise ValueError(f"{name} has shape {tuple(x.shape)}: pass an array of shape (notes, d).")
     bad = int((~torch.isfinite(x)).any(1).sum())
     if bad: raise ValueError(f"{name} holds NaN or infinite values in {bad} of {len(x)} rows: find out why those notes failed.")
@@ -60,7 +65,7 @@ def frechet_floor(eigenvalues,  # (d,) eigenvalues of the covariance of the feat
 # %% ../nbs/05_eval.ipynb #f5424921
 def _notes(x, name, least=2):
     "Check features (n, d), or (n, windows, d) where a note has several rows; return float64."
-    x = torch.as_tensor(x).detach().to(torch.float64)
+    x = _float64(x)
     if x.ndim != 3: return _features(x, name, least)
     if len(x) < least: raise ValueError(f"{name} has {len(x)} notes: this metric needs at least {least}.")
     return _features(x.flatten(0, 1), name).view(x.shape)
@@ -227,8 +232,7 @@ def inception_score(logits,    # (n, classes) logits, tensor or array; -inf for 
                     splits=1,  # parts of the shuffled notes to score apart
                     ):         # float, or (mean, std) over the parts when splits > 1
     "Compute the inception score of a classifier's logits; raise ValueError on NaN, a wrong shape or fewer notes than splits. Salimans et al. 2016."
-    logits = torch.as_tensor(logits).detach().to(torch.float64)
-    logits = _features(logits.clamp(min=-1e4), 'logits', least=max(1, splits))
+    logits = _features(_float64(logits).clamp(min=-1e4), 'logits', least=max(1, splits))
     if splits < 1: raise ValueError(f"splits is {splits}: use 1 or more.")
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0)).to(logits.device)
     scores = [_score(part.log_softmax(1)) for part in logits[order].tensor_split(splits)]
@@ -243,7 +247,7 @@ def _score(logp):
 # %% ../nbs/05_eval.ipynb #064fc6d7
 def _logp(logits, name):
     "Return log-probabilities in float64; -inf marks an impossible class."
-    return _features(torch.as_tensor(logits).detach().to(torch.float64).clamp(min=-1e4), name, 1).log_softmax(1)
+    return _features(_float64(logits).clamp(min=-1e4), name, 1).log_softmax(1)
 
 def posterior_kl(reference_logits,  # (n, classes) logits of real notes, tensor or array
                  logits,            # (n, classes) logits of generated notes; row i has the labels of row i there
@@ -417,16 +421,10 @@ def _redraw(arrays, method, g):
     return tuple(a[rows.to(a.device)] for a in arrays)
 
 # %% ../nbs/05_eval.ipynb #9e698e08
-@lru_cache(maxsize=8)
-def _mel_bank(n_mels, n_fft=1024):
-    "Return the (n_fft/2+1, n_mels) Slaney filterbank for 16 kHz."
-    from torchaudio.functional import melscale_fbanks
-    return melscale_fbanks(n_fft//2+1, 0., 8000., n_mels, 16000, norm='slaney', mel_scale='slaney')
-
 def _mel_power(wave, n_mels=128):
     "Compute the mel power spectrogram (..., n_mels, frames) of 16 kHz waves (..., N)."
     s = torch.stft(wave, 1024, 256, window=torch.hann_window(1024, device=wave.device), pad_mode='constant', return_complex=True)
-    return (s.abs().square().transpose(-1, -2) @ _mel_bank(n_mels).to(wave.device)).transpose(-1, -2)
+    return (s.abs().square().transpose(-1, -2) @ mel_filters(1024, n_mels).to(wave.device)).transpose(-1, -2)
 
 # %% ../nbs/05_eval.ipynb #197582b8
 def _waves(wave, name):
@@ -486,14 +484,14 @@ def _clip_errors(a, b):
     on = lambda x: (x*loud).sum((1, 2))/(loud.sum((1, 2))*x.shape[1])
     e = A-B
     mse, variance = on(e.square()), on((A-on(A)[:, None, None]).square())
-    return torch.stack([e.square().mean((1, 2)), e.abs().mean((1, 2)), mse, on(e.abs()), mse/variance.clamp(min=1e-12)], 1).double().cpu()
+    return torch.stack([e.square().mean((1, 2)), e.abs().mean((1, 2)), mse, on(e.abs()), mse/variance.clamp(min=1e-12)], 1).cpu().double()
 
 # %% ../nbs/05_eval.ipynb #a0150562
 def _scale_distance(a, b, window, n_mels):
     "Return the log and the linear L1 distance of one scale, summed, for each row."
     def picture(x):
         s = torch.stft(x, window, window//4, window=torch.hann_window(window, device=x.device), pad_mode='reflect', return_complex=True).abs()
-        return s if n_mels is None else (s.mT @ _mel_bank(n_mels, window).to(x.device)).mT
+        return s if n_mels is None else (s.mT @ mel_filters(window, n_mels).to(x.device)).mT
     A, B = picture(a), picture(b)
     return (2*(A.clamp(min=1e-5).log10() - B.clamp(min=1e-5).log10()).abs() + (A-B).abs()).mean((-1, -2))
 
@@ -503,7 +501,7 @@ def _multiscale(reference_wave, wave, scales):
     if a.shape != b.shape: raise ValueError(f"reference_wave is {tuple(a.shape)} and wave is {tuple(b.shape)}: cut or pad them to one length.")
     if a.shape[-1] < 2048: raise ValueError(f"waves have {a.shape[-1]} samples: these distances need at least 2048, so pad them.")
     rows = [sum(_scale_distance(x, y, w, m) for w, m in scales) for x, y in zip(a.split(64), b.to(a.device).split(64))]
-    return torch.cat(rows).double().cpu().numpy()
+    return torch.cat(rows).cpu().double().numpy()
 
 # %% ../nbs/05_eval.ipynb #2f4ec77e
 def mel_distance(reference_wave,  # (N,) or (B, N) at 16 kHz, tensor or array

@@ -22,7 +22,7 @@ from .parts.device import seed_all
 from .parts.discriminator import Adversary, AdversaryConfig
 from .parts.files import _digest, write_whole
 from .parts.quantizer import MultiScaleQuantizer
-from .stft import LogSpectrogram, active_frames, compress, expand
+from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
 from .tokenizer import Tokenizer, TokenizerConfig
 from .training.checkpoints import Checkpoints, lasting, run_state, set_run_state
 from .training.distributed import Team, average_gradients, average_metrics, open_first
@@ -47,7 +47,7 @@ class TrainConfig:
     weight_decay:float = 0.     # on matrices only
     clip:float = 1.             # largest gradient norm
     ema:float = 0.              # decay of the averaged weights that are kept in the end; 0 is off
-    precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on a GPU, fp32 elsewhere)
+    precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on CUDA, fp32 elsewhere)
     warm_start:int = 256        # notes whose principal components start the tokenizer; 0 is a random start
     revive_every:int = 50       # steps between revivals of dead codes; 0 is never
     revive_patience:int = 50    # a code is dead when no vector chose it for so many steps
@@ -271,12 +271,9 @@ class MelLoss(nn.Module):
         resolutions:tuple=((128, 1), (64, 2), (32, 4), (16, 8)), # mel bands, and frames averaged
     ):
         super().__init__()
-        from torchaudio.functional import melscale_fbanks
         self.cmx, self.floor, self.frames = cmx, ls.floor, [f for _, f in resolutions]
         for i, (bands, _) in enumerate(resolutions):
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore') # of bands narrower than a bin, which stay silent
-                bank = melscale_fbanks(ls.n_fft//2+1, 0., ls.sample_rate/2, bands, ls.sample_rate, mel_scale='slaney')[:-1]
+            bank = mel_filters(ls.n_fft, bands, ls.sample_rate, norm=None)[:-1] # a band narrower than a bin stays silent
             self.register_buffer(f'bank_{i}', bank/bank.sum(0).clamp(min=1e-8), persistent=False)
 
     def pictures(self, image): # -> list of (B, bands, frames) in [-1, 1]
@@ -441,7 +438,7 @@ def reconstruction_error(
     sums = dict(err=0., err_active=0., n=0, n_active=0, x=0., xx=0.)
     for i in range(0, len(notes), batch_size):
         image = images(range(i, min(i+batch_size, len(notes))))[0]
-        spec, back = model.picture(image), model.picture(model.tokenizer.decode(model.tokenizer.encode(image)))
+        spec, back = (model.picture(x).cpu() for x in (image, model.tokenizer.decode(model.tokenizer.encode(image)))) # MPS has no float64
         err, on = (spec - back).double().pow(2), active_frames(spec)
         on = on.view(len(spec), 1, 1, -1).expand_as(spec)
         for key, v in dict(err=err.sum(), err_active=err[on].sum(), n=err.numel(), n_active=on.sum(), x=spec.double().sum(), xx=spec.double().pow(2).sum()).items(): sums[key] += float(v)

@@ -3,7 +3,7 @@ import json, math
 from pathlib import Path
 import pytest
 import torch
-from mars.ablations import run_experiment
+from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
@@ -13,7 +13,7 @@ from mars.studies.prediction import prediction_data, rung_seconds, rungs, settin
 from mars.tokenizer import TokenizerConfig
 from mars.var import Passes, VAR, VARConfig
 
-RESULTS = Path(__file__).resolve().parent.parent/'results'
+RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 COMMITTED = dict(order='tiny', ladder='tiny', labels='small', guidance='small')
 
@@ -123,7 +123,7 @@ def test_codes_kept(data): assert codes_kept(data) == 50 and data.model.tokenize
 @pytest.mark.parametrize('name', ['order', 'ladder'])
 def test_trained_experiments(name, data, tmp_path):
     out = run_experiment(name, seed=1, out=tmp_path/'r.json', data=data, steps=2, repeats=1, device='cpu')
-    assert json.loads((tmp_path/'r.json').read_text()) == json.loads(json.dumps(out))
+    assert json.loads((tmp_path/'r.json').read_text()) == [json.loads(json.dumps(out))]
     assert finite(out) and out['seed'] == 1 and out['steps'] == 2 and out['about']['torch'] == torch.__version__
     assert [*out['arms']] == (['next-scale', 'next-token'] if name == 'order' else [*rungs(50)])
     assert all(0 < a['ce']['unseen']['mean'] < 20 for a in out['arms'].values())
@@ -146,7 +146,7 @@ def test_the_command_knows_them():
 
 @pytest.mark.parametrize('name', COMMITTED)
 def test_committed_results(name):
-    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f'{name}-{COMMITTED[name]}-*.json'))]
+    runs = load_results(name, RESULTS)
     assert len({r['seed'] for r in runs}) == len(runs) >= (3 if name in ('order', 'ladder') else 1)
     for r in runs:
         assert r['experiment'] == name and r['preset'] == COMMITTED[name] and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')

@@ -2,11 +2,11 @@
 
 `scripts/test.sh` builds `_docs` first. The same tests hold for Quarto's pages and for those of its stand-in.
 """
-import base64, functools, hashlib, io, json, os, re, shutil, subprocess, sys, threading
+import base64, functools, hashlib, io, json, os, posixpath, re, shutil, subprocess, sys, threading
 import xml.etree.ElementTree as ET
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote, urljoin, urlparse
 
 import numpy as np, pytest, yaml
 
@@ -15,6 +15,8 @@ DOCS, PIANO = ROOT/'_docs', ROOT/'nbs'/'piano'
 MADE = json.loads((PIANO/'piano.json').read_text(encoding='utf-8'))
 BROWSERS = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable'
 PHONE = dict(width=375, height=740)
+
+NAMES = sorted(p.relative_to(ROOT/'nbs').as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 
 # ---- what needs no browser ----
 
@@ -25,7 +27,7 @@ def contents(items):
 
 def test_sidebar_names_every_notebook_once():
     named = list(contents(yaml.safe_load((ROOT/'nbs'/'sidebar.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents']))
-    assert sorted(named) == sorted(p.name for p in (ROOT/'nbs').glob('*.ipynb')), 'add the notebook to nbs/sidebar.yml'
+    assert sorted(named) == NAMES, 'add the notebook to nbs/sidebar.yml'
     assert named[0] == 'index.ipynb'
 
 def clips(family):
@@ -154,8 +156,7 @@ LOOK = r'''async () => {
   };
 }'''
 
-NAMES = sorted(p.name for p in (ROOT/'nbs').glob('*.ipynb'))
-def page_of(notebook): return re.sub(r'^\d+[a-zA-Z]*_', '', notebook.removesuffix('.ipynb'))+'.html'
+def page_of(notebook): return re.sub(r'(^|/)\d+[a-zA-Z]*_', r'\1', notebook.removesuffix('.ipynb'))+'.html'
 PAGES = set(map(page_of, NAMES))
 
 class Seen(dict):
@@ -199,8 +200,9 @@ def test_page_links_lead_somewhere(found, seen):
     for link in page['links']:
         if re.match('[a-z]+:', link): continue
         path, _, frag = link.partition('#')
-        path = unquote(urlparse(path).path) or name
-        path = 'index.html' if path in ('./', '.', '/') else path.removeprefix('./')
+        path = unquote(urlparse(path).path)
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+        if (DOCS/path).is_dir(): path = posixpath.normpath(f'{path}/index.html')
         if not (DOCS/path).exists() or (frag and path in PAGES and unquote(frag) not in seen[path]['ids']): broken.append(link)
     assert not broken
 
@@ -255,11 +257,12 @@ def search(page, term):
         hits = page.locator('.aa-Item a')
     return [(h.get_attribute('href'), h.inner_text()) for h in hits.all()]
 
-def test_search_finds_a_term_and_leads_to_it(visit, host):
-    page = visit(f'{host}/tokenizer.html')
+@pytest.mark.parametrize('start', ['tokenizer.html', 'parts/quantizer.html'])
+def test_search_finds_a_term_and_leads_to_it(visit, host, start):
+    page = visit(f'{host}/{start}')
     hits = search(page, 'demultiplex')
     assert hits and any('cmx' in href for href, _ in hits)
-    page.goto(f'{host}/{hits[0][0].split("/")[-1]}')
+    page.goto(urljoin(page.url, hits[0][0]))
     assert 'demultiplex' in page.locator('body').inner_text().lower()
 
 def test_search_finds_nothing_for_nonsense(visit, host): assert not [h for h in search(visit(f'{host}/index.html'), 'xqzvkj') if h[0]]

@@ -147,7 +147,7 @@ class MelPCA:
         "Fit mean, scale and axes; raise ValueError for too few notes."
         if len(notes) <= self.dim: raise ValueError(f"{notes.name} are {len(notes)} notes: {self.dim} axes need at least {self.dim+1}, so pass more notes or a smaller dim.")
         d = self.bands*self.frames; total, square = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
-        for _, w in blocks(notes, size): x = self.picture(w.to(self.device)).double().cpu(); total += x.sum(0); square += x.T @ x
+        for _, w in blocks(notes, size): x = self.picture(w.to(self.device)).cpu().double(); total += x.sum(0); square += x.T @ x
         mean = total/len(notes); cov = square/len(notes) - mean[:, None]*mean
         std = cov.diagonal().clamp(min=1e-4).sqrt()   # 0.01 is 0.8 dB: a cell that is always silent must not become noise
         lam, axes = torch.linalg.eigh(cov/std[:, None]/std)
@@ -204,7 +204,7 @@ VGGISH_FILES = ('checkpoints/vggish-10086976.pth', 'checkpoints/vggish_pca_param
 def _vggish_repo(folder):
     "Find the checkout and the weights, or say what must lie where."
     if importlib.util.find_spec('frechet_audio_distance') is None:
-        raise ImportError("VGGish needs the package frechet-audio-distance: install the extra with pip install 'mars-spectrogram[fad]'.")
+        raise ImportError("VGGish needs the package frechet-audio-distance: install the extra with pip install 'mars-spectrogram[fad]' on Python 3.12 or older.")
     repos = [folder/f'harritaylor_torchvggish_{branch}' for branch in ('main', 'master')]
     lost = [str(folder/f) for f in VGGISH_FILES if not (folder/f).is_file()] + ([] if any((r/'hubconf.py').is_file() for r in repos) else [f'{repos[1]} (a checkout of harritaylor/torchvggish)'])
     if lost: raise FileNotFoundError(f"VGGish is not here and is not downloaded by itself: put the missing {' and '.join(lost)} in place; the .pth files are on that repository's release page v0.1.")

@@ -7,7 +7,7 @@ __all__ = ['CLASSIFIERS', 'FORMAT', 'HEADS', 'ClassifierConfig', 'mel_bank', 'Lo
            'find_classifier', 'whole_notes', 'Classifier', 'listener']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
-import hashlib, json, math, warnings
+import hashlib, json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import torch
@@ -18,6 +18,7 @@ from ..data import FAMILIES, SOURCES
 from .config import config_class
 from .device import pick_device
 from .files import load_weights, save_weights, write_whole
+from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
 @dataclass(frozen=True)
@@ -57,10 +58,7 @@ def mel_bank(
     n_mels:int, # bands
 )->torch.Tensor: # (n_fft//2+1, n_mels)
     "Slaney's mel bands from 0 to 8000 Hz at 16 kHz; ValueError if a band is narrower than a bin."
-    from torchaudio.functional import melscale_fbanks
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # an empty band is refused below
-        bank = melscale_fbanks(n_fft//2+1, 0., 8000., n_mels, 16000, norm='slaney', mel_scale='slaney')
+    bank = mel_filters(n_fft, n_mels)
     if not bank.any(0).all(): raise ValueError(f'n_mels is {n_mels}: with n_fft {n_fft} a band would hold no frequency; use fewer bands or a longer window')
     return bank
 

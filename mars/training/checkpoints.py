@@ -76,6 +76,7 @@ def random_state(device)->dict: # name -> tensor
     out = dict(python=torch.tensor(words), python_gauss=torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double),
                numpy=torch.from_numpy(keys.astype(np.int64)), numpy_rest=torch.tensor([pos, has, cached], dtype=torch.double), torch=torch.get_rng_state())
     if device.type == 'cuda': out['cuda'] = torch.cuda.get_rng_state(device)
+    if device.type == 'mps': out['mps'] = torch.mps.get_rng_state()
     return out
 
 def set_random_state(state, device):
@@ -85,6 +86,7 @@ def set_random_state(state, device):
     np.random.set_state(('MT19937', state['numpy'].numpy().astype(np.uint32), int(pos), int(has), cached))
     torch.set_rng_state(state['torch'])
     if device.type == 'cuda' and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'], device) # not there where the run began on a CPU
+    if device.type == 'mps' and 'mps' in state: torch.mps.set_rng_state(state['mps'])
 
 def run_state(model, opt, average, extra, team)->dict: # name -> tensor
     "Everything that the next step of a run depends on."

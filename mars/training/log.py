@@ -96,7 +96,8 @@ class RunLog:
 def versions(device)->dict: # of what a run's numbers depend on
     "Say what a run ran on."
     import mars
-    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else None
+    kind = torch.device(device).type
+    gpu = torch.cuda.get_device_name(device) if kind == 'cuda' else 'Apple GPU (MPS)' if kind == 'mps' else None
     return dict(mars=mars.__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version(), device=gpu or f'CPU ({platform.machine()}, {torch.get_num_threads()} threads)')
 
 def peak_memory(device)->float: # MiB

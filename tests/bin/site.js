@@ -1,6 +1,7 @@
 // Search, menu, copy buttons and the table of contents of the pages that the Quarto stand-in makes.
 (() => {
   const $ = s => document.querySelector(s), $$ = s => [...document.querySelectorAll(s)];
+  const up = document.documentElement.dataset.up;  // from this page to the front page's folder
   const box = $('#page-search'), list = $('#page-results'), menu = $('.menu');
   const escape = s => s.replace(/[&<>"]/g, c => `&#${c.charCodeAt(0)};`);
   const marked = (s, terms) => {
@@ -27,7 +28,7 @@
     list.innerHTML = found.map(({ entry: [page, title, heading, anchor, body], terms }, i) => {
       const at = Math.max(0, body.toLowerCase().indexOf(terms[0]) - 50);
       const cut = (at ? '... ' : '') + body.slice(at, at + 150);
-      return `<a role="option" href="${page}${anchor ? '#' + anchor : ''}"${i ? '' : ' class="at"'}><b>${marked(heading || title, terms)}</b>` +
+      return `<a role="option" href="${up}${page}${anchor ? '#' + anchor : ''}"${i ? '' : ' class="at"'}><b>${marked(heading || title, terms)}</b>` +
         `${heading ? ' - ' + escape(title) : ''}<small>${marked(cut, terms)}</small></a>`;
     }).join('') || '<p>Nothing found.</p>';
   }
@@ -50,6 +51,9 @@
   document.addEventListener('keydown', e => {
     if (e.key === '/' && !/INPUT|TEXTAREA|SELECT/.test(document.activeElement.tagName)) { e.preventDefault(); box.focus(); }
   });
+
+  const side = $('.side'), here = $('.side .here');  // the list is longer than the screen
+  if (here) side.scrollTop += here.getBoundingClientRect().top - side.getBoundingClientRect().top - side.clientHeight / 2;
 
   const open = on => { document.body.classList.toggle('open', on); menu.setAttribute('aria-expanded', on); };
   menu.addEventListener('click', () => open(!document.body.classList.contains('open')));
