@@ -5,7 +5,7 @@ import torch
 from test_var import ALL, CFG, MODELS, SMALL, Tape, draw, flat, make as make_var
 from mars.baselines.aar import SATConfig
 from mars.data import AdditiveNotes
-from mars.baselines.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
+from mars.baselines.masked import MaskedSampler, MaskedScale, left_masked, mask_spans
 from mars.baselines.next_token import NextToken
 from mars.parts.device import cast_network
 from mars.pipeline import Mars
@@ -208,7 +208,7 @@ def test_passes_can_be_recorded(name):
     "Replayed from a tape, as a CUDA graph would be, a scale's passes write the same tokens."
     m = make(CFGS[name])
     steps = m.steps()
-    run = MaskedPasses(m, 3, tuple((*s, i) for s, i in zip(scale_settings(len(steps), 256, 1.), steps)))
+    run = MaskedSampler(m, 3, tuple((*s, i) for s, i in zip(scale_settings(len(steps), 256, 1.), steps)))
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)
