@@ -1,6 +1,4 @@
-"""How long a note takes, and what the same transformer takes when it is run in two plainer ways, in the same process.
-
-    python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--batches 1 4 16] [--depth 12] [--quick] [--json FILE]
+"""Measure the time of a generated note, and of two baselines:  python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--json results/benchmarks/var-cpu.json]
 
 Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per second against the batch; the share of the
 roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the best
