@@ -7,17 +7,15 @@ __all__ = ['VARConfig', 'scale_of', 'scale_mask', 'KVCache', 'Attention', 'AdaBl
 
 # %% ../nbs/03_var.ipynb #f7a39571
 import math
-from dataclasses import dataclass, asdict
-import torch, torch.nn.functional as F
+from dataclasses import asdict, dataclass
+import torch
+import torch.nn.functional as F
 from torch import nn
-from .parts.quantizer import freeze
-from .parts.config import config_class
-from .tokenizer import Tokenizer, TokenizerConfig, check_tokens, drop_path, make_quantizer
-from .parts.config import SYSTEMS
-
-# %% ../nbs/03_var.ipynb #6cd43652
 from .parts.conditioning import LabelEmbedding, drop_labels
+from .parts.config import SYSTEMS, config_class
+from .parts.quantizer import freeze
 from .parts.sampling import check_seed, note_uniforms, sample, scale_settings
+from .tokenizer import Tokenizer, TokenizerConfig, check_tokens, drop_path, make_quantizer
 
 # %% ../nbs/03_var.ipynb #2255eca0
 @dataclass(frozen=True)

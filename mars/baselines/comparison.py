@@ -293,7 +293,7 @@ def comparison(
     repeats:int=3,       # of each timing; 0 leaves them out
     batches:tuple=(1, 4, 16, 64), # that are timed
     layouts:tuple=(),    # sizes of trunks on which the sources' layouts are timed
-    trained:Path=None,   # folder of `keep_system`: what lies there is not trained again
+    trained:Path=None,   # folder that keeps the trained systems; those in it are not trained again
     rows:int=0, settings:dict={}, # as for `train_system`
     device=None,         # None takes the GPU if there is one
     progress:bool=False, # show bars
@@ -305,7 +305,10 @@ def comparison(
     for name in systems or SYSTEMS:
         if name not in SYSTEMS: raise ValueError(f'system {name!r} is unknown; choose among {", ".join(SYSTEMS)}')
         s = SYSTEMS[name]
-        model, about[name] = kept_system(s, data, trained/name) if trained and (trained/name).exists() else train_system(s, data, budget, seed, rows=rows, progress=progress, **settings)
+        if trained and (trained/name).exists(): model, about[name] = kept_system(s, data, trained/name)
+        else:
+            model, about[name] = train_system(s, data, budget, seed, rows=rows, progress=progress, **settings)
+            if trained: keep_system(model, about[name], trained/name)
         way, tried = choose_way(s, model, data, pca, seed)
         made[name] = s, model, way
         about[name] |= dict(track=s.track, tokens=s.tokens, system=getattr(s.make, 'system', 'flow'), way=way, tried=tried, passes=count_passes(s, model, data, way))
