@@ -210,7 +210,7 @@ def test_bad_settings(bad):
 # the weights in the package
 
 def test_weights_of_the_package_are_those_that_were_measured():
-    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'classifier.json').read_text())
+    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())
     file = find_classifier('classifier')/'classifier.safetensors'
     assert clf.digest == result['describe']['digest'] and file.stat().st_size == result['size'] < 3e6 and clf.cfg.pitch_range == (21, 108)
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
@@ -222,7 +222,7 @@ def test_weights_of_the_package_know_pitches_they_never_heard():
 
 def test_recorded_test_notes_reach_the_published_accuracy():
     from mars.data import NSynth
-    folder, result = ROOT/'../shared/data/notes', json.loads((ROOT/'results'/'classifier.json').read_text())['results']['real']
+    folder, result = ROOT/'../shared/data/notes', json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']
     if not folder.exists(): pytest.skip('no recorded notes here')
     notes = NSynth(folder, cache=False)
     name = max(result['by_instrument'], key=lambda i: result['by_instrument'][i]['notes'])
