@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_var import Tape
-import mars.baselines.magnet, mars.var
+import mars.baselines.magnet, mars.parts.inference, mars.parts.sampling, mars.var
 from mars.baselines.aar import SAT, SATConfig
 from mars.baselines.aar import SisterConfig
 from mars.baselines.magnet import Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, delay, frame_count
@@ -75,7 +75,7 @@ def test_delay_and_back(shape):
 @torch.no_grad()
 def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
     m, seen = make(order, sharp=10.), []
-    module = mars.var if order is Flat else mars.baselines.magnet
+    module = mars.parts.inference if order is Flat else mars.baselines.magnet
     real = module.sample
     monkeypatch.setattr(module, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
     tokens = m.generate(ALL, seed=1, **kwargs)
@@ -445,7 +445,7 @@ def test_labels_are_dropped_by_note(magnet):
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
-    monkeypatch.setattr(mars.var, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.settle(**settings)
     run = m.sampler(m, 3, d)

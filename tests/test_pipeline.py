@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import mars.pipeline
 from mars.cmx import CMX
 from mars.data import FAMILIES, SOURCES
 from mars.parts.conditioning import label_ids
@@ -101,20 +102,20 @@ def test_stream_is_generate_in_parts(m):
     endless = m.stream(10**6, n_iter=2, batch_size=2, progress=False)  # nothing but the first batch is made
     assert next(endless).shape[0] == 2
 
-def test_a_batch_that_does_not_fit_is_halved(waves):
+def test_a_batch_that_does_not_fit_is_halved(waves, monkeypatch):
     m, sizes = make(), []
-    whole, generate = wide(m, 7, seed=2), m.var.generate
-    def small(labels, n, **kw):
+    whole, generate = wide(m, 7, seed=2), mars.pipeline.generate
+    def small(var, labels, n, **kw):
         sizes.append(n)
         if n > 2: raise torch.OutOfMemoryError('CUDA out of memory')
-        return generate(labels, n, **kw)
-    m.var.generate = small
+        return generate(var, labels, n, **kw)
+    monkeypatch.setattr(mars.pipeline, 'generate', small)
     assert torch.allclose(wide(m, 7, seed=2), whole, atol=1e-3) and sizes == [7, 3, 1, 2, 4, 2, 2]
-    def none(labels, n, **kw): raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-    m.var.generate = none
+    def none(var, labels, n, **kw): raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    monkeypatch.setattr(mars.pipeline, 'generate', none)
     with pytest.raises(ValueError, match='one note at a time does not fit into memory'): wide(m, 7)
-    def other(labels, n, **kw): raise RuntimeError('something else')
-    m.var.generate = other
+    def other(var, labels, n, **kw): raise RuntimeError('something else')
+    monkeypatch.setattr(mars.pipeline, 'generate', other)
     with pytest.raises(RuntimeError, match='something else'): wide(m, 7)
 
 def test_progress(m, capsys):
