@@ -7,10 +7,11 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'Arm', 'Sets', 'default_sounds', 'some_no
            'twin', 'conv_block', 'ConvEncoder', 'ConvDecoder', 'conv_widths', 'ConvTokenizer', 'per_scale',
            'spec_features', 'arm_errors', 'usage', 'kept_bytes', 'step_flops', 'step_seconds', 'bits_of',
            'make_tokenizer', 'train_arm', 'run_arm', 'compare', 'settings', 'note_sets', 'shape', 'about_run',
-           'run_experiment', 'load_results', 'values', 'summary', 'difference', 'said', 'plot_arms', 'plot_against',
-           'experiment', 'cmx_arms', 'twin_arms', 'gan_arms', 'parameters_by_term', 'count_parameters', 'note_at',
-           'longer', 'phrases', 'content_experiment', 'truncation_experiment', 'token_counts', 'map_sides',
-           'codes_shape', 'scales_arms', 'codes_arms', 'sharing_arms', 'rate_arms']
+           'read_results', 'add_result', 'check_file', 'run_experiment', 'load_results', 'values', 'summary',
+           'difference', 'said', 'plot_arms', 'plot_against', 'experiment', 'cmx_arms', 'twin_arms', 'gan_arms',
+           'parameters_by_term', 'count_parameters', 'note_at', 'longer', 'phrases', 'content_experiment',
+           'truncation_experiment', 'token_counts', 'map_sides', 'codes_shape', 'scales_arms', 'codes_arms',
+           'sharing_arms', 'rate_arms']
 
 # %% ../nbs/06_ablations.ipynb #618ce1b0
 import copy, json, math, platform, time
@@ -318,32 +319,60 @@ def about_run(
     gpu = torch.cuda.get_device_name() if pick_device(device).type == 'cuda' else None
     return dict(wall_seconds=time.perf_counter()-start, device=gpu or f'CPU ({platform.machine()}, {torch.get_num_threads()} threads)', torch=torch.__version__, python=platform.python_version())
 
+def read_results(
+    file:Path, # JSON list of results of one experiment; need not exist
+)->list: # of dicts; ValueError for a damaged file
+    "Read all results in a file."
+    if not Path(file).exists(): return []
+    try: results = json.loads(Path(file).read_text(encoding='utf-8'))
+    except (OSError, ValueError): results = None
+    keys = {'experiment', 'preset', 'seed'}
+    if not (isinstance(results, list) and all(isinstance(r, dict) and keys <= r.keys() for r in results)):
+        raise ValueError(f'{file} is damaged or holds no list of results: restore it, or give another file')
+    return results
+
+def add_result(
+    file:Path,   # of `read_results`
+    result:dict, # of `run_experiment`
+):
+    "Add a result to a file, in place of the one of the same preset and seed."
+    def key(r): return r['preset'], r['seed']
+    others = [r for r in read_results(file) if key(r) != key(result)]
+    write_whole(file, json.dumps(sorted([*others, result], key=key), indent=1))
+
+def check_file(file, name):
+    "Refuse, before anything is trained, a file that could not take the result."
+    if not Path(file).resolve().parent.is_dir(): raise ValueError(f'{file} cannot be written: its folder does not exist; make it first')
+    if other := next((r['experiment'] for r in read_results(file) if r['experiment'] != name), None):
+        raise ValueError(f'{file} holds results of {other!r}; give another file for {name!r}')
+
 def run_experiment(
     name:str,        # an experiment
     preset:str='tiny', # its size
     seed:int=0,      # of everything
-    out=None,        # a JSON file; None does not write
+    out=None,        # JSON file that the result is added to; None does not write
     progress:bool=False, # show bars
     **kwargs,        # more arguments of the experiment
 )->dict: # the result; ValueError for an unknown experiment or size
     "Run an experiment and record it."
-    if name not in EXPERIMENTS: raise ValueError(f'experiment {name!r} is unknown; choose one of {", ".join(EXPERIMENTS)}')
+    run = EXPERIMENTS.find(name)
     if preset not in SIZES: raise ValueError(f'preset {preset!r} is no size of this experiment; choose {" or ".join(SIZES)}')
-    if out is not None and not Path(out).resolve().parent.is_dir(): raise ValueError(f'{out} cannot be written: its folder does not exist; make it first')
-    start, result = time.perf_counter(), EXPERIMENTS[name](preset=preset, seed=seed, progress=progress, **kwargs)
+    if out is not None: check_file(out, name)
+    start, result = time.perf_counter(), run(preset=preset, seed=seed, progress=progress, **kwargs)
     result['about'] = about_run(start, kwargs.get('device'))
-    if out is not None: write_whole(out, json.dumps(result, indent=1))
+    if out is not None: add_result(out, result)
     return result
 
 def load_results(
     name:str,    # an experiment
-    folder:Path, # with results/*.json
+    folder:Path, # with NAME.json
     preset:str=None, # of this size only
-)->list: # of dicts
+)->list: # of dicts, one for each seed
     "Read the committed results of an experiment."
-    files = sorted(Path(folder).glob(f'{name}-{preset or "*"}-*.json'))
-    if not files: raise FileNotFoundError(f'there are no results of {name!r} in {folder}; run `mars ablate {name} --out FILE.json`')
-    return [json.loads(f.read_text()) for f in files]
+    file = Path(folder)/f'{name}.json'
+    results = [r for r in read_results(file) if preset in (None, r['preset'])]
+    if not results: raise FileNotFoundError(f'there are no results of {name!r} in {folder}; run `mars ablate {name} --out {file}`')
+    return results
 
 # %% ../nbs/06_ablations.ipynb #66741517
 KEYS = ('patches', 'kbps', 'parameters', 'gflop', 'time_ratio', 'memory_ratio', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used')

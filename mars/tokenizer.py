@@ -10,12 +10,11 @@ __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'drop_path', 'Block', 'init_v
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
 from dataclasses import dataclass
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import nn
-from .parts.quantizer import MultiScaleQuantizer, ProductQuantizer, resampling_matrix
-
-# %% ../nbs/02_tokenizer.ipynb #3bdc5042
 from .parts.config import config_class
+from .parts.quantizer import MultiScaleQuantizer, ProductQuantizer, resampling_matrix
 
 # %% ../nbs/02_tokenizer.ipynb #6e644ad7
 def _pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)

@@ -9,29 +9,26 @@ __all__ = ['OF_ONE', 'TrainConfig', 'lr_at', 'by_clock', 'param_groups', 'autoca
 
 # %% ../nbs/04_train.ipynb #cb5e138d
 import json, math, signal, threading, time, warnings
-from dataclasses import dataclass, asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
 from torch import nn
 from .cmx import CMX
-from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
 from .data import Batches
-from .parts.files import write_whole
-from .parts.quantizer import MultiScaleQuantizer
-from .parts.config import STAGES, config_class
-from .tokenizer import Tokenizer, TokenizerConfig
-from .parts.discriminator import Adversary, AdversaryConfig
-from .var import VAR, VARConfig
-from .parts.codec import Codec
-
-# %% ../nbs/04_train.ipynb #48dfffcf
 from .parts.classifier import listener
+from .parts.codec import Codec
+from .parts.config import STAGES, config_class
 from .parts.device import seed_all
-from .parts.files import _digest
+from .parts.discriminator import Adversary, AdversaryConfig
+from .parts.files import _digest, write_whole
+from .parts.quantizer import MultiScaleQuantizer
+from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
+from .tokenizer import Tokenizer, TokenizerConfig
 from .training.checkpoints import Checkpoints, lasting, run_state, set_run_state
 from .training.distributed import Team, average_gradients, average_metrics, open_first
 from .training.log import Board, RunLog, peak_memory, run_picture, versions
 from .training.tokens import Images, Kin, cached_tokens, embed_notes, instrument_ids, names_hash, spread, tokenize
+from .var import VAR, VARConfig
 
 # %% ../nbs/04_train.ipynb #a42bc6ad
 @dataclass(frozen=True)
@@ -172,7 +169,7 @@ class Keeper:
         if self.saved and not resume and self.team.main: self.saved.clear()
         if not (resume and self.saved and (found := self.saved.load())): return 0
         extras = set_run_state(found[1], *self.parts, self.team)
-        self.begin = int(extras.get('begin', 0)) if self.parts[1].state else found[0] # a checkpoint that travelled has left its moments behind
+        self.begin = int(extras.get('begin', 0)) if self.parts[1].state else found[0] # a checkpoint may come without moments
         self.restore({**extras, 'begin': torch.tensor(self.begin)})
         return found[0]
 

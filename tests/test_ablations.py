@@ -6,7 +6,7 @@ import pytest, torch
 from mars import ablations
 from mars.ablations import Arm, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
-from mars.ablations import run_experiment, summary, token_counts
+from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.stft import LogSpectrogram
@@ -30,8 +30,8 @@ def ran(small, tmp_path_factory):
     done, folder = {}, tmp_path_factory.mktemp('results')
     def run(name):
         if name not in done:
-            path = folder/f'{name}-tiny-0.json'
-            done[name] = run_experiment(name, steps=2, out=path, **small), json.loads(path.read_text())
+            path = folder/f'{name}.json'
+            done[name] = run_experiment(name, steps=2, out=path, **small), json.loads(path.read_text())[0]
         return done[name]
     return run
 
@@ -72,11 +72,11 @@ def test_equal_seeds_equal_curves(small):
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
 def test_twin_loses_what_the_folded_arm_loses(small):
-    "100 steps, no GAN, fp32: within 1e-4 at every step"
-    arms = run_experiment('twin', steps=100, **small)['arms']
+    "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
+    arms = run_experiment('twin', steps=50, **small)['arms']
     a, b = (torch.tensor(arms[name]['curve']) for name in ('folded', 'twin'))
-    assert len(a) == 100 and (a - b).abs().max() < 1e-4
-    assert a[-10:].mean() < 0.5*a[:10].mean(), 'it must have learned, or equality says little'
+    assert len(a) == 50 and (a - b)[:3].abs().max() < 1e-4 and (a - b).abs().mean() < 2e-3 # another seed: 0.02
+    assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality says little' # 0.07 to 0.08
 
 def test_arms_of_cmx(ran):
     arms = ran('cmx')[0]['arms']
@@ -137,11 +137,37 @@ def test_difference_is_students():
     assert 'no difference shown' in ablations.said(results, 'x', 'a', 'b')
 
 def test_results_of_two_sizes_are_kept_apart(tmp_path):
-    for preset in ('tiny', 'small'): (tmp_path/f'cmx-{preset}-0.json').write_text(json.dumps(dict(preset=preset)))
+    (tmp_path/'cmx.json').write_text(json.dumps([dict(experiment='cmx', preset=preset, seed=0) for preset in ('small', 'tiny')]))
     assert [r['preset'] for r in load_results('cmx', tmp_path, 'small')] == ['small'] and len(load_results('cmx', tmp_path)) == 2
     with pytest.raises(FileNotFoundError, match='no results of'): load_results('cmx', tmp_path, 'huge')
+    with pytest.raises(FileNotFoundError, match='mars ablate gan --out .*gan.json'): load_results('gan', tmp_path)
 
-@pytest.mark.parametrize('args, says', [(dict(name='magic'), "'magic' is unknown; choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
+def test_runs_add_up_in_one_file(monkeypatch, tmp_path, capsys):
+    "`mars ablate` adds a seed, replaces the same one, and leaves the file alone where it cannot."
+    from mars.cli import main
+    out, runs = tmp_path/'cmx.json', []
+    def fake(preset, seed, **kwargs): return runs.append(seed) or dict(experiment='cmx', preset=preset, seed=seed, run=len(runs), arms={})
+    monkeypatch.setitem(EXPERIMENTS, 'cmx', fake)
+    def ablate(*more): return main(['ablate', 'cmx', '--out', str(out), *more])
+    for seed in (1, 0): assert ablate('--seed', str(seed)) == 0
+    assert [(r['seed'], r['run']) for r in read_results(out)] == [(0, 2), (1, 1)]
+    assert ablate('--seed', '1') == 0 and [(r['seed'], r['run']) for r in read_results(out)] == [(0, 2), (1, 3)]
+    assert ablate('--seed', '1', '--preset', 'small') == 0 and len(read_results(out)) == 3 and len(load_results('cmx', tmp_path, 'tiny')) == 2
+    assert [p.name for p in tmp_path.iterdir()] == ['cmx.json'] # nothing half-written
+    monkeypatch.setitem(EXPERIMENTS, 'gan', lambda **kwargs: 1/0)
+    assert main(['ablate', 'gan', '--out', str(out)]) == 2 and "holds results of 'cmx'" in capsys.readouterr().err
+
+@pytest.mark.parametrize('content', ['[{"experiment": "cmx", "preset": "tiny"', '{"experiment": "cmx"}', '[{"seed": 0}]', '[3]'])
+def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_path, capsys, content):
+    from mars.cli import main
+    (tmp_path/'cmx.json').write_text(content)
+    monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: 1/0)
+    assert main(['ablate', 'cmx', '--out', str(tmp_path/'cmx.json')]) == 2
+    said = capsys.readouterr().err
+    assert 'is damaged or holds no list of results' in said and said.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
+    with pytest.raises(ValueError, match='is damaged'): load_results('cmx', tmp_path)
+
+@pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
                                         (dict(name='cmx', out='no/such/folder/x.json'), 'its folder does not exist'),
                                         (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to set some aside')])
 def test_refusals_are_one_sentence(args, says):
@@ -172,6 +198,6 @@ def test_cli_hands_over_notes(monkeypatch, capsys):
 @pytest.mark.parametrize('name', NAMES)
 def test_committed_results(name):
     "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
-    results = load_results(name, ROOT/'results', 'tiny')
+    results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
     assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['arms'])) for r in results}) == 1

@@ -210,7 +210,7 @@ def test_bad_settings(bad):
 # the weights in the package
 
 def test_weights_of_the_package_are_those_that_were_measured():
-    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'classifier.json').read_text())
+    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())
     file = find_classifier('classifier')/'classifier.safetensors'
     assert clf.digest == result['describe']['digest'] and file.stat().st_size == result['size'] < 3e6 and clf.cfg.pitch_range == (21, 108)
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
@@ -223,7 +223,7 @@ def test_weights_of_the_package_know_pitches_they_never_heard():
 def test_recorded_test_notes_reach_the_published_accuracy():
     "On the held-out instruments that are among the recorded notes of the package: two notes of each, so the published shares of these instruments are met to two notes of eighteen"
     from mars.data import example_notes
-    published, notes = json.loads((ROOT/'results'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
+    published, notes = json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
     held = notes.select([n.instrument in published for n in notes.notes])
     got = measure_classifier(Classifier.from_pretrained(), held)
     assert len(held) == 18 and got['instruments'] == 10 and got['pitch_octave'] == 1

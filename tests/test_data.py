@@ -3,15 +3,13 @@ import hashlib, http.server, io, json, os, tarfile, threading, warnings
 from pathlib import Path
 import numpy as np
 import pytest, soundfile, torch
-from mars.data import notes as data
+import mars
+from mars import data
 from mars.data import AdditiveNotes, Batches, ConcatNotes, FAMILIES, NSynth, Note, NoteFolder, Notes, SOURCES
-from mars.data import SoundFontNotes, batches, default_notes, download_nsynth, labels_dict, parse_note_str
+from mars.data import SoundFontNotes, batches, default_notes, download_nsynth, example_notes, labels_dict, parse_note_str
 from mars.data import unpack_nsynth, write_nsynth_fixture
 from mars.parts.files import load_wave, save_wave
 from mars.data import find_renderer, find_soundfont
-
-SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'/'notes'
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason='shared/data/notes is not here')
 
 def _ready():
     try: return find_soundfont() is not None and find_renderer() is not None
@@ -317,25 +315,28 @@ def test_nsynth_lacks_a_file(tmp_path):
     (tmp_path/'nsynth-test'/'audio'/'organ_electronic_800-060-127.wav').unlink()
     with pytest.raises(ValueError, match='lacks 1 of 2 files, organ_electronic_800-060-127.wav for one'): NSynth(tmp_path, 'test')
 
-@needs_shared
-def test_real_notes():
-    ds = NSynth(SHARED, cache=False)
-    assert len(ds) == 2078 and len(ds.instruments) == 53 and len(ds.credits) >= 19
+def test_example_notes():
+    ds = example_notes()
+    assert len(ds) == 47 and len(ds.instruments) == 27 and len(ds.families) == 9 and len(ds.credits) == 21
     check_source(ds)
-    assert len(ds.filter(families='vocal')) == 53
-    train, valid, test = splits = ds.split_by_instrument()
-    assert splits.missing == ['brass', 'flute', 'mallet', 'synth_lead'] and sum(map(len, splits)) == 2078
-    assert {c.licence for c in ds.credits} >= {'CC0-1.0', 'CC-BY-4.0', 'CC-BY-3.0'}
+    assert len(ds.filter(families='string')) == 6
+    train, valid, test = splits = ds.split_by_instrument(0.2, 0.2)
+    assert splits.missing == [] and sum(map(len, splits)) == 47 and all(view.families == ds.families for view in splits)
+    assert all(credit.licence.startswith('CC0-1.0') for credit in ds.credits)
 
-@needs_shared
 @needs_soundfont
-def test_fluid_renderings_follow_fluid():
-    "shared/data/notes holds two instruments that are FluidR3's programs 0 and 4."
-    both = NSynth(SHARED, families='keyboard', cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False)
+def test_fluid_renderings_follow_fluid(tmp_path):
+    "A published set may hold renderings of FluidR3, named so by x_name: they stay on the side of its programs 0 and 4."
+    write_nsynth_fixture(tmp_path, dict(test=(0, 1, 2)), ('keyboard',), (60,), (100,), None)
+    file = tmp_path/'nsynth-test'/'examples.json'
+    examples = json.loads(file.read_text())
+    next(e for e in examples.values() if e['instrument_str'] == 'keyboard_acoustic_801')['x_name'] = 'fluid-piano'
+    file.write_text(json.dumps(examples))
+    both = NSynth(tmp_path, cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False)
     if 'Fluid' not in both.parts[1].fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     for seed in range(6):
         for view in both.split_by_instrument(seed=seed):
-            found = [name in view.instruments for name in ('keyboard_electronic_902', 'keyboard_acoustic_FluidR3GM.000.000')]
+            found = [name in view.instruments for name in ('keyboard_acoustic_801', 'keyboard_acoustic_FluidR3GM.000.000')]
             assert found[0] == found[1]
 
 # download
@@ -389,7 +390,7 @@ def test_download(server, archive, tmp_path):
     assert len(server.seen) == 2 # nothing is fetched twice
 
 def test_download_from_a_server_without_ranges(server, archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data, 'NSYNTH_SHA256', {})
+    monkeypatch.setattr(data.nsynth, 'NSYNTH_SHA256', {})
     server.body, server.ranges, server.cut = archive, False, 500
     with pytest.raises(ValueError, match='broke off'): download_nsynth('test', tmp_path, url=server.url, progress=False)
     folder = download_nsynth('test', tmp_path, url=server.url, progress=True)
@@ -446,7 +447,7 @@ def test_soundfont_notes(tmp_path):
 
 @needs_soundfont
 def test_silent_keys_are_left_out_without_rendering(monkeypatch):
-    monkeypatch.setattr(data, 'render_note', None)
+    monkeypatch.setattr(data.rendered, 'render_note', None)
     ds = SoundFontNotes(cache=False)
     if 'FluidR3' not in ds.fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     assert len(ds) == 38400 and len(ds.instruments) == 94 and ds.families == list(FAMILIES)
@@ -478,7 +479,7 @@ def test_two_soundfonts():
             assert fluid == muse
 
 def test_without_a_soundfont(monkeypatch, capsys):
-    monkeypatch.setattr(data, 'find_soundfont', lambda: None)
+    monkeypatch.setattr(data.rendered, 'find_soundfont', lambda: None)
     with pytest.raises(FileNotFoundError, match='no SoundFont is found: apt install fluid-soundfont-gm'): SoundFontNotes()
     ds = default_notes(instruments=('organ', 'keyboard'), pitches=range(48, 72), velocities=(100,))
     assert isinstance(ds, AdditiveNotes) and 'notes from the additive synthesiser (no SoundFont is found' in capsys.readouterr().out
@@ -499,12 +500,18 @@ def test_credits(tmp_path):
     assert not (tmp_path/'x.md').exists()
 
 def test_committed_credits_are_up_to_date(tmp_path):
-    "mars/CREDITS.md is made by `write_credits`; without shared/data/notes only the package's own records can be compared."
-    package, top = Path(data.__file__).parent/'CREDITS.md', Path(__file__).resolve().parent.parent/'CREDITS.md'
+    "mars/CREDITS.md is made by `write_credits`, from the records of the SoundFonts, the recorded examples and the packaged weights."
+    package, top = Path(mars.__file__).parent/'CREDITS.md', Path(__file__).resolve().parent.parent/'CREDITS.md'
     assert package.read_text() == top.read_text()
-    records = data.write_credits(tmp_path/'CREDITS.md', [NSynth(SHARED, cache=False)] if SHARED.is_dir() else [])
-    assert all(credit.source in package.read_text() for credit in records)
-    if SHARED.is_dir(): assert (tmp_path/'CREDITS.md').read_text() == package.read_text()
+    records = data.write_credits(tmp_path/'CREDITS.md')
+    assert (tmp_path/'CREDITS.md').read_text() == package.read_text()
+    assert {*data.example_notes().credits, *data.recording_credits()} < {*records} and len(data.recording_credits()) == 21
+
+@pytest.mark.parametrize('model', ['small', 'classifier'])
+def test_everything_that_weights_name_is_credited(model):
+    info, text = json.loads((Path(mars.__file__).parent/'weights'/model/'config.json').read_text())['info'], (Path(mars.__file__).parent/'CREDITS.md').read_text()
+    names = info['data']['credits'] if model == 'small' else info['data']['real']['credits']
+    assert len(names) > 20 and all(name.split(' (')[0] in text for name in names)
 
 def test_the_whole_route_of_nsynth(server, tmp_path):
     "download -> check -> unpack -> convert -> both stages -> measure -> a note, by the commands that the real NSynth takes."

@@ -9,10 +9,12 @@ LAYERS = '''
 cmx parts.config
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth data.rendered
+data.folder data.nsynth
+data.rendered
 data
 parts.conditioning parts.classifier
 var
+parts.inference
 parts.codec
 training.distributed training.log training.checkpoints
 training.tokens

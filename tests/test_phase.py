@@ -327,7 +327,7 @@ def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
     assert torch.equal(a, b) and not torch.equal(a, plain)
 
 def test_without_weights_the_error_says_what_to_do(monkeypatch, small, spec, tmp_path):
-    monkeypatch.setattr(mars.parts.phase.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
+    monkeypatch.setattr(mars.parts.vocoder.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
     mars.parts.vocoder._packaged.cache_clear()
     with pytest.raises(FileNotFoundError, match='mars train vocoder'): small.decode(spec, phase='vocoder')
     mars.parts.vocoder._packaged.cache_clear()

@@ -3,7 +3,7 @@ import json, math
 from pathlib import Path
 import pytest
 import torch
-from mars.ablations import run_experiment
+from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
@@ -11,9 +11,10 @@ from mars.parts.config import EXPERIMENTS
 from mars.studies.prediction import aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged
 from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_arm
 from mars.tokenizer import TokenizerConfig
-from mars.var import Passes, VAR, VARConfig
+from mars.parts.inference import Sampler, generate
+from mars.var import VAR, VARConfig
 
-RESULTS = Path(__file__).resolve().parent.parent/'results'
+RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 COMMITTED = dict(order='tiny', ladder='tiny', labels='small', guidance='small')
 
@@ -98,13 +99,13 @@ def test_each_rung_records_its_passes_once(monkeypatch):
     made, cfg = [], VARConfig.preset('tiny')
     model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()
     model.start = OnGPU(model.start.data)
-    monkeypatch.setattr(Passes, 'record', lambda self: made.append((self.n, str(self.settings), id(self.var))) or self)
+    monkeypatch.setattr(Sampler, 'record', lambda self: made.append((self.n, str(self.settings), id(self.var))) or self)
     ways = {name: (model, way) for name, (make, norm, way) in rungs(50).items() if norm}
     out = rung_seconds(ways, repeats=3, batches=(1, 2))
     assert [*out] == [*ways] and all([*t] == ['seconds_1', 'seconds_2'] and min(t.values()) > 0 for t in out.values())
     assert len(made) == len(set(made)) == 2*len(ways) and len({m[2] for m in made}) == len(ways) and id(model) not in {m[2] for m in made}
     made.clear()
-    in_turns({name: (lambda w=w: model.generate(n=1, seed=0, **w)) for name, (_, w) in ways.items()}, 3)
+    in_turns({name: (lambda w=w: generate(model, n=1, seed=0, **w)) for name, (_, w) in ways.items()}, 3)
     assert len(made) == 4*len(ways) # on one model each call would evict what another has recorded
 
 def test_aar_shapes():
@@ -123,7 +124,7 @@ def test_codes_kept(data): assert codes_kept(data) == 50 and data.model.tokenize
 @pytest.mark.parametrize('name', ['order', 'ladder'])
 def test_trained_experiments(name, data, tmp_path):
     out = run_experiment(name, seed=1, out=tmp_path/'r.json', data=data, steps=2, repeats=1, device='cpu')
-    assert json.loads((tmp_path/'r.json').read_text()) == json.loads(json.dumps(out))
+    assert json.loads((tmp_path/'r.json').read_text()) == [json.loads(json.dumps(out))]
     assert finite(out) and out['seed'] == 1 and out['steps'] == 2 and out['about']['torch'] == torch.__version__
     assert [*out['arms']] == (['next-scale', 'next-token'] if name == 'order' else [*rungs(50)])
     assert all(0 < a['ce']['unseen']['mean'] < 20 for a in out['arms'].values())
@@ -146,7 +147,7 @@ def test_the_command_knows_them():
 
 @pytest.mark.parametrize('name', COMMITTED)
 def test_committed_results(name):
-    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f'{name}-{COMMITTED[name]}-*.json'))]
+    runs = load_results(name, RESULTS)
     assert len({r['seed'] for r in runs}) == len(runs) >= (3 if name in ('order', 'ladder') else 1)
     for r in runs:
         assert r['experiment'] == name and r['preset'] == COMMITTED[name] and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')

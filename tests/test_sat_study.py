@@ -14,7 +14,7 @@ from mars.studies.sat import judge_arms, list_arms, make_arm, own_arms, phi_arms
 from mars.studies.sat import token_entropy, train_wave_arm, wave_data, wave_errors, width_arms, window_arms
 from mars.train import TrainConfig
 
-RESULTS = Path(__file__).resolve().parent.parent/'results'
+RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 BODY = dict(n_samples=3200, ratios=(4, 4, 2, 2), width=2, dimension=16, lstm=1, code_dim=4, codebook_size=16)
 CFG, FULL = SATConfig(**BODY), SATConfig(**STUDY['tiny'])
 FEW = AdditiveNotes(None, (60, 67), (100,))
@@ -176,8 +176,8 @@ def test_the_transformer_never_sees_what_it_is_asked_to_write(data):
 
 @pytest.mark.parametrize('name', ['sat-rvq', 'sat-sharing', 'sat-ours'])
 def test_a_run(data, name, tmp_path):
-    result = short(name, data, out=tmp_path/f'{name}-tiny-0.json')
-    assert finite(result) and load_results(name, tmp_path, 'tiny')[0] == json.loads(json.dumps(result))
+    result = short(name, data, out=tmp_path/f'{name}.json')
+    assert finite(result) and load_results(name, tmp_path, 'tiny') == [json.loads(json.dumps(result))]
     arms = result['arms']
     assert arms[result['base']]['time_ratio'] == 1 and all(len(a['curve']) == 2 and a['mel'] > 0 and 0 < a['used'] <= a['attainable'] <= 1 for a in arms.values())
     if name == 'sat-ours':
@@ -192,7 +192,7 @@ def test_windows_are_measured_at_their_joins(data):
 def test_the_command_line_runs_one(tmp_path):
     from mars.cli import main
     if main(['ablate', 'sat-rvq', '--steps', '1', '--device', 'cpu', '--out', str(tmp_path/'x.json')]) == 2: pytest.fail('the command does not know sat-rvq')
-    assert json.loads((tmp_path/'x.json').read_text())['steps'] == 1
+    assert json.loads((tmp_path/'x.json').read_text())[0]['steps'] == 1
 
 # --- the committed results
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import mars.studies.magnet
-from mars.ablations import run_experiment
+from mars.ablations import load_results, run_experiment
 from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
 from mars.baselines.magnet import Delayed, Flat, MAGNeT
@@ -17,7 +17,7 @@ from mars.pipeline import Mars
 from mars.studies.prediction import settings_of
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
 
-RESULTS = Path(__file__).resolve().parent.parent/'results'
+RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 UNIT = dict(n_samples=16000, width=4, dimension=16, code_dim=8, codebook_size=32, lstm=1)
 NAMES = ('decoding', 'spans', 'context', 'rescore', 'hybrid', 'parts')
@@ -171,7 +171,7 @@ ARMS = dict(spans=['1', '3'], context=['5', '0'], rescore=['1', '0'], hybrid=['0
 @pytest.mark.parametrize('name', NAMES)
 def test_experiments(name, data, tmp_path):
     out = run_experiment(name, seed=0, out=tmp_path/'r.json', data=data, steps=2, device='cpu', **WAYS[name])
-    assert json.loads((tmp_path/'r.json').read_text()) == json.loads(json.dumps(out))
+    assert json.loads((tmp_path/'r.json').read_text()) == [json.loads(json.dumps(out))]
     assert finite(out) and out['experiment'] == name and out['steps'] == 2 and out['trunk'] == TRUNKS['tiny']
     if name == 'parts':
         size = out['sizes']['tiny, 3 codebooks']
@@ -191,7 +191,7 @@ def test_they_are_registered(): assert set(NAMES) <= set(EXPERIMENTS)
 
 @pytest.mark.parametrize('name', NAMES)
 def test_committed_results(name):
-    runs = [json.loads(p.read_text()) for p in sorted(RESULTS.glob(f'{name}-tiny-*.json'))]
+    runs = load_results(name, RESULTS)
     assert len({r['seed'] for r in runs}) == len(runs) >= 1
     for r in runs:
         assert r['experiment'] == name and r['preset'] == 'tiny' and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')

@@ -7,8 +7,8 @@ from mars.cli import main, spelled, transformer_of
 from mars.parts.files import load_wave, save_wave
 from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
 from mars.baselines.next_token import NextToken
-from mars.pipeline import Mars, find_kind, find_system
-from mars.parts.config import SYSTEMS
+from mars.pipeline import Mars
+from mars.parts.config import PIPELINES, SYSTEMS
 from mars.evaluation.report import describe_model, open_model
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
@@ -42,10 +42,10 @@ def test_a_folder_says_what_it_holds(saved):
     assert torch.equal(again.generate(pitch=[60, 64], seed=3, **more), m.generate(pitch=[60, 64], seed=3, **more))
 
 def test_every_system_is_found():
-    for name in SYSTEMS: assert find_system(name).system == name
-    assert find_kind() is Mars and find_kind('wave') is WaveMars
-    with pytest.raises(ValueError, match="order 'sideways'"): find_system('sideways')
-    with pytest.raises(ValueError, match="kind 'movie'"): find_kind('movie')
+    for name in SYSTEMS: assert SYSTEMS.find(name).system == name
+    assert PIPELINES.find(None) is Mars and PIPELINES.find('wave') is WaveMars
+    with pytest.raises(ValueError, match="prediction order 'sideways' is unknown: choose one of"): SYSTEMS.find('sideways')
+    with pytest.raises(ValueError, match="kind of model 'movie' is unknown: choose one of"): PIPELINES.find('movie')
 
 def test_parts_that_do_not_fit_are_refused(tmp_path):
     m, other = make('aar'), make('magnet')
@@ -55,7 +55,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ValueError, match='does not fit its config.json'): Mars.from_pretrained(tmp_path/'a')
     c = json.loads((tmp_path/'b'/'config.json').read_text())
     (tmp_path/'b'/'config.json').write_text(json.dumps({**c, 'kind': 'movie'}))
-    with pytest.raises(ValueError, match="kind 'movie'"): Mars.from_pretrained(tmp_path/'b')
+    with pytest.raises(ValueError, match="kind of model 'movie'"): Mars.from_pretrained(tmp_path/'b')
 
 # --- the same methods as Mars
 

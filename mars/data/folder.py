@@ -10,6 +10,20 @@ from pathlib import Path
 from .notes import Credit, Note, Notes, parse_note_str
 from ..parts.files import _check_files, _stamp, fit_note, read_audio
 
+# %% ../../nbs/data/folder.ipynb #fbe152a4
+def _read_csv(folder, labels_csv):
+    import pandas as pd
+    if not labels_csv.is_file(): raise FileNotFoundError(f'there is no file {labels_csv}')
+    table, columns = pd.read_csv(labels_csv), ['file', 'pitch', 'velocity', 'family', 'source', 'instrument']
+    if lost := [c for c in columns if c not in table]: raise ValueError(f'{labels_csv} has no column {lost[0]}: it needs {", ".join(columns)}')
+    files = [folder/str(name) for name in table.file]
+    if gone := [file for file in files if not file.is_file()]: raise ValueError(f'{labels_csv} names {gone[0]}, which is not there: correct the CSV or add the file')
+    notes = []
+    for row in table[columns].itertuples():
+        try: notes.append(Note(*row[2:6], str(row.instrument)))
+        except ValueError as e: raise ValueError(f'{labels_csv}, file {row.file}: {e}') from e
+    return files, notes
+
 # %% ../../nbs/data/folder.ipynb #93f9c198
 class NoteFolder(Notes):
     "Notes from a folder of wav, flac, ogg or mp3 files, labelled by NSynth-like names or by a CSV; raises ValueError naming the file at fault."
@@ -30,16 +44,3 @@ class NoteFolder(Notes):
         super().__init__(notes, [credit], dict(files=_stamp(self.files)), cache)
 
     def _make(self, i): return fit_note(*read_audio(self.files[i]))
-
-def _read_csv(folder, labels_csv):
-    import pandas as pd
-    if not labels_csv.is_file(): raise FileNotFoundError(f'there is no file {labels_csv}')
-    table, columns = pd.read_csv(labels_csv), ['file', 'pitch', 'velocity', 'family', 'source', 'instrument']
-    if lost := [c for c in columns if c not in table]: raise ValueError(f'{labels_csv} has no column {lost[0]}: it needs {", ".join(columns)}')
-    files = [folder/str(name) for name in table.file]
-    if gone := [file for file in files if not file.is_file()]: raise ValueError(f'{labels_csv} names {gone[0]}, which is not there: correct the CSV or add the file')
-    notes = []
-    for row in table[columns].itertuples():
-        try: notes.append(Note(*row[2:6], str(row.instrument)))
-        except ValueError as e: raise ValueError(f'{labels_csv}, file {row.file}: {e}') from e
-    return files, notes

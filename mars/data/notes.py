@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'Recipe', 'RECIPES', 'ADDITIVE_CREDIT', 'HeldOut', 'Note',
            'parse_note_str', 'labels_dict', 'cache_dir', 'RowCache', 'LabelTable', 'Notes', 'additive_note',
-           'AdditiveNotes', 'matches', 'select', 'NotesView', 'ConcatNotes', 'Batches', 'batches', 'Splits',
-           'split_by_instrument', 'hold_out']
+           'AdditiveNotes', 'matches', 'select', 'NotesView', 'ConcatNotes', 'plot_note', 'plot_notes', 'Batches',
+           'batches', 'Splits', 'split_by_instrument', 'hold_out']
 
 # %% ../../nbs/data/notes.ipynb #e67c0c00
 import bisect, csv, hashlib, json, operator, os, re, shutil, sys, tempfile, warnings, zlib
@@ -16,10 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize
-
-# %% ../../nbs/data/notes.ipynb #14656f95
-from ..parts.files import to_int16
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
@@ -421,6 +418,28 @@ class ConcatNotes(Notes):
     def row(self, i):
         part = bisect.bisect_right(self.ends, i)
         return self.parts[part].row(i - (self.ends[part-1] if part else 0))
+
+# %% ../../nbs/data/notes.ipynb #82034eb6
+def plot_note(
+    ax, # matplotlib axes
+    wave, # (64000,) tensor
+    title:str='',
+):
+    "Plot a note's spectrogram in decibels; a dotted line marks the release at 3 s."
+    spec = torch.stft(wave, 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
+    ax.imshow(20*torch.log10(spec + 1e-4), origin='lower', aspect='auto', extent=(0, 4, 0, 8), vmin=-60, vmax=40, cmap='magma')
+    ax.axvline(3, color='w', ls=':', lw=0.7)
+    ax.set(title=title, xlabel='seconds')
+
+def plot_notes(
+    pairs, # (wave, `Note`) pairs, as every source gives
+):
+    "Plot spectrograms of notes side by side."
+    import matplotlib.pyplot as plt
+    fig, axs = plt.subplots(1, len(pairs), figsize=(9, 2.3), sharey=True, squeeze=False)
+    for ax, (wave, note) in zip(axs[0], pairs): plot_note(ax, wave, f'{note.family}, pitch {note.pitch}, velocity {note.velocity}')
+    axs[0][0].set_ylabel('kHz')
+    fig.tight_layout()
 
 # %% ../../nbs/data/notes.ipynb #a2441882
 class Batches:

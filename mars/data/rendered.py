@@ -4,16 +4,15 @@
 
 # %% auto #0
 __all__ = ['KNOWN_SOUNDFONTS', 'SOUNDFONT_SHA256', 'MIT_NOTICE', 'SoundFontNotes', 'default_notes', 'credits_text',
-           'write_credits']
+           'recording_credits', 'write_credits']
 
 # %% ../../nbs/data/rendered.ipynb #35d7b928
-import hashlib, os, re
+import hashlib, json, os, re
 from functools import lru_cache
 from pathlib import Path
-from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITIES, _pitches, _several
-from .notes import _velocities
-from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs
-from .soundfont import render_note
+from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITIES, _pitches, _several, _velocities
+from .nsynth import example_notes
+from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, render_note
 from ..parts.files import to_int16, write_whole
 
 # %% ../../nbs/data/rendered.ipynb #d06352b6
@@ -34,36 +33,6 @@ def _soundfont_credit(font):
     known = next((credit for name, credit in KNOWN_SOUNDFONTS.items() if font.name.startswith(name)), None)
     return known or Credit(font.info['name'] or font.path.name, 'unknown: ask its author before you share sounds made with it',
                            font.info['copyright'] or font.info['engineer'] or 'unknown')
-
-# %% ../../nbs/data/rendered.ipynb #d5366bfc
-class SoundFontNotes(Notes):
-    "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; keys that make no sound are left out."
-    def __init__(self,
-        path=None, # an .sf2 or .sf3 file or several; None: the one that `find_soundfont` finds
-        programs=None, # General MIDI programs, or (bank, program) pairs; None: all that have an NSynth family
-        pitches=range(21, 109), # MIDI pitches
-        velocities=VELOCITIES, # 1..127
-        normalize:str|None='peak', # 'peak': to 0.89 as in NSynth; None: keep the level
-        renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
-        cache=None, # as in `Notes`
-    ):
-        if normalize not in ('peak', None): raise ValueError(f"normalize is {normalize!r}: choose 'peak' or None")
-        self.fonts, self.normalize, self.renderer = _open_fonts(path), normalize, find_renderer(renderer).name
-        self.keys, notes, pitches, velocities = [], [], _pitches(pitches), _velocities(velocities)
-        for f, font in enumerate(self.fonts):
-            for bank, program in _font_programs(font, programs):
-                family, source = gm_label(program)
-                name = f'{family}_{source}_{font.name}.{bank:03d}.{program:03d}'
-                keys = [(f, bank, program, p, v) for p in pitches for v in velocities if font.sounds(bank, program, p, v)]
-                self.keys += keys
-                notes += [Note(p, v, family, source, name) for *_, p, v in keys]
-        about = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1, normalize=normalize,
-                     keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
-        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _font_kin(self.fonts, self.keys, notes))
-
-    def _make(self, i):
-        f, bank, program, pitch, velocity = self.keys[i]
-        return to_int16(render_note(self.fonts[f].path, pitch, velocity, program, bank, self.normalize, self.renderer))
 
 # %% ../../nbs/data/rendered.ipynb #f6981f30
 @lru_cache(maxsize=8)
@@ -100,6 +69,36 @@ def _font_kin(fonts, keys, notes):
                 for key in (a, b): kin[instruments[key]].add(f'{instruments[a]} {instruments[b]}')
     return kin
 
+# %% ../../nbs/data/rendered.ipynb #d5366bfc
+class SoundFontNotes(Notes):
+    "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; keys that make no sound are left out."
+    def __init__(self,
+        path=None, # an .sf2 or .sf3 file or several; None: the one that `find_soundfont` finds
+        programs=None, # General MIDI programs, or (bank, program) pairs; None: all that have an NSynth family
+        pitches=range(21, 109), # MIDI pitches
+        velocities=VELOCITIES, # 1..127
+        normalize:str|None='peak', # 'peak': to 0.89 as in NSynth; None: keep the level
+        renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
+        cache=None, # as in `Notes`
+    ):
+        if normalize not in ('peak', None): raise ValueError(f"normalize is {normalize!r}: choose 'peak' or None")
+        self.fonts, self.normalize, self.renderer = _open_fonts(path), normalize, find_renderer(renderer).name
+        self.keys, notes, pitches, velocities = [], [], _pitches(pitches), _velocities(velocities)
+        for f, font in enumerate(self.fonts):
+            for bank, program in _font_programs(font, programs):
+                family, source = gm_label(program)
+                name = f'{family}_{source}_{font.name}.{bank:03d}.{program:03d}'
+                keys = [(f, bank, program, p, v) for p in pitches for v in velocities if font.sounds(bank, program, p, v)]
+                self.keys += keys
+                notes += [Note(p, v, family, source, name) for *_, p, v in keys]
+        about = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1, normalize=normalize,
+                     keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
+        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _font_kin(self.fonts, self.keys, notes))
+
+    def _make(self, i):
+        f, bank, program, pitch, velocity = self.keys[i]
+        return to_int16(render_note(self.fonts[f].path, pitch, velocity, program, bank, self.normalize, self.renderer))
+
 # %% ../../nbs/data/rendered.ipynb #f035260d
 def default_notes(
     programs=None, # for a SoundFont; None: all that have an NSynth family
@@ -135,12 +134,21 @@ def credits_text(
             f'The table is made from the data\'s own records (`mars.data.write_credits`).\n\n| source | licence | by |\n|---|---|---|\n{rows}{mit}\n')
 
 # %% ../../nbs/data/rendered.ipynb #c74463e2
+def recording_credits(
+    config=None, # a model's config.json; None: that of the packaged weights
+)->list: # `Credit` records
+    "Credits of the recordings that a model was trained on, as its config.json lists them."
+    import mars
+    config = json.loads(Path(config or Path(mars.__file__).parent/'weights'/'small'/'config.json').read_text(encoding='utf-8'))
+    found = [re.fullmatch(r'(github\.com/\S+) \((.*)\): (.*)', line) for line in config['info'].get('data', {}).get('credits', ())]
+    return [Credit(*match.groups()) for match in found if match]
+
 def write_credits(
     path, # such as mars/CREDITS.md
     sources=(), # `Notes` whose credits are added to those of what the package itself shows
 )->list: # the records
-    "Write CREDITS.md: the SoundFonts that we render from, our own synthesis, and every source given."
-    own = [*KNOWN_SOUNDFONTS.values(), ADDITIVE_CREDIT]
+    "Write CREDITS.md: the SoundFonts that we render from, our own synthesis, the package's recordings and its weights', and every source given."
+    own = [*KNOWN_SOUNDFONTS.values(), ADDITIVE_CREDIT, *example_notes().credits, *recording_credits()]
     credits = sorted({*own, *(credit for ds in sources for credit in ds.credits)}, key=lambda credit: (credit.source.lower(), *credit))
     if unknown := [credit.source for credit in credits if credit.licence.startswith('unknown')]:
         raise ValueError(f'the licence of {unknown[0]} is unknown: ask before sounds of it are shared, they cannot be credited')

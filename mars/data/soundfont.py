@@ -13,8 +13,6 @@ from collections import namedtuple
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
-
-# %% ../../nbs/data/soundfont.ipynb #c53112d7
 from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, resample
 
 # %% ../../nbs/data/soundfont.ipynb #8508f044

@@ -133,7 +133,7 @@ class Best:
     def state(self): # for a checkpoint
         return {'loss': torch.tensor(self.loss, dtype=torch.float64), **{f'w.{k}': v for k, v in (self.weights or {}).items()}}
     def restore(self, tensors):
-        self.loss, self.weights = float(tensors['loss']), {k[2:]: v for k, v in tensors.items() if k != 'loss'} or None
+        self.loss, self.weights = float(tensors['loss']), {k[2:]: v for k, v in tensors.items() if k.startswith('w.')} or None
 
 # %% ../../nbs/evaluation/classifier.ipynb #74c18866
 def train_classifier(

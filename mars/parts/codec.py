@@ -14,26 +14,13 @@ import torch
 from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 from ..cmx import CMX
-from ..stft import LogSpectrogram, _as_wave
 from .device import in_batches
 from .files import resample, save_weights, write_whole
+from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
 
 # %% ../../nbs/parts/codec.ipynb #1d329835
-def as_waves(
-    wave,                  # one sound or several, tensor or array, as in the table
-    sample_rate:int=16000, # of the wave, Hz
-    rate:int=16000,        # wanted, Hz; another is resampled, and said so
-    name:str='wave',       # what messages call it
-)->torch.Tensor: # (B, N) float32, mono, at `rate`; ValueError for what is no sound, or empty, not finite or silent
-    "Bring sounds from elsewhere into the form that the models take."
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the {name} in whole Hz')
-    x = _padded([_mono(w, name) for w in wave]) if _listed(wave) else _mono(wave, name)
-    if sample_rate == rate: return _heard(x, name)
-    warnings.warn(f'the {name} was resampled from {sample_rate} to {rate} Hz')
-    return torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in _heard(x, name).cpu()])
-
 def _heard(x, name): # -> the same
     if len(quiet := (x.abs().amax(-1) < 1e-5).nonzero()): raise ValueError(f'{name} {quiet[0].item()} is silent; leave it out')
     return x
@@ -56,6 +43,19 @@ def _padded(waves): # list of (b, n) -> (B, N)
     n = max(w.shape[1] for w in waves)
     return torch.cat([nn.functional.pad(w, (0, n - w.shape[1])) for w in waves])
 
+def as_waves(
+    wave,                  # one sound or several, tensor or array, as in the table
+    sample_rate:int=16000, # of the wave, Hz
+    rate:int=16000,        # wanted, Hz; another is resampled, and said so
+    name:str='wave',       # what messages call it
+)->torch.Tensor: # (B, N) float32, mono, at `rate`; ValueError for what is no sound, or empty, not finite or silent
+    "Bring sounds from elsewhere into the form that the models take."
+    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1: raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the {name} in whole Hz')
+    x = _padded([_mono(w, name) for w in wave]) if _listed(wave) else _mono(wave, name)
+    if sample_rate == rate: return _heard(x, name)
+    warnings.warn(f'the {name} was resampled from {sample_rate} to {rate} Hz')
+    return torch.stack([torch.as_tensor(resample(w.numpy(), int(sample_rate), rate)) for w in _heard(x, name).cpu()])
+
 # %% ../../nbs/parts/codec.ipynb #fb98ae46
 CARD_MARK = '<!-- Made by mars from config.json; a card without this line is left alone. -->'
 REPO, PAPER = 'https://github.com/mars-spectrogram/mars', 'https://arxiv.org/abs/2509.26007'
@@ -73,6 +73,16 @@ def _said(info): # -> facts of `info` that a card lists: data, credits, held out
 CARD = dict(library_name='mars-spectrogram', license='apache-2.0', pipeline_tag='text-to-audio', tags=['audio-generation', 'music', 'spectrogram', 'next-scale', 'mars']) # metadata
 
 # %% ../../nbs/parts/codec.ipynb #3c102e35
+def _limits(m, data):
+    span = data.get('pitches')
+    return ['## Limits', '', f'- Single notes of {m.n_samples/m.sample_rate:g} s; no chords, melodies, speech or effects.',
+            f'- Labels that the notes above did not cover{f", such as pitches outside {span[0]} to {span[1]}," if span else ""} are answered all the same, and not to be trusted.',
+            '- The phase is estimated, and a tokenizer loses detail: `Mars.reconstruct` lets one hear how much.',
+            '- An asked pitch can be missed; measure it (`mars.eval.f0`) where it matters.']
+
+def _rights(credits):
+    return ['## Licence and credits', '', 'Code and weights: Apache-2.0. The sounds that the weights learned from:', '', *([f'- {c}' for c in credits] or ['- not recorded'])]
+
 def card_text(
     m, # a `Codec` or `Mars`
 )->str: # Markdown without metadata
@@ -96,16 +106,6 @@ def card_text(
     scores = [*_flat(m.info.get('results') or {})]
     lines += ['| measured | value |', '|---|---|', *(f'| {k} | {v:.4g} |' for k, v in scores)] if scores else ['None recorded; `mars evaluate --model FOLDER` measures a model against real notes.']
     return '\n'.join([*lines, '', *_limits(m, data), '', *_rights(credits)]) + '\n'
-
-def _limits(m, data):
-    span = data.get('pitches')
-    return ['## Limits', '', f'- Single notes of {m.n_samples/m.sample_rate:g} s; no chords, melodies, speech or effects.',
-            f'- Labels that the notes above did not cover{f", such as pitches outside {span[0]} to {span[1]}," if span else ""} are answered all the same, and not to be trusted.',
-            '- The phase is estimated, and a tokenizer loses detail: `Mars.reconstruct` lets one hear how much.',
-            '- An asked pitch can be missed; measure it (`mars.eval.f0`) where it matters.']
-
-def _rights(credits):
-    return ['## Licence and credits', '', 'Code and weights: Apache-2.0. The sounds that the weights learned from:', '', *([f'- {c}' for c in credits] or ['- not recorded'])]
 
 def model_card(m)->ModelCard:
     "Make a model's card: YAML metadata and a text."

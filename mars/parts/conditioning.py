@@ -6,12 +6,11 @@
 __all__ = ['LabelEmbedding', 'drop_labels', 'label_ids']
 
 # %% ../../nbs/parts/conditioning.ipynb #bb6a1abb
-import math
+import inspect, math, operator
 import numpy as np
-import torch.nn.functional as F
 import torch
+import torch.nn.functional as F
 from torch import nn
-import inspect, operator
 from ..data import FAMILIES, SOURCES
 
 # %% ../../nbs/parts/conditioning.ipynb #8075bc9e
@@ -55,36 +54,33 @@ class LabelEmbedding(nn.Module):
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool: raise ValueError(f'label {name} must hold integers, not {v.dtype}')
         return v.long() # comparisons would wrap in eight bits
 
+    def vectors(self,
+        v, # embeddings (d,) or (B, d), tensor or array
+    )->torch.Tensor: # float32, of the same shape; ValueError for what does not fit
+        "Check embeddings of sounds to resemble."
+        if not self.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
+        try: v = torch.as_tensor(v)
+        except (TypeError, ValueError, RuntimeError): raise ValueError(f'label like is {type(v).__name__}; give embeddings of {self.like_dim} numbers') from None
+        if not v.is_floating_point() or v.ndim not in (1, 2) or v.shape[-1] != self.like_dim: raise ValueError(f'label like holds {v.dtype} of shape {tuple(v.shape)}; give {self.like_dim} floats, or so many for each note')
+        if not (v.isfinite().all(-1) | v.isnan().all(-1)).all(): raise ValueError('label like holds NaN or infinity; only a row of nothing but NaN stands for no label')
+        return v.float()
+
+    def like_for(self, v, n): # None, (d,) or (n, d) -> (n, d)
+        if v is None: v = torch.full((self.like_dim,), math.nan)
+        if v.ndim == 2 and len(v) != n: raise ValueError(f'label like has shape {tuple(v.shape)} but there are {n} notes; give one embedding or one for each note')
+        return v.expand(n, -1)
+
+    def resemble(self, v): # (B, d) -> (B, w)
+        known = F.normalize(v.nan_to_num(), dim=-1).to(self.like.weight.dtype)
+        return torch.where(v.isnan().any(-1, keepdim=True), self.no_like.weight, self.like(known))
+
+    def nothing(self, n, device): # -> checked labels of n notes of which nothing is said
+        out = {name: torch.full((n,), -1, device=device) for name in self.sizes}
+        return {**out, 'like': torch.full((n, self.like_dim), math.nan, device=device)} if self.like_dim else out
+
     def forward(self, labels): # checked labels -> (B, w)
         cond = sum(t(labels[name].masked_fill(labels[name] < 0, self.sizes[name])) for name, t in self.tables.items())
         return cond + self.resemble(labels['like']) if self.like_dim else cond
-
-# %% ../../nbs/parts/conditioning.ipynb #821a640c
-def _vectors(self:LabelEmbedding,
-    v, # embeddings (d,) or (B, d), tensor or array
-)->torch.Tensor: # float32, of the same shape; ValueError for what does not fit
-    "Check embeddings of sounds to resemble."
-    if not self.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
-    try: v = torch.as_tensor(v)
-    except (TypeError, ValueError, RuntimeError): raise ValueError(f'label like is {type(v).__name__}; give embeddings of {self.like_dim} numbers') from None
-    if not v.is_floating_point() or v.ndim not in (1, 2) or v.shape[-1] != self.like_dim: raise ValueError(f'label like holds {v.dtype} of shape {tuple(v.shape)}; give {self.like_dim} floats, or so many for each note')
-    if not (v.isfinite().all(-1) | v.isnan().all(-1)).all(): raise ValueError('label like holds NaN or infinity; only a row of nothing but NaN stands for no label')
-    return v.float()
-
-def _like_for(self:LabelEmbedding, v, n): # None, (d,) or (n, d) -> (n, d)
-    if v is None: v = torch.full((self.like_dim,), math.nan)
-    if v.ndim == 2 and len(v) != n: raise ValueError(f'label like has shape {tuple(v.shape)} but there are {n} notes; give one embedding or one for each note')
-    return v.expand(n, -1)
-
-def _resemble(self:LabelEmbedding, v): # (B, d) -> (B, w)
-    known = F.normalize(v.nan_to_num(), dim=-1).to(self.like.weight.dtype)
-    return torch.where(v.isnan().any(-1, keepdim=True), self.no_like.weight, self.like(known))
-
-def _nothing(self:LabelEmbedding, n, device): # -> checked labels of n notes of which nothing is said
-    out = {name: torch.full((n,), -1, device=device) for name in self.sizes}
-    return {**out, 'like': torch.full((n, self.like_dim), math.nan, device=device)} if self.like_dim else out
-
-LabelEmbedding.vectors, LabelEmbedding.like_for, LabelEmbedding.resemble, LabelEmbedding.nothing = _vectors, _like_for, _resemble, _nothing
 
 # %% ../../nbs/parts/conditioning.ipynb #b8089fc7
 def drop_labels(

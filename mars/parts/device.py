@@ -6,11 +6,10 @@
 __all__ = ['DTYPES', 'pick_device', 'pick_dtype', 'cast_network', 'in_batches', 'seed_all']
 
 # %% ../../nbs/parts/device.ipynb #0d481528
-import os, warnings
+import os, random, warnings
 import numpy as np
 import torch
 from torch import nn
-import random
 
 # %% ../../nbs/parts/device.ipynb #90cba28b
 def pick_device(
@@ -50,6 +49,11 @@ def cast_network(
     return net
 
 # %% ../../nbs/parts/device.ipynb #2f93d4ce
+def _bar(items, show):
+    if not show: return items
+    from fastprogress.fastprogress import progress_bar
+    return progress_bar(items)
+
 def in_batches(
     f,               # (first, size) -> tensor (size, ...)
     n:int,           # how many in all
@@ -67,11 +71,6 @@ def in_batches(
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1: raise ValueError(f'batch_size is {batch_size!r}; it must be a whole number of at least 1')
     parts = [(i, min(batch_size, n-i)) for i in range(0, n, batch_size)]
     for i, size in _bar(parts, len(parts) > 1 if progress is None else progress): yield run(i, size)
-
-def _bar(items, show):
-    if not show: return items
-    from fastprogress.fastprogress import progress_bar
-    return progress_bar(items)
 
 # %% ../../nbs/parts/device.ipynb #51811770
 def seed_all(

@@ -10,7 +10,8 @@ __all__ = ['NORMS', 'ADVERSARIES', 'MOMENTS', 'init_patchgan', 'PatchGAN', 'hing
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import nn
 from .config import config_class
 

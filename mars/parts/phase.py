@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from ..stft import LogSpectrogram, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse
-from ..stft import note_phases
 from .config import PHASES
+from ..stft import LogSpectrogram, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse, note_phases
 
 # %% ../../nbs/parts/phase.ipynb #c7ead5aa
 RESOLUTIONS = (512, 50, 240), (1024, 120, 600), (2048, 240, 1200)  # n_fft, hop, window (Yamamoto et al. 2020)

@@ -8,7 +8,8 @@ __all__ = ['resampling_matrix', 'lookup_keys', 'nearest_key', 'nearest_code', 'p
 
 # %% ../../nbs/parts/quantizer.ipynb #a09ecbb8
 import math
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import nn
 
 # %% ../../nbs/parts/quantizer.ipynb #5117347f

@@ -7,10 +7,10 @@ __all__ = ['Checkpoints', 'lasting', 'random_state', 'set_random_state', 'run_st
 
 # %% ../../nbs/training/checkpoints.ipynb #d41c58c6
 import json, math, random, warnings
-import numpy as np
-import torch
 from dataclasses import asdict
 from pathlib import Path
+import numpy as np
+import torch
 from ..parts.files import _digest, write_whole
 
 # %% ../../nbs/training/checkpoints.ipynb #384fb079

@@ -44,41 +44,38 @@ class Team:
             for t, new in zip(same, flat.split([t.numel() for t in same])): t.detach().copy_(new.view_as(t))
         return tensors
 
-# %% ../../nbs/training/distributed.ipynb #329d02e3
-def _same(self:Team, tensors): # in place
-    "Give every process what the first one has."
-    if self.n > 1:
+    def same(self, tensors): # in place
+        "Give every process what the first one has."
+        if self.n > 1:
+            import torch.distributed as dist
+            for t in tensors: dist.broadcast(t.detach(), 0)
+
+    def gather(self, x): # (B, ...) -> (n*B, ...), in order of the processes
+        "Put the batches of all processes together."
+        if self.n == 1: return x
         import torch.distributed as dist
-        for t in tensors: dist.broadcast(t.detach(), 0)
+        parts = [torch.empty_like(x) for _ in range(self.n)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
 
-def _gather(self:Team, x): # (B, ...) -> (n*B, ...), in order of the processes
-    "Put the batches of all processes together."
-    if self.n == 1: return x
-    import torch.distributed as dist
-    parts = [torch.empty_like(x) for _ in range(self.n)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    def objects(self, x): # -> list of n
+        "Collect small python objects."
+        if self.n == 1: return [x]
+        import torch.distributed as dist
+        out = [None]*self.n
+        dist.all_gather_object(out, x)
+        return out
 
-def _objects(self:Team, x): # -> list of n
-    "Collect small python objects."
-    if self.n == 1: return [x]
-    import torch.distributed as dist
-    out = [None]*self.n
-    dist.all_gather_object(out, x)
-    return out
+    def wait(self):
+        "Wait for the others."
+        if self.n > 1: self.objects(None)
 
-def _wait(self:Team):
-    "Wait for the others."
-    if self.n > 1: self.objects(None)
-
-def _leave(self:Team, status=0):
-    "End a script of several processes, whose interpreters abort now and then while torch 2.11's gloo is torn down."
-    if self.n == 1: return
-    self.wait()
-    sys.stdout.flush(); sys.stderr.flush()
-    os._exit(status)
-
-Team.same, Team.gather, Team.objects, Team.wait, Team.leave = _same, _gather, _objects, _wait, _leave
+    def leave(self, status=0):
+        "End a script of several processes, whose interpreters abort now and then while torch 2.11's gloo is torn down."
+        if self.n == 1: return
+        self.wait()
+        sys.stdout.flush(); sys.stderr.flush()
+        os._exit(status)
 
 # %% ../../nbs/training/distributed.ipynb #1df2f814
 def average_gradients(params, loss, stop, team): # -> (mean loss, whether any process was told to stop)

@@ -7,11 +7,11 @@ __all__ = ['Images', 'names_hash', 'spread', 'tokenize', 'fingerprint', 'cached_
 
 # %% ../../nbs/training/tokens.ipynb #9a1b9437
 import hashlib, json
-import numpy as np
-import torch
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+import numpy as np
+import torch
 from ..parts.files import N_SAMPLES, _digest, write_whole
 from .distributed import Team
 
