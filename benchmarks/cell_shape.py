@@ -1,7 +1,7 @@
-"""Square cells against strips on the demo's notes, equal steps:  python benchmarks/cell_shape.py [--steps 600]
+"""Compare square patches with patches that are long in time, at equal steps:  python benchmarks/cell_shape.py [--steps 600]
 
-Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents),
-and the share of variance left on all 48 training notes.
+Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents), and the share of
+variance left on all 48 training notes.
 """
 import argparse
 import torch

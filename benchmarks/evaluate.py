@@ -1,8 +1,7 @@
-"""Judge a model by instruments of Fluid (R3) that its training left out, by notes held out of those it knows, or by recorded notes: results/evaluate-*.json.
+"""Evaluate a model on held-out notes:  python benchmarks/evaluate.py --out runs/report [--real FOLDER | --seen] [--result results/evaluation/small-fluid.json]
 
-    OMP_NUM_THREADS=1 python benchmarks/evaluate.py --model runs/small --n 256 --out runs/report --result results/evaluate-small-fluid.json [--real ../shared/data/notes | --seen]
-
-Training notes of Fluid (R3), pitches 36-96, stand behind the memoriser and the class mean in all of them. Minutes on one core; with several threads on a busy machine it is slower, not faster.
+The reference is held-out instruments of Fluid (R3), or recorded notes (--real, a folder in NSynth's layout), or held-out pitches of
+training instruments (--seen). Memoriser and class mean use training notes of Fluid (R3), pitches 36-96, in all three.
 """
 import argparse, json
 from pathlib import Path
@@ -25,7 +24,7 @@ def main(argv=None):
     sides, data = real_sides(SoundFontNotes(pitches=range(36, 97))), 'Fluid (R3), pitches 36-96'
     if a.seen:
         held = json.loads((find_model(a.model)/'config.json').read_text())['info'].get('data', {}).get('hold_out')
-        if not held: raise SystemExit(f'the training of {a.model} held out no notes of the instruments that it learned from; see --hold-out of scripts/release.py')
+        if not held: raise SystemExit(f'the training of {a.model} held out no notes of the instruments that it learned from; see --hold-out of scripts/reproduce_weights.py')
         rest, seen = sides.train.hold_out(held)
         sides, data = Sides(seen, sides.test, rest, f'reference: notes of the instruments to learn from that were held out, {held:.0%} of their pitches; validation: instruments that were held out'), 'Fluid (R3), held-out pitches of seen instruments'
     if a.real:

@@ -1,8 +1,7 @@
-"""MAGNeT's claims on frames of tokens, several seeds:  python benchmarks/magnet.py [--tokenizer FOLDER] [--only decoding spans context rescore hybrid parts]
+"""Run the experiments of nbs/studies/magnet with several seeds:  python benchmarks/magnet.py [--only decoding spans ...] [--tokenizer FOLDER]
 
-Writes results/{decoding,spans,context,rescore,hybrid,parts}-tiny-<seed>.json, which studies/magnet.ipynb reads. Times are meant as
-ratios inside one file. One tokenizer serves all seeds: the one in FOLDER, or one trained here for minutes; what differs between
-seeds is the transformers' weights, batches and masks, and the draws. Arms that several experiments share are trained once a seed.
+Adds to results/studies/{decoding,spans,context,rescore,hybrid,parts}.json. Compare times only within one result. One tokenizer serves all
+seeds: the one in FOLDER, or one trained first. Variants that several experiments share are trained once a seed.
 """
 import argparse, time
 from pathlib import Path
@@ -19,7 +18,7 @@ ap.add_argument('--tokenizer', help='folder of a tokenizer of frames; if not giv
 ap.add_argument('--tokenizer-steps', type=int, default=400)
 ap.add_argument('--guidance', type=float, default=GUIDANCE, help='of everything but the sweep')
 ap.add_argument('--most', type=int, default=32, help='notes that are judged')
-ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results')
+ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results'/'studies')
 a = ap.parse_args()
 torch.set_num_threads(1)
 notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,), pitches=range(48, 72))
@@ -30,5 +29,5 @@ for seed in a.seeds:
         more = {} if name == 'parts' else dict(guidance=a.guidance)
         if name == 'parts' and seed == 0: more['timed'] = ('small',)
         start = time.perf_counter()
-        run_experiment(name, 'tiny', seed, a.out/f'{name}-tiny-{seed}.json', data=data, steps=a.steps, device='cpu', **more)
+        run_experiment(name, 'tiny', seed, a.out/f'{name}.json', data=data, steps=a.steps, device='cpu', **more)
         print(f'{name} {seed}: {time.perf_counter()-start:.0f} s', flush=True)

@@ -1,6 +1,4 @@
-"""What each way back from magnitude to sound costs, and how good it is:
-
-    python benchmarks/phase.py [--parts griffinlim pghi window vocoder cores] [--notes 32] [--vocoder FOLDER] [--out results/phase.json]
+"""Measure cost and quality of phase reconstruction methods:  python benchmarks/phase.py [--parts griffinlim pghi window vocoder cores] [--notes 32] [--vocoder FOLDER] [--out results/benchmarks/phase.json]
 
 Notes of instruments that no training saw (FluidR3, the test side of the split by instrument), spread over instruments, pitches
 and velocities, are turned into spectrograms and back. They begin after 0.25 s of silence, so that there is room for a pre-echo;

@@ -1,8 +1,7 @@
-"""Order of prediction and sampling on notes of a SoundFont, several seeds:  python benchmarks/prediction.py [--only order ladder labels guidance]
+"""Run the experiments of nbs/studies/prediction with several seeds:  python benchmarks/prediction.py [--only order ladder labels guidance]
 
-Writes results/{order,ladder}-tiny-<seed>.json with transformers trained here, and results/{labels,guidance}-small-<seed>.json
-with the packaged model; studies/prediction.ipynb reads them. Times are meant as ratios inside one file. One tokenizer is trained
-for all seeds; what differs between them is the transformer's weights and batches, and the draws.
+Adds to results/studies/{order,ladder,labels,guidance}.json: the first two with transformers trained here at `tiny`, the others with the
+packaged model. Compare times only within one result. One tokenizer is trained for all seeds.
 """
 import argparse, time
 from pathlib import Path
@@ -17,7 +16,7 @@ ap.add_argument('--steps', type=int, default=400, help='of each transformer')
 ap.add_argument('--tokenizer-steps', type=int, default=400)
 ap.add_argument('--most', type=int, default=120, help='notes that are judged')
 ap.add_argument('--model', default='small', help='of labels and guidance: a folder, or the name of weights in the package')
-ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results')
+ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.parent/'results'/'studies')
 a = ap.parse_args()
 notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,))
 made = {}
@@ -30,5 +29,5 @@ for seed in range(a.seeds):
         preset, more = ('tiny', dict(steps=a.steps)) if name in ('order', 'ladder') else ('small', {})
         if name == 'order' and seed == 0: more['timed'] = ('small',)
         start = time.perf_counter()
-        run_experiment(name, preset, seed, a.out/f'{name}-{preset}-{seed}.json', data=data(preset), device='cpu', **more)
+        run_experiment(name, preset, seed, a.out/f'{name}.json', data=data(preset), device='cpu', **more)
         print(f'{name} {seed}: {time.perf_counter()-start:.0f} s', flush=True)

@@ -1,8 +1,6 @@
-"""How many notes a second a SoundFont renders on one core: synthesis, resampling, checks, 16 bits and the cache, all in.
+"""Measure how many notes a second a SoundFont renders on one core:  OMP_NUM_THREADS=1 python benchmarks/render.py [--notes 300] [--soundfont FILE] [--renderer fluidsynth]
 
-    OMP_NUM_THREADS=1 python benchmarks/render.py [--notes 300] [--soundfont FILE] [--renderer fluidsynth]
-
-Prints notes per second of wall time and of CPU time (the second is what one quiet core would give), then that of reading the cache.
+Synthesis, resampling, checks, conversion to 16 bits and the cache are included. Prints notes per second of wall time and of CPU time, then those of reading the cache.
 """
 import argparse, os, platform, sys, tempfile, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')

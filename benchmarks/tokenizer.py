@@ -1,6 +1,4 @@
-"""Speed and memory of the tokenizer:
-
-    python benchmarks/tokenizer.py [--presets tiny small paper] [--parts presets cmx patch lookup] [--out results/bench-tokenizer-cpu.json]
+"""Measure speed and memory of the tokenizer:  python benchmarks/tokenizer.py [--presets tiny small paper] [--parts presets cmx patch lookup] [--out results/benchmarks/tokenizer-cpu.json]
 
 peak     fp32 and bf16 matmul peak of the device, which MFU is compared with; always measured
 presets  encode, decode and training step (forward, backward, AdamW; no adversary), eager and compiled, fp32 and bf16

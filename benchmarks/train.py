@@ -1,6 +1,4 @@
-"""Training speed of both stages, and of what feeds them:
-
-    python benchmarks/train.py [--presets tiny small] [--batch 16] [--steps 8] [--out results/bench-train-cpu.json]
+"""Measure training speed of both stages and of the loader:  python benchmarks/train.py [--presets tiny small] [--batch 16] [--steps 8] [--out results/benchmarks/train-cpu.json]
 
 loader  int16 rows of a converted NSynth folder -> spectrogram -> CMX image on the device, notes/s
 stage   `train_tokenizer` (with and without its PatchGAN) and `train_var` as they are, notes/s of the steps after the first few,

@@ -1,23 +1,20 @@
-"""How long a note takes, and what the same transformer takes when it is run in two plainer ways, in the same process.
-
-    python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--batches 1 4 16] [--depth 12] [--quick] [--json FILE]
+"""Measure the time of a generated note, and of two baselines:  python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--json results/benchmarks/var-cpu.json]
 
 Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per second against the batch; the share of the
 roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the best
 batch, both measured here, in the precision of the run); and the ratio to two baselines with the same weights: one token a
-pass (T passes, cached, recorded like ours), and a plain next-scale loop (cache grown by concatenation, adaptive norms
-recomputed in every pass, always both batches, eager float32). Times are the least of several runs, what the machine does
+pass (T passes, cached, recorded like ours), and the plain next-scale loop of `VAR.generate` in float32. Times are the least of several runs, what the machine does
 when left alone. Weights are random: time does not depend on them.
 """
-import argparse, copy, json, math, os, platform, statistics, time
+import argparse, copy, json, os, platform, statistics, time
 import torch
-import torch.nn.functional as F
 from mars.baselines.next_token import NextToken
+from mars.parts.inference import fast_linear, generate
 from mars.parts.device import cast_network, pick_device, pick_dtype
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.var import VAR, VARConfig, linear
+from mars.var import VAR, VARConfig
 
 FILTERS = dict(tiny=dict(top_p=.96), small=dict(top_k=600, top_p=.96), paper=dict(top_k=900, top_p=.96))
 
@@ -48,7 +45,9 @@ def machine(device, dtype, quick):
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     x = torch.ones((2**20 if quick else 2**26 if device.type == 'cpu' else 2**30), device=device)
     read = lambda: x.view(-1, 2**16).sum(-1)
-    return dict(flops=2*n**3/seconds(lambda: linear(a, b), 10)['least'], bandwidth=4*x.numel()/seconds(read, 10)['least'])
+    def product():
+        with torch.no_grad(), fast_linear(): torch.nn.functional.linear(a, b)
+    return dict(flops=2*n**3/seconds(product, 10)['least'], bandwidth=4*x.numel()/seconds(read, 10)['least'])
 
 # ---- baseline 1: one token a pass
 
@@ -58,56 +57,6 @@ def next_token(v):
     flat = NextToken(v.cfg, v.tok_cfg)
     flat.load_state_dict(v.state_dict())
     return cast_network(flat.to(v.start.device), v.start.dtype).eval()
-
-# ---- baseline 2: a plain next-scale loop
-
-def plain_attention(att, x, past):
-    "Attention whose cache is a pair of tensors that grow."
-    bias = torch.cat([att.q_bias, torch.zeros_like(att.q_bias), att.v_bias])
-    q, k, v = F.linear(x, att.qkv.weight, bias).unflatten(-1, (3, att.heads, -1)).permute(2, 0, 3, 1, 4)
-    if att.qk_norm: q, k = F.normalize(q, dim=-1)*att.log_scale.clamp(max=math.log(100.)).exp(), F.normalize(k, dim=-1)
-    if past: k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-    y = F.scaled_dot_product_attention(q, k, v, scale=1. if att.qk_norm else None)
-    return att.proj(y.transpose(1, 2).flatten(2)), (k, v)
-
-def plain_pass(trunk, x, cond, past):
-    "The trunk with everything computed anew but keys and values."
-    c = F.silu(cond)
-    for i, b in enumerate(trunk.blocks):
-        mod = (trunk.ada if trunk.shared else b.ada)(c).view(len(c), 1, 6, -1)
-        if trunk.shared: mod = mod + b.offset.transpose(0, 1)
-        g1, g2, s1, s2, b1, b2 = mod.unbind(2)
-        y, past[i] = plain_attention(b.attention, b.norm(x)*(1+s1) + b1, past[i])
-        x = x + g1*y
-        x = x + g2*b.mlp(b.norm(x)*(1+s2) + b2)
-    s, b = trunk.head_ada(c).view(len(c), 1, 2, -1).unbind(2)
-    return trunk.norm(x)*(1+s) + b
-
-def plain_filter(logits, top_k, top_p):
-    "Mask what top_k and top_p leave out, by a full sort."
-    if top_k: logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -math.inf)
-    if top_p and top_p < 1:
-        down, order = logits.sort(dim=-1, descending=True)
-        p = down.softmax(-1)
-        logits = logits.masked_fill(torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) - p >= top_p), -math.inf)
-    return logits
-
-@torch.no_grad()
-def plain_generate(v, labels, n, cfg_scale=0., temperature=1., top_k=0, top_p=0.):
-    "Next-scale generation without any of what mars.var adds to it."
-    null = v.labels.check({}, n, v.start.device)
-    cond = torch.cat([v.labels(v.labels.check(labels, n, v.start.device)), v.labels(null)])
-    x, past, total, tokens, K = cond[:, None] + v.start, [None]*len(v.trunk.blocks), 0, [], len(v.lengths)
-    for k in range(K):
-        x = x + (v.position + v.level[v.scale_of])[:, sum(v.lengths[:k]):sum(v.lengths[:k+1])]
-        logits, s = v.head(plain_pass(v.trunk, x, cond, past)), cfg_scale*k/max(1, K-1)
-        logits = (1+s)*logits[:n] - s*logits[n:]
-        if temperature == 0: tokens.append(logits.argmax(-1))
-        else: tokens.append(torch.multinomial(plain_filter(logits/temperature, top_k, top_p).softmax(-1).flatten(0, 1), 1).view(n, -1))
-        if k+1 < K:
-            total = total + v.quantizer.contribution(k, tokens[k])
-            x = v.word_embed(v.quantizer.area(k+1, total)).repeat(2, 1, 1)
-    return tokens
 
 # ---- what a note costs
 
@@ -137,7 +86,7 @@ def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg
     out = dict(preset=preset, filters=filters, depth=v.cfg.depth, passes=K, tokens=T, parameters=sum(p.numel() for p in v.parameters()), device=torch.cuda.get_device_name() if device.type == 'cuda' else platform.machine(),
                threads=torch.get_num_threads(), cores=os.cpu_count(), dtype=str(dtype).removeprefix('torch.'), torch=torch.__version__, matmul_gflops=limit['flops']/1e9, bandwidth_gb=limit['bandwidth']/1e9)
     for guided, s in (('plain', 0.), ('guided', cfg_scale)):
-        make = lambda n: v.generate(ask, n, seed=0, cfg_scale=s, **filters)
+        make = lambda n: generate(v, ask, n, seed=0, cfg_scale=s, **filters)
         tokens = make(1)
         spec = m.spec(tokens)
         stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.spec(tokens), repeats), phase=seconds(lambda: m.wave(spec), repeats))
@@ -161,16 +110,16 @@ def compare(out, m, ask, cfg_scale, filters, repeats, flat):
     v = m.var
     other = next_token(v) if flat else None
     sides = dict(plain=0., guided=cfg_scale)
-    ours = lambda s: lambda: v.generate(ask, 1, seed=0, cfg_scale=s, **filters)
+    ours = lambda s: lambda: generate(v, ask, 1, seed=0, cfg_scale=s, **filters)
     def add(guided, name, theirs, s, repeats):
         mine, other = versus(ours(s), theirs, repeats)
         out[guided][name] = dict(ours=mine, theirs=other, ratio=other['least']/mine['least'])
     for guided, s in sides.items():
         if flat: add(guided, 'flat', lambda: other.generate(ask, 1, seed=0, cfg_scale=s, **filters), s, max(1, repeats//2))
     plain = copy.deepcopy(v).float()
-    greedy = plain_generate(plain, ask, 1, cfg_scale, temperature=0)
-    out['plain_agrees'] = (torch.cat(greedy, 1) == torch.cat(plain.generate(ask, 1, cfg_scale=cfg_scale, temperature=0), 1)).float().mean().item()
-    for guided, s in sides.items(): add(guided, 'loop', lambda: plain_generate(plain, ask, 1, s, **filters), s, repeats)
+    greedy = dict(cfg_scale=cfg_scale, temperature=0)
+    out['plain_agrees'] = (torch.cat(generate(plain, ask, 1, **greedy), 1) == torch.cat(plain.generate(ask, 1, **greedy), 1)).float().mean().item()
+    for guided, s in sides.items(): add(guided, 'loop', lambda: plain.generate(ask, 1, seed=0, cfg_scale=s, **filters), s, repeats)
 
 def report(out):
     ms = lambda t: f'{1e3*t["least"]:8.1f} ms'

@@ -19,6 +19,7 @@ from .parts.conditioning import _wishes
 from .parts.config import PIPELINES, SYSTEMS
 from .parts.device import cast_network, in_batches, pick_device, pick_dtype
 from .parts.editing import edit, interpolate
+from .parts.inference import forget_samplers, generate, stream
 from .parts.files import load_weights
 from .parts.sampling import check_seed
 from .parts.vocoder import Vocoder
@@ -109,7 +110,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
             if net is None: continue
             if device is not None: net.to(pick_device(device))
             if dtype is not None: cast_network(net, pick_dtype(dtype))
-        if self.var: self.var._passes.clear() # recorded with the old addresses
+        if self.var: forget_samplers(self.var) # recorded with the old addresses
         return self
 
     def half(self)->'Mars': # itself
@@ -143,10 +144,10 @@ class Mars(Codec, ModelHubMixin, **CARD):
         n, seed = len(labels['pitch']), check_seed(seed)
         def make(first, size):
             try:
-                tokens = self.var.generate({k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **settings)
+                tokens = generate(self.var, {k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **settings)
                 return self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=first)
             except torch.OutOfMemoryError:
-                self.var._passes.clear() # recorded passes hold the memory of the batch that did not fit
+                forget_samplers(self.var) # recorded passes hold the memory of the batch that did not fit
                 raise
         return in_batches(make, n, batch_size, progress)
 
@@ -185,7 +186,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         "Make notes from labels and show them after each scale."
         labels, settings = _wishes(self, n, asked)
         seed = check_seed(seed)
-        for tokens in self.var.stream(labels, len(labels['pitch']), seed=seed, **settings):
+        for tokens in stream(self.var, labels, len(labels['pitch']), seed=seed, **settings):
             image = self.paint(tokens)
             yield self.picture(image), self.sound(image, n_iter, seed, phase)
 

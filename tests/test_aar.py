@@ -14,7 +14,8 @@ from mars.baselines.seanet import Decoder, Encoder, Judges, mel_loss
 from mars.train import TrainConfig, train_var
 from mars.training.log import RunLog, read_log
 from mars.parts.sampling import note_uniforms, scale_settings
-from mars.var import Passes, VAR, VARConfig
+from mars.parts.inference import Sampler
+from mars.var import VAR, VARConfig
 
 UNIT = dict(n_samples=3200, ratios=(4, 4, 2, 2), lengths=(1, 5, 18, 50), width=2, dimension=16, lstm=1, code_dim=8, codebook_size=32, n_phi=2)
 CFG = SATConfig(**UNIT)

@@ -91,11 +91,11 @@ def test_bad_input(bench, capsys, args, message):
     with pytest.raises(SystemExit) as stop: bench('--parts', 'peak', *args)
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
-def test_learning(monkeypatch, tmp_path):
-    "The learning benchmark compares like with like: all on the same unseen notes, no baseline with more bits."
+def test_tokenizer_capacity(monkeypatch, tmp_path):
+    "The benchmark of capacity compares like with like: all on the same unseen notes, no baseline with more bits."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    import learning
-    r = learning.main(['--quick', '--strips', '--steps', '3', '--out', str(tmp_path/'l.json')])
+    import tokenizer_capacity
+    r = tokenizer_capacity.main(['--quick', '--strips', '--steps', '3', '--out', str(tmp_path/'l.json')])
     assert json.loads((tmp_path/'l.json').read_text()) == r
     rows, bits = r['rows'], r['rows']['tokenizer']['bits']
     assert bits == 111*8 and {'mean of the pitch', 'mean of the family'} < set(rows) and sum(k.startswith('k-means') for k in rows) == 2
@@ -103,12 +103,12 @@ def test_learning(monkeypatch, tmp_path):
     assert r['waves']['oracle']['all'] < r['waves']['tokenizer']['all']
     assert all(s <= a for s, a in zip(r['usage']['share'], r['usage']['attainable']))
 
-def test_learning_of_a_trained_model(monkeypatch, tmp_path):
+def test_tokenizer_capacity_of_a_trained_model(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    import learning
+    import tokenizer_capacity
     from mars.pipeline import Mars
     cfg = Mars.from_pretrained('small', 'cpu').tokenizer.cfg
-    r = learning.main(['--quick', '--model', 'small', '--no-kmeans', '--out', str(tmp_path/'l.json')])
+    r = tokenizer_capacity.main(['--quick', '--model', 'small', '--no-kmeans', '--out', str(tmp_path/'l.json')])
     assert r['rows']['tokenizer']['bits'] == int(cfg.n_tokens*math.log2(cfg.codebook_size)) and set(r['unforeseen']) == {'4 hops', '6 hops', '8 hops', 'no distance'} and r['model'] == 'small' and 'steps' not in r and not r['curve']
     assert r['rows']['tokenizer']['mse'] < r['rows']['mean of the family']['mse']
 
@@ -146,36 +146,100 @@ def test_a_choice_is_written_into_the_model(sampling, tmp_path):
     assert list(said['arms']) == ['cfg_scale=1 top_k=3', 'temperature=0.5'] and said['chosen'] == chosen in ways and said['notes'] == 8
     assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and said['real']['frechet'] < 1e-3
 
-def test_a_readers_check(monkeypatch, tmp_path):
-    "benchmarks/reader.py on an untrained model: every family and pitch is measured, a planted click is found, the clips are there."
+def test_quality_check(monkeypatch, tmp_path):
+    "benchmarks/quality_check.py on an untrained model: every family and pitch is measured, a planted click is found, the clips are there."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    import numpy as np, reader
+    import numpy as np, quality_check
     from mars.pipeline import Mars
     from mars.tokenizer import Tokenizer, TokenizerConfig
     from mars.var import VAR, VARConfig
     tok = Tokenizer(TokenizerConfig.preset('tiny'))
     Mars(tok, VAR(VARConfig.preset('tiny'), tok.cfg).bind(tok)).save_pretrained(tmp_path/'m')
-    found = reader.run(str(tmp_path/'m'), [50, 62], 0, tmp_path/'clips')
+    found = quality_check.run(str(tmp_path/'m'), [50, 62], 0, tmp_path/'clips')
     assert len(found['notes']) == 22 == len(list((tmp_path/'clips').glob('*.mp3'))) and {r['pitch'] for r in found['notes']} == {50, 62}
     tone = .5*np.sin(2*np.pi*440*np.arange(64000)/16000)
-    said = reader.measure(tone, 69)
-    assert abs(said['cents']) < 5 and said['click'] < reader.CLICK < said['planted'] and said['clipped'] == 0
+    said = quality_check.measure(tone, 69)
+    assert abs(said['cents']) < 5 and said['click'] < quality_check.CLICK < said['planted'] and said['clipped'] == 0
     hurt = tone.copy(); hurt[30000] += .1
-    ratio, second, _ = reader.click(hurt)
-    assert ratio > reader.CLICK and abs(second - 30000/16000) < .03 and reader.measure(2*tone.clip(-.4, .4), 69)['peak'] == pytest.approx(.8)
+    ratio, second, _ = quality_check.click(hurt)
+    assert ratio > quality_check.CLICK and abs(second - 30000/16000) < .03 and quality_check.measure(2*tone.clip(-.4, .4), 69)['peak'] == pytest.approx(.8)
 
-def test_maps_that_are_kept(monkeypatch, tmp_path):
-    "benchmarks/kept.py: with no map kept the notes are those that the model draws, with all of them the reconstructions."
+def test_scale_ablation(monkeypatch, tmp_path):
+    "benchmarks/scale_ablation.py: with no map kept the notes are those that the model samples, with all of them the reconstructions."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    import kept
+    import scale_ablation
     from mars.data import AdditiveNotes
     from mars.pipeline import Mars
     m, notes = Mars.from_pretrained('small', 'cpu'), AdditiveNotes(pitches=range(56, 60), velocities=(100,))
-    rows = kept.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
+    rows = scale_ablation.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
     K = len(m.tokenizer.cfg.scales)
     assert [r['kept'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
-    data = kept.judged(m, notes.select(kept.evenly(torch.arange(len(notes)), 8)))
+    data = scale_ablation.judged(m, notes.select(scale_ablation.evenly(torch.arange(len(notes)), 8)))
     (tokens, labels), way = data.sets['unseen'], m.sampling({})
     said = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
-    torch.testing.assert_close(kept.kept(m, tokens, labels, 0, **way), m.paint(m.var.generate(said, 8, seed=0, **way)))
-    torch.testing.assert_close(kept.kept(m, tokens, labels, K, **way), m.paint(tokens))
+    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, 0, **way), m.paint(m.var.generate(said, 8, seed=0, **way)))
+    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, K, **way), m.paint(tokens))
+
+# ---- benchmarks/classifier.py, comparison.py, latency.py
+
+def fresh(monkeypatch, *names):
+    for folder in ('benchmarks', 'scripts'): monkeypatch.syspath_prepend(str(ROOT/folder))
+    for name in (*names, 'reproduce_weights'): monkeypatch.delitem(sys.modules, name, raising=False)
+
+def test_classifier(monkeypatch, tmp_path):
+    "The packaged classifier on the test side of a split; --write changes its config.json and no weight."
+    import shutil
+    from mars.data import AdditiveNotes
+    from mars.parts.classifier import Classifier, find_classifier
+    fresh(monkeypatch, 'classifier')
+    import classifier
+    (tmp_path/'scripts').mkdir()
+    (tmp_path/'scripts'/'split.json').write_text(json.dumps(dict(classifier=dict(valid=['organ_*'], test=['flute_*']))))
+    monkeypatch.setattr(classifier, 'ROOT', tmp_path)
+    shutil.copytree(find_classifier('classifier'), tmp_path/'c')
+    before, notes = Classifier.from_pretrained(tmp_path/'c'), AdditiveNotes(None, (60, 67), (100,))
+    r = classifier.main(['--classifier', str(tmp_path/'c'), '--griffin-lim', '2', '--out', str(tmp_path/'r.json'), '--write'], notes)
+    assert {k: v['notes'] for k, v in r.items()} == dict(valid=6, soundfont=6, soundfont_griffinlim=2)
+    written, after = json.loads((tmp_path/'r.json').read_text()), Classifier.from_pretrained(tmp_path/'c')
+    assert written['results']['soundfont']['pitch'] == r['soundfont']['pitch'] and written['size'] > 10**6 and written['notes_per_second'] > 0
+    assert after.digest == before.digest and after.info['accuracy']['soundfont']['pitch'] == round(r['soundfont']['pitch'], 4) != before.info['accuracy']['soundfont']['pitch']
+
+def test_comparison_continues_from_its_run_folder(monkeypatch, tmp_path):
+    from mars.ablations import load_results
+    from mars.baselines import comparison as systems
+    fresh(monkeypatch, 'comparison')
+    import comparison
+    def judged(data, made, seed, keep, **more): # in place of the metrics: what the system generates
+        wave = torch.cat([*systems.make_notes(*made['MARS, next-scale'][:2], data, data.test.batch(list(keep))[1], {}, seed)])
+        return dict(sum=float(wave.abs().sum())), {'MARS, next-scale': (32767*wave).short()}
+    monkeypatch.setattr(systems, 'judged_rows', judged)
+    monkeypatch.setattr(systems, 'result_json', lambda result: json.dumps(dict(rows=result)))
+    (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(test=['*_801', '*_802']))))
+    quick = dict(width=2, dimension=8, lstm=1, code_dim=4, codebook_size=16)
+    def run():
+        comparison.main(['--run', str(tmp_path/'run'), '--data', 'additive', '--quick', '--split', str(tmp_path/'split.json'), '--n', '4', '--repeats', '0', '--budget', '1e9', '--steps', '{"mars": 2, "sat": 1, "rvq": 1}', '--out', str(tmp_path)],
+                        shared=dict(n_tune=2, shapes=dict(sat={**quick, 'lengths': (1, 8, 40, 200)}, rvq={**quick, **systems.rvq(2)})), systems=['MARS, next-scale'], layouts=())
+        result, = load_results('comparison', tmp_path/'studies', 'tiny')
+        return result
+    first = run()
+    assert [*first['systems']] == ['MARS, next-scale'] and first['notes']['train'] == 22 and len([*(tmp_path/'clips'/'comparison'/'MARS_next-scale').glob('*.mp3')]) > 0
+    monkeypatch.setattr(systems, 'train_system', lambda *args, **kwargs: 1/0) # nothing is trained again
+    again = run()
+    assert again['rows'] == first['rows'] and again['systems']['MARS, next-scale']['steps'] == first['systems']['MARS, next-scale']['steps']
+
+def test_latency(monkeypatch, tmp_path):
+    fresh(monkeypatch, 'latency')
+    import latency
+    monkeypatch.setattr(latency, 'layout_times', lambda size, device, repeats, n, guided: {'AAR, next-scale': dict(passes=16, tokens=1171, seconds=1. + n + guided)})
+    rows = latency.main(['--device', 'cpu', '--repeats', '1', '--out', str(tmp_path/'l.json')])
+    written, committed = json.loads((tmp_path/'l.json').read_text()), json.loads((ROOT/'results'/'benchmarks'/'latency-h100.json').read_text())
+    assert written['rows'] == rows and written['about']['device'] == 'CPU' and [r['layouts']['AAR, next-scale']['seconds'] for r in rows] == [2, 3, 2, 65]
+    assert [[r[k] for k in ('size', 'how', 'notes')] for r in committed['rows']] == [[r[k] for k in ('size', 'how', 'notes')] for r in rows] and 'H100' in committed['about']['device']
+
+@pytest.mark.parametrize('script', sorted(p.stem for p in (ROOT/'benchmarks').glob('*.py') if p.stem != 'common'))
+def test_the_first_line_says_purpose_and_command(script):
+    "And the results that a script names are there."
+    import ast, re
+    said = ast.get_docstring(ast.parse((ROOT/'benchmarks'/f'{script}.py').read_text()))
+    assert f'python benchmarks/{script}.py' in said.splitlines()[0]
+    for path in re.findall(r'results/[\w./-]+\.json', said): assert (ROOT/path).exists(), path

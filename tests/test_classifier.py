@@ -210,7 +210,7 @@ def test_bad_settings(bad):
 # the weights in the package
 
 def test_weights_of_the_package_are_those_that_were_measured():
-    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'classifier.json').read_text())
+    clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())
     file = find_classifier('classifier')/'classifier.safetensors'
     assert clf.digest == result['describe']['digest'] and file.stat().st_size == result['size'] < 3e6 and clf.cfg.pitch_range == (21, 108)
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
@@ -221,13 +221,13 @@ def test_weights_of_the_package_know_pitches_they_never_heard():
     assert got['pitch_octave'] > .7
 
 def test_recorded_test_notes_reach_the_published_accuracy():
-    from mars.data import NSynth
-    folder, result = ROOT/'../shared/data/notes', json.loads((ROOT/'results'/'classifier.json').read_text())['results']['real']
-    if not folder.exists(): pytest.skip('no recorded notes here')
-    notes = NSynth(folder, cache=False)
-    name = max(result['by_instrument'], key=lambda i: result['by_instrument'][i]['notes'])
-    got = measure_classifier(Classifier.from_pretrained(), notes.select([n.instrument == name for n in notes.notes]))
-    assert got['pitch'] == pytest.approx(result['by_instrument'][name]['pitch'], abs=.03) and got['family'] == pytest.approx(result['by_instrument'][name]['family'], abs=.03)
+    "On the held-out instruments that are among the recorded notes of the package: two notes of each, so the published shares of these instruments are met to two notes of eighteen"
+    from mars.data import example_notes
+    published, notes = json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
+    held = notes.select([n.instrument in published for n in notes.notes])
+    got = measure_classifier(Classifier.from_pretrained(), held)
+    assert len(held) == 18 and got['instruments'] == 10 and got['pitch_octave'] == 1
+    for k in ('pitch', 'family', 'source'): assert got[k] == pytest.approx(np.mean([published[n.instrument][k] for n in held.notes]), abs=.12), k
 
 def test_weights_are_package_data():
     import setuptools, runpy, os

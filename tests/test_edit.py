@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mars.cmx import CMX
-from mars.parts.editing import KeptPasses, edit, free_tokens, heard_labels, interpolate, join, mixing_weights
+from mars.parts.editing import KeptSampler, edit, free_tokens, heard_labels, interpolate, join, mixing_weights
 from mars.parts.editing import nearest_tokens, redraw, region_weights
 from mars.baselines.masked import MaskedScale
 from mars.baselines.next_token import NextToken
@@ -266,7 +266,7 @@ def test_between_labels(m):
 
 def test_condition_is_mixed_and_the_null_is_not(m):
     a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
-    passes = KeptPasses(m.var, 2, m.var.settle(cfg_scale=1.))
+    passes = KeptSampler(m.var, 2, m.var.settle(cfg_scale=1.))
     passes.fill(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
     with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)

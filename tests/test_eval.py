@@ -8,7 +8,6 @@ from mars.eval import label_accuracy, log_mel, log_mel_error, mel_distance, mel_
 from mars.eval import nearest_mel_error, posterior_kl, proportion_z, share_interval, stft_distance, vendi_score
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTES = ROOT/'../shared/data/notes'
 torch.set_num_threads(1)
 
 def normal(n, d, seed, mean=0., std=1.):
@@ -278,13 +277,10 @@ def test_cents_error():
     assert cents_error(72.1, 60, fold=True) == pytest.approx(10) and cents_error(47.9, 60, fold=True) == pytest.approx(-10)
     assert np.isnan(cents_error([math.nan, 60], [60, 60])).tolist() == [True, False]
 
-@pytest.mark.skipif(not NOTES.exists(), reason='the recorded notes are not here')
 def test_f0_on_recorded_notes():
-    import soundfile as sf
-    meta = json.loads((NOTES/'examples.json').read_text()); keys = sorted(meta)[::100]
-    midi = [f0(sf.read(NOTES/f'audio/{k}.flac', dtype='float32')[0]).midi for k in keys]
-    share = [float(np.mean(np.abs(cents_error(midi, [meta[k]['pitch'] for k in keys], fold)) < 50)) for fold in (False, True)]
-    print(f'{len(keys)} recorded notes within 50 cents: {share[0]:.3f}, octave set aside: {share[1]:.3f}')
+    from mars.data import example_notes
+    midi, pitch = zip(*[(f0(wave).midi, note.pitch) for wave, note in [example_notes()[i] for i in range(0, 47, 2)]])
+    share = [float(np.mean(np.abs(cents_error(midi, pitch, fold)) < 50)) for fold in (False, True)]
     assert share[0] > .85 and share[1] > .95
 
 def test_import_is_cheap():

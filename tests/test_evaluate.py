@@ -202,7 +202,7 @@ def test_copies_through_the_model_are_a_row_of_their_own(model, sides):
     said = {k: ' '.join(notes_on(loud | dict(alarms={'memoriser': [*report.ALARMS], report.THROUGH: v}))) for k, v in dict(deaf=[], keen=['c_t']).items()}
     assert 'is not noticed' in said['deaf'] and 'set off c_t' in said['keen'] and 'It sets off all alarms' in said['keen']
 
-@pytest.mark.parametrize('path', sorted((ROOT/'results').glob('evaluate-*.json')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', sorted((ROOT/'results'/'evaluation').glob('small-*.json')), ids=lambda p: p.stem)
 def test_committed_reports_can_be_written_again(path):
     text = report_markdown(read_report(path))
     assert '| memoriser |' in text and 'Behind the scenes' in text and 'nan s' not in text

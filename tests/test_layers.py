@@ -14,6 +14,7 @@ data.rendered
 data
 parts.conditioning parts.classifier
 var
+parts.inference
 parts.codec
 training.distributed training.log training.checkpoints
 training.tokens

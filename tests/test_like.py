@@ -15,7 +15,8 @@ from mars.train import TrainConfig, train_tokenizer, train_var
 from mars.training.tokens import Kin, embed_notes
 from mars.parts.conditioning import LabelEmbedding, drop_labels
 from mars.parts.sampling import note_uniforms, scale_settings
-from mars.var import Passes, VAR, VARConfig
+from mars.parts.inference import Sampler
+from mars.var import VAR, VARConfig
 
 CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 D = 6
@@ -134,7 +135,7 @@ def test_a_note_is_its_seed_index_and_sound(var, sounds):
 @torch.no_grad()
 def test_recorded_buffers_are_filled_anew(var, sounds):
     "What a replay of recorded passes reads: fixed buffers, written by each run."
-    passes, u = Passes(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
+    passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
     address = passes.ids['like'].data_ptr()
     for like in (sounds, None, sounds.flip(0)):
         *_, got = passes.run(var.labels.check({**ALL, 'like': like}), u)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_var import Tape
-import mars.baselines.magnet, mars.var
+import mars.baselines.magnet, mars.parts.inference, mars.parts.sampling, mars.var
 from mars.baselines.aar import SAT, SATConfig
 from mars.baselines.aar import SisterConfig
 from mars.baselines.magnet import Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, delay, frame_count
@@ -75,7 +75,7 @@ def test_delay_and_back(shape):
 @torch.no_grad()
 def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
     m, seen = make(order, sharp=10.), []
-    module = mars.var if order is Flat else mars.baselines.magnet
+    module = mars.parts.inference if order is Flat else mars.baselines.magnet
     real = module.sample
     monkeypatch.setattr(module, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
     tokens = m.generate(ALL, seed=1, **kwargs)
@@ -234,15 +234,15 @@ def test_step_table():
     assert [n for n, _ in mask_schedule(66, 20)] == [66, 65, 65, 63, 62, 60, 58, 55, 52, 48, 44, 40, 36, 31, 26, 21, 16, 10, 5, 1]
     assert [n for n, _ in mask_schedule(66, 10)] == [66, 64, 62, 57, 50, 42, 32, 22, 11, 1]
     m = make(MAGNeT)
-    run = m.runner(m, 1, m.settle(steps=(20, 10, 10)))
+    run = m.sampler(m, 1, m.settle(steps=(20, 10, 10)))
     assert [s[3] for s in run.settings[:20]][::19] == [9, 0] and run.settings[0][4] == pytest.approx(2.85) and run.settings[19][4] == .01
     assert run.settings[20][4] == pytest.approx(2.7) and [s[2] for s in run.settings[20:30]] == [n for n, _ in mask_schedule(17, 10)] # 50 frames are 17 chunks
-    assert {s[3] for s in m.runner(m, 1, m.settle(cfg_ramp=False)).settings} == {9}
+    assert {s[3] for s in m.sampler(m, 1, m.settle(cfg_ramp=False)).settings} == {9}
 
 def watch(m, n=3, labels=ALL, prompt=None, **settings):
     "For each step: stage, masked before, columns after."
     d, seen = m.settle(prompt=0 if prompt is None else prompt[0].shape[1], **settings), []
-    run = m.runner(m, n, d)
+    run = m.sampler(m, n, d)
     run.fill(m.labels.check(labels, n), note_uniforms(0, 0, n, m.draws(d)))
     if prompt is not None: run.prompt.copy_(torch.stack(prompt, 1))
     for j, (k, *_) in enumerate(run.settings):
@@ -445,10 +445,10 @@ def test_labels_are_dropped_by_note(magnet):
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
-    monkeypatch.setattr(mars.var, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.settle(**settings)
-    run = m.runner(m, 3, d)
+    run = m.sampler(m, 3, d)
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)

@@ -5,7 +5,8 @@ import torch
 from test_var import ALL, CFG, MODELS, SMALL, Tape, draw, flat, make as make_var
 from mars.baselines.aar import SATConfig
 from mars.data import AdditiveNotes
-from mars.baselines.masked import MaskedPasses, MaskedScale, left_masked, mask_spans
+from mars.parts.inference import generate
+from mars.baselines.masked import MaskedSampler, MaskedScale, left_masked, mask_spans
 from mars.baselines.next_token import NextToken
 from mars.parts.device import cast_network
 from mars.pipeline import Mars
@@ -208,7 +209,7 @@ def test_passes_can_be_recorded(name):
     "Replayed from a tape, as a CUDA graph would be, a scale's passes write the same tokens."
     m = make(CFGS[name])
     steps = m.steps()
-    run = MaskedPasses(m, 3, tuple((*s, i) for s, i in zip(scale_settings(len(steps), 256, 1.), steps)))
+    run = MaskedSampler(m, 3, tuple((*s, i) for s, i in zip(scale_settings(len(steps), 256, 1.), steps)))
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)
@@ -240,7 +241,7 @@ def test_a_note_depends_on_seed_and_index_alone(name):
     (dict(cfg_scale=[1, 2]), 'cfg_scale lists 2 values'), (dict(graph=True), 'needs a model on a CUDA device')])
 def test_bad_wishes_are_refused_as_by_var(model, kwargs, says):
     with pytest.raises(ValueError, match=says) as mine: model.generate(**kwargs)
-    with pytest.raises(ValueError) as theirs: make_var().generate(**kwargs)
+    with pytest.raises(ValueError) as theirs: generate(make_var(), **kwargs)
     assert str(mine.value) == str(theirs.value) and '\n' not in str(mine.value)
 
 @pytest.mark.parametrize('steps, says', [(0, 'steps is 0'), (-1, 'steps is -1'), (2.5, 'steps is 2.5'), (True, 'steps is True'), ([1, 2], 'a list of one for each of the 4 scales'), ('many', "steps is 'many'"),

@@ -10,7 +10,8 @@ from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
 from mars.parts.sampling import note_uniforms, scale_settings
-from mars.var import Passes, VAR, VARConfig
+from mars.parts.inference import Sampler, generate
+from mars.var import VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "The random model of test_var, in next-token order."
@@ -92,7 +93,7 @@ def test_one_pass_a_token_and_every_scale_shown(cfg):
 
 @torch.no_grad()
 def test_settings_of_a_scale_hold_for_its_tokens(model):
-    p = Passes(model, 1, scale_settings(4, 256, cfg_scale=3., temperature=[1, 2, 3, 4]))
+    p = Sampler(model, 1, scale_settings(4, 256, cfg_scale=3., temperature=[1, 2, 3, 4]))
     assert [s[0] for s in p.settings] == [0]*1 + [1]*4 + [2]*9 + [3]*16
     assert [s[1] for s in p.settings] == [1]*1 + [2]*4 + [3]*9 + [4]*16
 
@@ -100,7 +101,7 @@ def test_settings_of_a_scale_hold_for_its_tokens(model):
 def test_passes_can_be_recorded(model):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
     from test_var import Tape
-    run = Passes(model, 3, scale_settings(4, 256))
+    run = Sampler(model, 3, scale_settings(4, 256))
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)
@@ -129,7 +130,7 @@ def test_a_note_depends_on_seed_and_index_alone(model):
     (dict(cfg_scale=[1, 2]), 'cfg_scale lists 2 values'), (dict(graph=True), 'needs a model on a CUDA device')])
 def test_bad_wishes_are_refused_as_by_var(model, kwargs, says):
     with pytest.raises(ValueError, match=says) as mine: model.generate(**kwargs)
-    with pytest.raises(ValueError) as theirs: make_var().generate(**kwargs)
+    with pytest.raises(ValueError) as theirs: generate(make_var(), **kwargs)
     assert str(mine.value) == str(theirs.value) and '\n' not in str(mine.value)
 
 def test_bad_tokens_are_refused(model):

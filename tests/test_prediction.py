@@ -11,7 +11,8 @@ from mars.parts.config import EXPERIMENTS
 from mars.studies.prediction import aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged
 from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_arm
 from mars.tokenizer import TokenizerConfig
-from mars.var import Passes, VAR, VARConfig
+from mars.parts.inference import Sampler, generate
+from mars.var import VAR, VARConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 FEW = AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
@@ -98,13 +99,13 @@ def test_each_rung_records_its_passes_once(monkeypatch):
     made, cfg = [], VARConfig.preset('tiny')
     model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()
     model.start = OnGPU(model.start.data)
-    monkeypatch.setattr(Passes, 'record', lambda self: made.append((self.n, str(self.settings), id(self.var))) or self)
+    monkeypatch.setattr(Sampler, 'record', lambda self: made.append((self.n, str(self.settings), id(self.var))) or self)
     ways = {name: (model, way) for name, (make, norm, way) in rungs(50).items() if norm}
     out = rung_seconds(ways, repeats=3, batches=(1, 2))
     assert [*out] == [*ways] and all([*t] == ['seconds_1', 'seconds_2'] and min(t.values()) > 0 for t in out.values())
     assert len(made) == len(set(made)) == 2*len(ways) and len({m[2] for m in made}) == len(ways) and id(model) not in {m[2] for m in made}
     made.clear()
-    in_turns({name: (lambda w=w: model.generate(n=1, seed=0, **w)) for name, (_, w) in ways.items()}, 3)
+    in_turns({name: (lambda w=w: generate(model, n=1, seed=0, **w)) for name, (_, w) in ways.items()}, 3)
     assert len(made) == 4*len(ways) # on one model each call would evict what another has recorded
 
 def test_aar_shapes():

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-import mars.var
+import mars.parts.sampling, mars.var
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.parts.conditioning import LabelEmbedding, drop_labels
 from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
-from mars.var import Passes, Trunk, VAR, VARConfig, linear, scale_mask, scale_of
+from mars.parts.inference import Sampler, fast_linear, generate, stream
+from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
@@ -225,14 +226,20 @@ def test_descending_is_topk():
     x = torch.randn(7, 5, 100)
     assert torch.equal(descending(x, 13), x.topk(13).values)
 
-def test_linear():
+def test_fast_linear():
     x, w, b = torch.randn(3, 500, 64), torch.randn(80, 64), torch.randn(80)  # enough for oneDNN
     for bias in (b, None):
         want = F.linear(x, w, bias)
-        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias), want, atol=1e-4, rtol=1e-5)
-        with torch.no_grad(): torch.testing.assert_close(linear(x, w, bias, gelu=True), F.gelu(want, approximate="tanh"), atol=1e-4, rtol=1e-5)
-    assert linear(x, w.requires_grad_(), b).requires_grad
-    with torch.no_grad(): assert linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
+        with torch.no_grad(), fast_linear(): torch.testing.assert_close(F.linear(x, w, bias), want, atol=1e-4, rtol=1e-5)
+    with fast_linear(): assert F.linear(x, w.requires_grad_(), b).requires_grad
+    with torch.no_grad(), fast_linear(): assert F.linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
+
+@pytest.mark.parametrize('settings', [{}, dict(cfg_scale=2.), dict(cfg_scale=2., cfg_ramp=False, top_k=20, top_p=.9, temperature=[1, .9, .8, 0])])
+@pytest.mark.parametrize('kwargs', [{}, dict(shared_adaln=True), dict(like_dim=8)])
+def test_the_sampler_gives_the_tokens_of_the_plain_loop(settings, kwargs):
+    var = make(**kwargs)
+    assert torch.equal(flat(generate(var, ALL, seed=3, **settings)), flat(var.generate(ALL, seed=3, **settings)))
+    for a, b in zip(stream(var, ALL, seed=3, **settings), var.stream(ALL, seed=3, **settings)): assert torch.equal(flat(a), flat(b))
 
 # --- precision
 
@@ -275,7 +282,7 @@ class Tape(TorchDispatchMode):
 def test_passes_can_be_recorded(monkeypatch, settings, shared):
     monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
     var = make(shared_adaln=shared)
-    run = Passes(var, 3, scale_settings(4, 256, **settings))
+    run = Sampler(var, 3, scale_settings(4, 256, **settings))
     tapes = [Tape() for _ in range(4)]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)
@@ -288,11 +295,11 @@ def test_passes_can_be_recorded(monkeypatch, settings, shared):
     assert torch.equal(flat(got), flat(var.generate(ALL, seed=5, **settings)))
 
 def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
-    with pytest.raises(ValueError, match='graph=True needs a model on a CUDA device'): var.generate(graph=True)
+    with pytest.raises(ValueError, match='graph=True needs a model on a CUDA device'): generate(var, graph=True)
     class Broken:
         def __init__(self): raise RuntimeError('no stream\nhere')
     monkeypatch.setattr(torch.cuda, 'Stream', Broken)
-    with pytest.warns(UserWarning, match=r'run one by one \(no stream\)'): run = Passes(var, 1, scale_settings(4, 256)).record()
+    with pytest.warns(UserWarning, match=r'run one by one \(no stream\)'): run = Sampler(var, 1, scale_settings(4, 256)).record()
     assert run.graphs is None
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -301,10 +308,10 @@ def test_graphs_on_a_gpu():
     var = make().cuda()
     for kwargs in (dict(cfg_scale=2., top_k=20, top_p=.9), dict(temperature=0)):
         for seed in (1, 2):
-            a, b = (flat(var.generate(ALL, seed=seed, graph=g, **kwargs)).cpu() for g in (True, False))
+            a, b = (flat(generate(var, ALL, seed=seed, graph=g, **kwargs)).cpu() for g in (True, False))
             assert (a == b).float().mean() > .99
-    assert len(var._passes) == 2 and all(p.graphs for p in var._passes.values())
-    assert torch.equal(flat(var.generate(ALL, seed=1, temperature=0)), flat(var.generate(ALL, seed=1, temperature=0)))
+    assert len(var._samplers) == 2 and all(p.graphs for p in var._samplers.values())
+    assert torch.equal(flat(generate(var, ALL, seed=1, temperature=0)), flat(generate(var, ALL, seed=1, temperature=0)))
 
 @torch.no_grad()
 def test_recorded_passes_are_kept_and_lent_to_one_generation_at_a_time(monkeypatch):
@@ -312,24 +319,24 @@ def test_recorded_passes_are_kept_and_lent_to_one_generation_at_a_time(monkeypat
     var, made = make(), []
     class OnGPU(torch.nn.Parameter): is_cuda = True
     var.start = OnGPU(var.start.data)
-    monkeypatch.setattr(Passes, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]) or self)
-    want = flat(var.generate(ALL, seed=1, graph=False))
-    assert torch.equal(flat(var.generate(ALL, seed=1)), want) and len(made) == 1
-    var.generate(ALL, seed=2)
+    monkeypatch.setattr(Sampler, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]) or self)
+    want = flat(generate(var, ALL, seed=1, graph=False))
+    assert torch.equal(flat(generate(var, ALL, seed=1)), want) and len(made) == 1
+    generate(var, ALL, seed=2)
     assert len(made) == 1
-    a, b = var.stream(ALL, seed=1), var.stream(ALL, seed=2)  # in turns: each with buffers of its own
+    a, b = stream(var, ALL, seed=1), stream(var, ALL, seed=2)  # in turns: each with buffers of its own
     for one, other in zip(a, b): pass
-    assert torch.equal(flat(one), want) and torch.equal(flat(other), flat(var.generate(ALL, seed=2, graph=False))) and len(made) == 2
-    for t in (.5, .6, .7): var.generate(ALL, seed=1, temperature=t)
-    assert len(made) == 5 and len(var._passes) == 2
-    var.generate(ALL, seed=1, temperature=.6)
+    assert torch.equal(flat(one), want) and torch.equal(flat(other), flat(generate(var, ALL, seed=2, graph=False))) and len(made) == 2
+    for t in (.5, .6, .7): generate(var, ALL, seed=1, temperature=t)
+    assert len(made) == 5 and len(var._samplers) == 2
+    generate(var, ALL, seed=1, temperature=.6)
     assert len(made) == 5
     var.head.weight.data = var.head.weight.data.clone()  # moved: the old addresses are no longer the model's
-    var.generate(ALL, seed=1, temperature=.6)
+    generate(var, ALL, seed=1, temperature=.6)
     assert len(made) == 6
-    for _ in var.stream(ALL, seed=1, temperature=.6): break
+    for _ in stream(var, ALL, seed=1, temperature=.6): break
     del _
-    assert torch.equal(flat(var.generate(ALL, seed=1)), want)
+    assert torch.equal(flat(generate(var, ALL, seed=1)), want)
 
 def test_models_can_be_copied(var):
     for other in (copy.deepcopy(var), pickle.loads(pickle.dumps(var))):

@@ -39,6 +39,7 @@ from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
 from ..training.log import RunLog
 from ..training.tokens import Images, tokenize
 from ..var import VAR, VARConfig
+from ..parts.inference import generate
 
 # %% ../../nbs/baselines/comparison.ipynb #d6a3921a
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ N_ITER = 32 # of Griffin-Lim, for all that end in a picture
 
 def write(system, model, data, labels, n, way, seed=0, first=0): # -> tokens, or images
     "Generate what comes before the decoder."
-    return model.generate({k: v for k, v in labels.items() if k in model.labels.sizes}, n, seed=seed, first=first, **way)
+    return generate(model, {k: v for k, v in labels.items() if k in model.labels.sizes}, n, seed=seed, first=first, **way)
 
 def make_notes(system, model, data, labels, way, seed=0, batch_size=None): # -> iterator of (b, N) waves
     "Generate waves for labels."
@@ -250,7 +251,7 @@ def layout_times(
     device, way = pick_device(device), dict(cfg_scale=2.) if guided else dict(cfg_scale=0.)
     layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (Flat, SATConfig(**rvq(4), codebook_size=2048)), 'RVQ, delayed': (Delayed, SATConfig(**rvq(4), codebook_size=2048)), 'MAGNeT': (MAGNeT, SATConfig(**rvq(4), codebook_size=2048))}
     nets = {name: make(getattr(make, 'config', SisterConfig).preset(preset) if make is not VAR else SisterConfig.preset(preset), cfg).to(device).eval() for name, (make, cfg) in layouts.items()}
-    took = in_turns({name: (lambda m=m: m.generate(dict(pitch=60), n, seed=0, graph=m.start.is_cuda, **way)) for name, m in nets.items()}, repeats)
+    took = in_turns({name: (lambda m=m: generate(m, dict(pitch=60), n, seed=0, graph=m.start.is_cuda, **way)) for name, m in nets.items()}, repeats)
     passes = {name: sum(m.settle().steps) if isinstance(m, MAGNeT) else len(m.pass_lengths) for name, m in nets.items()}
     return {name: dict(passes=passes[name], tokens=m.tok_cfg.n_tokens, seconds=took[name]) for name, m in nets.items()}
 
@@ -293,7 +294,7 @@ def comparison(
     repeats:int=3,       # of each timing; 0 leaves them out
     batches:tuple=(1, 4, 16, 64), # that are timed
     layouts:tuple=(),    # sizes of trunks on which the sources' layouts are timed
-    trained:Path=None,   # folder of `keep_system`: what lies there is not trained again
+    trained:Path=None,   # folder that keeps the trained systems; those in it are not trained again
     rows:int=0, settings:dict={}, # as for `train_system`
     device=None,         # None takes the GPU if there is one
     progress:bool=False, # show bars
@@ -305,7 +306,10 @@ def comparison(
     for name in systems or SYSTEMS:
         if name not in SYSTEMS: raise ValueError(f'system {name!r} is unknown; choose among {", ".join(SYSTEMS)}')
         s = SYSTEMS[name]
-        model, about[name] = kept_system(s, data, trained/name) if trained and (trained/name).exists() else train_system(s, data, budget, seed, rows=rows, progress=progress, **settings)
+        if trained and (trained/name).exists(): model, about[name] = kept_system(s, data, trained/name)
+        else:
+            model, about[name] = train_system(s, data, budget, seed, rows=rows, progress=progress, **settings)
+            if trained: keep_system(model, about[name], trained/name)
         way, tried = choose_way(s, model, data, pca, seed)
         made[name] = s, model, way
         about[name] |= dict(track=s.track, tokens=s.tokens, system=getattr(s.make, 'system', 'flow'), way=way, tried=tried, passes=count_passes(s, model, data, way))

@@ -86,7 +86,6 @@ class Flow(nn.Module):
         self.labels, self.time = LabelEmbedding(c.labels, w), nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
         self.enter, self.leave, self.position = nn.Linear(d, w), nn.Linear(w, d), nn.Parameter(torch.randn(1, n, w))
         self.register_buffer('waves', torch.logspace(0, 1.5, 32), persistent=False)
-        self._passes = {} # nothing is recorded
 
     def forward(self,
         x:torch.Tensor, # (B, C, H, W) points of paths

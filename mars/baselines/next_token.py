@@ -7,11 +7,12 @@ __all__ = ['NextToken']
 
 # %% ../../nbs/baselines/next_token.ipynb #62e67d36
 import torch
+from ..parts.inference import SamplerMixin
 from ..var import VAR
 from ..parts.config import SYSTEMS
 
 # %% ../../nbs/baselines/next_token.ipynb #432c0fa8
-class NextToken(VAR):
+class NextToken(SamplerMixin, VAR):
     "Flat next-token transformer over the same token maps and the same trunk: one token a pass, coarse to fine, row by row."
     system = 'next-token'
 

@@ -28,6 +28,7 @@ from .protocol import match_labels, result_json, save_report, stored, table_mark
 
 from ..training.log import versions
 from ..parts.config import PHASES
+from ..parts.inference import generate
 
 # %% ../../nbs/evaluation/report.ipynb #7d743b60
 SPLIT = dict(valid=.06, test=.14, seed=0)
@@ -159,7 +160,7 @@ def timed_notes(
         return time.perf_counter()
     def make(first, size):
         t = [now()]
-        tokens = m.var.generate({k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **sampling); t.append(now())
+        tokens = generate(m.var, {k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **sampling); t.append(now())
         image = m.paint(tokens); t.append(now())
         wave = m.sound(image, n_iter, seed, phase, first); t.append(now())
         spent.append((size, *np.diff(t).tolist()))

@@ -27,6 +27,7 @@ from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
 from ..training.log import RunLog
 from ..training.tokens import tokenize
 from ..var import VAR, VARConfig
+from ..parts.inference import generate
 
 # %% ../../nbs/studies/prediction.ipynb #6a24a9cc
 N_ITER = 16 # of Griffin-Lim, in all arms and for the reference: the same blur on both sides
@@ -157,7 +158,7 @@ def generated(arm, data, seed, batch_size=64, **settings): # -> (n, ...) images 
     "Draw notes with the labels of those that were held back."
     labels, out = {k: v for k, v in data.judge.labels.items() if k in arm.labels.sizes}, []
     for i in range(0, len(labels['pitch']), batch_size):
-        tokens = arm.generate({k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
+        tokens = generate(arm, {k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
         out += [data.model.paint([t[j:j+16] for t in tokens]) for j in range(0, len(tokens[0]), 16)]
     return torch.cat(out)
 
@@ -189,7 +190,7 @@ def speed_up(
     "Measure how much faster next-scale writes the same tokens than next-token."
     out = dict(passes=[len(scale.pass_lengths), len(flat.pass_lengths)], ceiling=len(flat.pass_lengths)/len(scale.pass_lengths), batches={})
     for n in batches:
-        t = in_turns(dict(scale=lambda: scale.generate(dict(pitch=60), n, seed=0, **settings), flat=lambda: flat.generate(dict(pitch=60), n, seed=0, **settings)), repeats)
+        t = in_turns(dict(scale=lambda: generate(scale, dict(pitch=60), n, seed=0, **settings), flat=lambda: flat.generate(dict(pitch=60), n, seed=0, **settings)), repeats)
         out['batches'][str(n)] = dict(t, speed_up=t['flat']/t['scale'], of_ceiling=t['flat']/t['scale']/out['ceiling'])
     return out
 
@@ -206,7 +207,7 @@ def aar_shapes(
         shape = dict(image_shape=(1, 4*sides[-1], 4), patch=4, scales=[(s, 1) for s in sides], codebook_size=1024, code_dim=8, branches=branches)
         return model(cfg, TokenizerConfig.preset('tiny', **shape)).to(device).eval()
     arms = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]), delayed_750=make(NextToken, [84], 10))
-    t = in_turns({name: (lambda m=m: m.generate(n=1, seed=0)) for name, m in arms.items()}, repeats)
+    t = in_turns({name: (lambda m=m: generate(m, n=1, seed=0)) for name, m in arms.items()}, repeats)
     return {name: dict(passes=len(m.pass_lengths), tokens=sum(m.lengths)*m.branches, seconds=t[name]) for name, m in arms.items()}
 
 # %% ../../nbs/studies/prediction.ipynb #4a0fd7ce
@@ -263,7 +264,7 @@ def rung_seconds(
     "Time the rungs in turns, each on a copy of its model: a GPU keeps two recorded kinds of passes for each model, and rungs that share one would record anew in every turn."
     own, out = {name: (copy.deepcopy(m), way) for name, (m, way) in rungs.items()}, {name: {} for name in rungs}
     for n in batches:
-        for name, t in in_turns({name: (lambda m=m, way=way: m.generate(dict(pitch=60), n, seed=0, **way)) for name, (m, way) in own.items()}, repeats).items(): out[name][f'seconds_{n}'] = t/n
+        for name, t in in_turns({name: (lambda m=m, way=way: generate(m, dict(pitch=60), n, seed=0, **way)) for name, (m, way) in own.items()}, repeats).items(): out[name][f'seconds_{n}'] = t/n
     return out
 
 def ladder_experiment(

@@ -29,6 +29,7 @@ from ..baselines.seanet import mel_loss
 from ..train import TrainConfig, fit
 from ..training.log import RunLog
 from ..var import VAR, VARConfig
+from ..parts.inference import generate
 
 # %% ../../nbs/studies/sat.ipynb #eeaa4501
 class Windowed(SAT):
@@ -379,7 +380,7 @@ def write_notes(tok, arm, data, train, preset, progress=False): # -> dict of mea
     settings = TrainConfig.preset(preset, 'var', steps=train.steps, batch_size=min(batch_size, len(sets['train'][0][0])), seed=train.seed, log_every=5, precision='fp32')
     var, curve, seconds = train_arm(VAR, cfg, SimpleNamespace(sets=sets, trained={}, model=SimpleNamespace(tokenizer=tok)), settings, progress)
     ce = cross_entropy(var, SimpleNamespace(sets=sets))
-    made = var.generate({k: v for k, v in labels.items() if k in var.labels.sizes}, seed=train.seed)
+    made = generate(var, {k: v for k, v in labels.items() if k in var.labels.sizes}, seed=train.seed)
     of = {k: clip_features(x) for k, x in dict(real=real, back=tok.decode(tokens), made=tok.decode(made)).items()}
     entropy = token_entropy(tokens, tok.cfg.codebook_size)
     return dict(ce=ce['unseen']['mean'], ce_strangers=ce['strangers']['mean'], entropy=entropy, learned=entropy - ce['unseen']['mean'], generated=frechet_distance(of['real'], of['made']),

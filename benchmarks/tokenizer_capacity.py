@@ -1,7 +1,6 @@
-"""What a tokenizer learns about instruments it never heard, beside two baselines:
+"""Measure a tokenizer on unseen instruments at equal bits:  python benchmarks/tokenizer_capacity.py --preset tiny --minutes 6 --out results/benchmarks/tokenizer-capacity-tiny.json
 
-    python benchmarks/learning.py --preset tiny --minutes 6 --out results/tokenizer-learning-tiny.json
-    python benchmarks/learning.py --model small --out results/tokenizer-small.json     # one that is trained, on what the report holds back
+With --model it measures a trained one instead: --model small --out results/benchmarks/tokenizer-trained-small.json.
 
 Trains for --minutes (or --steps) on notes of one set of instruments and measures on notes of others:
 the mean spectrogram of the same pitch, of the same family, k-means vector quantization of raw patches at no more
@@ -142,7 +141,7 @@ def main(argv=None):
     usage = {k: v.tolist() for k, v in code_usage(tokens, cfg.codebook_size).items()}
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
     how = dict(model=a.model) if a.model else dict(preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision)
-    result = dict(experiment='tokenizer-learning', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
+    result = dict(experiment='tokenizer-capacity', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, unforeseen=unforeseen(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))

@@ -1,8 +1,7 @@
-"""Where a model loses the pitch:  python benchmarks/kept.py --model small --out results/kept-small.json
+"""Measure at which scale the pitch is decided:  python benchmarks/scale_ablation.py --model small --out results/evaluation/scale-ablation-small.json
 
-Real notes that neither the training nor the report has seen (those of benchmarks/sampling.py) are written as tokens. Their first k maps are kept, the model draws the
-others with the notes' labels and its own settings of sampling, and the judge of 06a_prediction scores what comes out, for every k: from
-0, where all is drawn, to all maps, where nothing is. Where the pitch of the kept notes comes back, there it is decided.
+Notes of validation instruments are encoded. For every k the first k maps are kept, the model samples the others from the notes' labels with its
+own sampling settings, and the metrics of nbs/studies/prediction score the result: k = 0 is generation, all maps are the reconstruction.
 """
 import argparse, json
 from pathlib import Path
@@ -18,7 +17,7 @@ from mars.training.log import versions
 SCORES = 'frechet', 'pitch', 'octave', 'family', 'density', 'coverage'
 
 def kept(m, tokens, labels, k, seed=0, size=32, **settings): # -> images
-    "Keep k maps of every note, draw the rest."
+    "Keep k maps of every note and sample the rest."
     out = []
     for i in range(0, len(tokens[0]), size):
         mine, said = [t[i:i+size] for t in tokens], {name: v[i:i+size] for name, v in labels.items() if name in m.var.labels.sizes}

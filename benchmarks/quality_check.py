@@ -1,8 +1,6 @@
-"""A reader's check: what somebody hears who installs the package and types one command for each family.
+"""Check generated notes for pitch, level and clicks:  python benchmarks/quality_check.py [--model small] [--pitches 45,60,75] [--seed 0]
 
-    python benchmarks/reader.py [--model small] [--pitches 45,60,75] [--seed 0] [--out results/reader-small.json] [--clips results/reader]
-
-Every note comes from `mars generate --pitch 45,60,75 --family F --seed 0 --json`, called in this process, with the defaults of the shell
+Writes results/evaluation/quality-check-small.json and results/clips/quality-check. Every note comes from `mars generate --pitch 45,60,75 --family F --seed 0 --json`, called in this process, with the defaults of the shell
 for all else. No second try, no choice among seeds. Measured on the WAV that the command wrote:
 
 heard, cents  the pitch by pYIN (mars.eval.f0), and its distance from the asked one; null where no pitch was found
@@ -82,8 +80,8 @@ if __name__ == '__main__':
     p.add_argument('--model', default='small')
     p.add_argument('--pitches', default='45,60,75', type=lambda s: [int(x) for x in s.split(',')])
     p.add_argument('--seed', type=int, default=0)
-    p.add_argument('--out', default='results/reader-small.json')
-    p.add_argument('--clips', default='results/reader')
+    p.add_argument('--out', default='results/evaluation/quality-check-small.json')
+    p.add_argument('--clips', default='results/clips/quality-check')
     a = p.parse_args()
     found = dict(run(a.model, a.pitches, a.seed, a.clips), real_clicks=real_clicks(a.pitches))
     write_whole(a.out, (json.dumps(found, indent=1) + '\n').encode())
