@@ -595,7 +595,7 @@ def add_ablate(verb):
         if 'steps' in more and 'steps' not in inspect.signature(EXPERIMENTS[a.name]).parameters: raise ValueError(f'{a.name} has no steps of its own; leave --steps out')
         result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes, **more)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
-    v = verb('ablate', run, 'Run an experiment of the studies.', description='Run one of the experiments of 06_ablations, 06a_prediction, 07a_sat, 08b_comparison and 08c_spans.')
+    v = verb('ablate', run, 'Run an experiment of the studies.', description='Run one of the experiments of the notebooks 06_ablations, studies/prediction, studies/sat, studies/magnet and baselines/comparison.')
     v.later = lambda: v.add_argument('name', choices=sorted(experiments()), metavar='NAME', help='the experiment: %(choices)s')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')
