@@ -167,6 +167,13 @@ def test_notebook_ends_with_the_hidden_export_cell(notebook):
     last = source(nb['cells'][-1])
     assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
 
+def test_something_follows_the_last_exported_cell(notebook):
+    "nbdev_docs looks at the cell after each cell of `#| exports`; hidden ones are gone by then"
+    shown = [source(c) for c in notebook[1]['cells'] if not re.search(r'^#\|\s*(hide|export|exporti|default_exp|include: *false)\b', source(c), re.M)]
+    last = shown[-1]
+    public = [n.name for n in ast.parse(last).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_'] if last.startswith('#| exports') else True
+    assert public, 'an example is missing: '+last[:80]
+
 def test_notebook_has_saved_outputs(notebook):
     code = [c for c in notebook[1]['cells'] if c['cell_type'] == 'code']
     if not code: pytest.skip('no code')
