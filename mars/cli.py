@@ -655,7 +655,7 @@ def run_play(a):
     from mars.pipeline import Mars
     _, about = play_midi(Mars.from_pretrained(a.model, a.device or 'cpu'), a.tune, a.out, a.family, a.source, a.like, a.release, tries=a.tries, seed=a.seed, progress=False if a.json else None, **drawing(a))
     left = ''.join(f'; left out: {what} ({n})' for what, n in about['left_out'].items())
-    return about, f"{about['notes']} notes from {about['distinct']} samples, {about['borrowed']} of them at the pitch of a neighbour, {about['seconds']:.1f} s: {about['file']}{left}"
+    return about, f"{about['notes']} notes from {about['distinct']} samples, {about['transposed']} of them at the pitch of a neighbour, {about['seconds']:.1f} s: {about['file']}{left}"
 
 # %% ../nbs/guides/command_line.ipynb #8134cfee
 def add_instruments(verb):

@@ -390,7 +390,7 @@ def play_midi(
     seed:int=0,       # of the draws
     progress:bool|None=False, # show a bar; None shows it for more than one batch
     **settings,       # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
-)->tuple: # (n,) float32 at 16 kHz, peak 0.89; dict: file, seconds, notes, distinct, tries, out_of_tune, borrowed, left_out
+)->tuple: # (n,) float32 at 16 kHz, peak 0.89; dict: file, seconds, notes, distinct, tries, out_of_tune, transposed, left_out
     "Play a MIDI file with generated notes."
     if not 0 < release <= 100: raise ValueError(f'release is {release!r}; give seconds, above 0 and up to 100')
     if source is not None and family is None and like is None: raise ValueError('source is given without a family; give both, or neither to take the General MIDI programs')
@@ -413,6 +413,6 @@ def play_midi(
     wave = mix(kept, [_borrow(bank, w) for w in wishes], release)
     file = None if out is None else str(save_wave(out, wave))
     return wave, dict(file=file, seconds=len(wave)/SAMPLE_RATE, notes=len(kept), distinct=len(set(wishes)), tries=bank.drawn - tried, out_of_tune=bank.wrong - wrong,
-                      borrowed=sum(s is None for s in found), left_out=dict(left))
+                      transposed=sum(s is None for s in found), left_out=dict(left))
 
 def _told(left): return 'left out: ' + ', '.join(f'{what} ({n})' for what, n in left.items())
