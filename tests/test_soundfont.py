@@ -60,6 +60,7 @@ def test_a_note_does_not_hear_the_one_before(font):
 SWEEP = """
 import sys, numpy as np
 from mars.data.soundfont import *
+from mars.parts.files import peak_normalize
 font, n = SoundFont(find_soundfont()), 0
 for program in gm_programs():
     for pitch in (21, 60, 108):
