@@ -16,7 +16,7 @@ setup(
     author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['mars', 'mars.*']), include_package_data=True,
-    package_data={'mars': ['CREDITS.md', 'py.typed', '*.pyi', 'weights/**/*', 'examples/*', 'examples/audio/*']},
+    package_data={'mars': ['CREDITS.md', 'py.typed', 'weights/**/*', 'examples/*', 'examples/audio/*']},
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(), extras_require=extras,
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research',
                  'License :: OSI Approved :: Apache Software License', 'Topic :: Multimedia :: Sound/Audio :: Sound Synthesis',

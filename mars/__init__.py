@@ -1,6 +1,6 @@
 """Next-scale autoregression on spectrograms: notes from labels, and everything that is needed for it.
 
-`import mars` is light: a name below is imported when it is first used, and so is a module (`mars.eval`).
+`import mars` is light: a name below is imported when it is first used, and so is a module or a sub-package (`mars.eval`, `mars.data`).
 """
 # Written by hand. nbdev_export renews the line of the version and keeps the rest (tests/test_library.py).
 __version__ = "0.1.0"
@@ -28,7 +28,8 @@ def _find(name):
     from importlib import import_module
     from os.path import dirname, exists, join
     if name in _HOMES: return getattr(import_module(f'mars.{_HOMES[name]}'), name)
-    if not name.startswith('_') and exists(join(dirname(__file__), f'{name}.py')): return import_module(f'mars.{name}')
+    there = [join(dirname(__file__), *parts) for parts in ((f'{name}.py',), (name, '__init__.py'))]
+    if not name.startswith('_') and any(map(exists, there)): return import_module(f'mars.{name}')
     raise AttributeError(f'module mars has no {name!r}; it has {", ".join(__all__)} and its modules')
 
 if not TYPE_CHECKING: __getattr__ = _find # a checker that saw it would believe in any name

@@ -595,7 +595,7 @@ def add_ablate(verb):
         if 'steps' in more and 'steps' not in inspect.signature(EXPERIMENTS[a.name]).parameters: raise ValueError(f'{a.name} has no steps of its own; leave --steps out')
         result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes, **more)
         return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
-    v = verb('ablate', run, 'Run an experiment of the studies.', description='Run one of the experiments of 06_ablations, 06a_prediction, 07a_sat, 08b_comparison and 08c_spans.')
+    v = verb('ablate', run, 'Run an experiment of the studies.', description='Run one of the experiments of the notebooks 06_ablations, studies/prediction, studies/sat, studies/magnet and baselines/comparison.')
     v.later = lambda: v.add_argument('name', choices=sorted(experiments()), metavar='NAME', help='the experiment: %(choices)s')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')
@@ -655,7 +655,7 @@ def run_play(a):
     from mars.pipeline import Mars
     _, about = play_midi(Mars.from_pretrained(a.model, a.device or 'cpu'), a.tune, a.out, a.family, a.source, a.like, a.release, tries=a.tries, seed=a.seed, progress=False if a.json else None, **drawing(a))
     left = ''.join(f'; left out: {what} ({n})' for what, n in about['left_out'].items())
-    return about, f"{about['notes']} notes from {about['distinct']} samples, {about['borrowed']} of them at the pitch of a neighbour, {about['seconds']:.1f} s: {about['file']}{left}"
+    return about, f"{about['notes']} notes from {about['distinct']} samples, {about['transposed']} of them at the pitch of a neighbour, {about['seconds']:.1f} s: {about['file']}{left}"
 
 # %% ../nbs/guides/command_line.ipynb #8134cfee
 def add_instruments(verb):

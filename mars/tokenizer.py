@@ -254,27 +254,46 @@ class Tokenizer(nn.Module):
         losses['total'] = losses['recon'] + self.cfg.vq_weight*(losses['vq'] + losses['commit'])
         return recon, losses
 
-# %% ../nbs/02_tokenizer.ipynb #d3de7810
-def _keep(self:Tokenizer,
-    B:int,  # notes in the batch
-    device, # where the result should be
-):          # (B,) int64, scales that each note uses; None is all
-    "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
-    K, c = len(self.cfg.scales), self.cfg
-    if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
-    n = torch.randint(c.dropout_start, K+1, (B,), device=device)
-    return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
+    def keep(self,
+        B:int,  # notes in the batch
+        device, # where the result should be
+    ):          # (B,) int64, scales that each note uses; None is all
+        "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
+        K, c = len(self.cfg.scales), self.cfg
+        if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
+        n = torch.randint(c.dropout_start, K+1, (B,), device=device)
+        return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
 
-@torch.no_grad()
-def _revive(self:Tokenizer,
-    image:torch.Tensor, # (B, C, H, W): a training batch
-    patience:int=100,   # training steps without a hit after which a code counts as dead
-)->int: # number of codes revived
-    "Put dead codes onto vectors that this batch asks for."
-    self.check(image)
-    return self.quantizer.revive(self.encoder(image), patience)
+    @torch.no_grad()
+    def revive(self,
+        image:torch.Tensor, # (B, C, H, W): a training batch
+        patience:int=100,   # training steps without a hit after which a code counts as dead
+    )->int: # number of codes revived
+        "Put dead codes onto vectors that this batch asks for."
+        self.check(image)
+        return self.quantizer.revive(self.encoder(image), patience)
 
-Tokenizer.keep, Tokenizer.revive = _keep, _revive
+    @torch.no_grad()
+    def warm_start(self,
+        image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
+    )->'Tokenizer': # itself
+        "Start the patch and code layers from the principal components of patches."
+        self.check(image)
+        x = patchify(image, self.cfg.patch).flatten(0, 1)
+        x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
+        x = x[torch.randperm(len(x), device=x.device)[:min(2**15, 2**26//x.shape[1])]]
+        W, d = self.cfg.width, self.cfg.code_dim
+        mean, var, basis = patch_components(x, W)
+        r = len(var)
+        std = var.clamp(min=max(1e-4*var[0].item(), 1e-8)).sqrt()
+        embed, pixels = self.encoder.embed, self.decoder.to_pixels
+        embed.weight[:r] = (basis/std).T.to(embed.weight)
+        embed.bias[:r] = -(mean @ (basis/std)).to(embed.bias)
+        pixels.weight[:, :r] = (basis*std).to(pixels.weight)
+        pixels.bias.copy_(mean.to(pixels.bias))
+        self.encoder.to_code.weight.copy_(torch.eye(d, W))
+        self.decoder.from_code.weight.copy_(torch.eye(W, d).repeat(1, self.cfg.branches)/self.cfg.branches)
+        return self
 
 # %% ../nbs/02_tokenizer.ipynb #35522b60
 def patch_components(x, most): # (N, n) patches -> (mean (n,), variances (r,), directions (n, r)), r <= most, the largest first
@@ -285,27 +304,3 @@ def patch_components(x, most): # (N, n) patches -> (mean (n,), variances (r,), d
         return mean, size[:most].square()/(len(x) - 1), basis[:, :most]
     var, basis = torch.linalg.eigh(torch.cov(x.T))
     return mean, var.flip(0)[:most], basis.flip(1)[:, :most]
-
-@torch.no_grad()
-def _warm_start(self:Tokenizer,
-    image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
-)->Tokenizer: # itself
-    "Start the patch and code layers from the principal components of patches."
-    self.check(image)
-    x = patchify(image, self.cfg.patch).flatten(0, 1)
-    x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
-    x = x[torch.randperm(len(x), device=x.device)[:min(2**15, 2**26//x.shape[1])]]
-    W, d = self.cfg.width, self.cfg.code_dim
-    mean, var, basis = patch_components(x, W)
-    r = len(var)
-    std = var.clamp(min=max(1e-4*var[0].item(), 1e-8)).sqrt()
-    embed, pixels = self.encoder.embed, self.decoder.to_pixels
-    embed.weight[:r] = (basis/std).T.to(embed.weight)
-    embed.bias[:r] = -(mean @ (basis/std)).to(embed.bias)
-    pixels.weight[:, :r] = (basis*std).to(pixels.weight)
-    pixels.bias.copy_(mean.to(pixels.bias))
-    self.encoder.to_code.weight.copy_(torch.eye(d, W))
-    self.decoder.from_code.weight.copy_(torch.eye(W, d).repeat(1, self.cfg.branches)/self.cfg.branches)
-    return self
-
-Tokenizer.warm_start = _warm_start

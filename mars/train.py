@@ -75,6 +75,23 @@ class TrainConfig:
         for name in ('lr', 'clip'):
             if not getattr(self, name) > 0: raise ValueError(f'{name} is {getattr(self, name)}; it must be above 0')
 
+    @classmethod
+    def preset(cls,
+        name:str,              # 'tiny', 'small' or 'paper'
+        stage:str='tokenizer', # 'tokenizer' or 'var'
+        **kwargs,              # fields to override
+    ):
+        "Return the usual settings of a stage at a size."
+        if stage not in STAGES: raise ValueError(f'stage {stage!r} is unknown; choose one of {", ".join(STAGES)}')
+        if name not in STAGES[stage]: raise ValueError(f'preset {name!r} is unknown; choose one of {", ".join(STAGES[stage])}')
+        return cls.from_dict({**STAGES[stage][name], 'stage': stage, **kwargs})
+
+    def for_notes(self,
+        n:int, # notes in the set
+    )->'TrainConfig': # with `steps` worked out
+        "Turn epochs into steps."
+        return replace(self, steps=max(1, round(self.epochs*n/self.batch_size))) if self.epochs else self
+
 # %% ../nbs/04_train.ipynb #c3c413f2
 STAGES.update(
     tokenizer=dict(
@@ -87,24 +104,6 @@ STAGES.update(
         paper=dict(steps=350*289205//256, batch_size=256, lr=1e-4, warmup=8000, final_lr=0.1, weight_decay=0.05, clip=2.)))
 
 config_class(TrainConfig, STAGES)
-
-def _stage_preset(cls,
-    name:str,              # 'tiny', 'small' or 'paper'
-    stage:str='tokenizer', # 'tokenizer' or 'var'
-    **kwargs,              # fields to override
-):
-    "Return the usual settings of a stage at a size."
-    if stage not in STAGES: raise ValueError(f'stage {stage!r} is unknown; choose one of {", ".join(STAGES)}')
-    if name not in STAGES[stage]: raise ValueError(f'preset {name!r} is unknown; choose one of {", ".join(STAGES[stage])}')
-    return cls.from_dict({**STAGES[stage][name], 'stage': stage, **kwargs})
-
-def _for_notes(self:TrainConfig,
-    n:int, # notes in the set
-)->TrainConfig: # with `steps` worked out
-    "Turn epochs into steps."
-    return replace(self, steps=max(1, round(self.epochs*n/self.batch_size))) if self.epochs else self
-
-TrainConfig.preset, TrainConfig.for_notes = classmethod(_stage_preset), _for_notes
 
 # %% ../nbs/04_train.ipynb #d0c150ca
 def lr_at(

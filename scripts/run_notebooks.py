@@ -55,7 +55,7 @@ if __name__ == '__main__':
     ap.add_argument('--flags', nargs='*', default=[], choices=TST_FLAGS, help='flagged cells to run too')
     args = ap.parse_args()
     os.environ['PYTHONPATH'] = os.pathsep.join([str(root), os.environ.get('PYTHONPATH', '')])
-    for path in args.notebooks or sorted((root/'nbs').glob('*.ipynb')):
+    for path in args.notebooks or sorted(p for p in (root/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts):
         start = time.perf_counter()
         if args.players: nbformat.write(small_players(nbformat.read(path, as_version=4)), path)
         else: run(path.resolve(), args.flags)

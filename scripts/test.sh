@@ -33,10 +33,6 @@ step 'nbdev_export: the modules are those of the notebooks'
 nbdev_export
 unchanged 'The modules were out of date. nbdev_export has now written them: look at the difference and commit it.'
 
-step 'stubs: they are those of the modules'
-python scripts/stubs.py
-unchanged 'The stubs were out of date. scripts/stubs.py has now written them: commit the difference.'
-
 step 'nbdev_clean: the notebooks hold no noise'
 nbdev_clean
 unchanged 'The notebooks held execution counts or metadata. nbdev_clean has now removed them: commit the difference.'

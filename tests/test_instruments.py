@@ -237,7 +237,7 @@ def test_pitches_at_their_times(tmp_path):
     assert rate == 16000 and np.abs(saved - wave).max() < 1e-4 and abs(np.abs(wave).max() - .89) < 1e-3
     off_by = [100*(f0(wave[int(16000*.8*i):int(16000*(.8*i + .7))]).midi - p) for i, p in enumerate(notes)]
     assert np.abs(off_by).max() < 10, off_by
-    assert about['borrowed'] == 1 and about['notes'] == 6 and 5 == about['distinct'] == about['tries'], about  # 79 is made from 72, which is there already
+    assert about['transposed'] == 1 and about['notes'] == 6 and 5 == about['distinct'] == about['tries'], about  # 79 is made from 72, which is there already
 
 def test_each_label_is_drawn_once(tmp_path):
     tune = midi(tmp_path/'a.mid', [[e for i in range(12) for e in (on(.1*i, 60 + i % 3, 100 + i % 2), off(.1*i + .1, 60 + i % 3))]])

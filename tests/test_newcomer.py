@@ -7,7 +7,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-NEWCOMERS = '00a_hear_it', '04b_your_sounds'
+NEWCOMERS = 'guides/quickstart', 'guides/your_sounds'
 read = lambda name: (ROOT/name).read_text(encoding='utf-8')
 parser = configparser.ConfigParser(delimiters=['='], interpolation=None)
 parser.read(ROOT/'settings.ini', encoding='utf-8')
@@ -62,7 +62,7 @@ def test_links_lead_somewhere(name):
 
 def test_contributing_names_what_there_is():
     text = read('CONTRIBUTING.md')
-    for path in re.findall(r'\b(?:scripts|nbs|tests)/[\w.]+\.\w+', text): assert (ROOT/path).exists(), path
+    for path in re.findall(r'\b(?:scripts|nbs|tests)/[\w./]+\.\w+', text): assert (ROOT/path).exists(), path
     for command in set(re.findall(r'nbdev_\w+', text)) - {'nbdev_export'}: assert shutil.which(command) or (Path(sys.executable).parent/command).exists(), command
     assert CFG['tst_flags'].split()[1:] == re.findall(r'`#\| (slow|cuda)`', text)
     assert len(text.split()) < 800, 'it is to be one page'
@@ -73,8 +73,8 @@ def test_files_travel_with_the_source():
 
 def test_index_links_every_notebook():
     table = '\n'.join(line for c in cells('index') if c['cell_type'] == 'markdown' for line in source(c).splitlines() if line.startswith('|'))
-    named = {Path(t).stem for t in links(table) if t.endswith('.ipynb')}
-    assert not {p.stem for p in (ROOT/'nbs').glob('*.ipynb')} - named - {'index'}
+    named = {t for t in links(table) if t.endswith('.ipynb')}
+    assert named == {p.relative_to(ROOT/'nbs').as_posix() for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts} - {'index.ipynb'}
 
 # ---- notebooks that run anywhere ----
 

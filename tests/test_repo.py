@@ -6,8 +6,8 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
-MODULES = sorted(p.stem for p in (ROOT/'mars').glob('*.py') if not p.stem.startswith('_'))
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+MODULES = sorted('.'.join(p.relative_to(ROOT/'mars').with_suffix('').parts) for p in (ROOT/'mars').rglob('*.py') if not p.stem.startswith('_'))
 # Heavy or optional packages, which a function imports when it needs them
 LAZY = 'matplotlib seaborn librosa sklearn fluidsynth frechet_audio_distance torchvision transformers IPython'.split()
 
@@ -97,14 +97,35 @@ def test_no_module_needs_nbdev_or_loads_heavy_packages():
 
 # ---- files ----
 
+def tracked():
+    done = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True)
+    if done.returncode: pytest.skip('not a git clone')
+    return [f for f in map(os.fsdecode, done.stdout.split(b'\0')) if f and (ROOT/f).exists()]
+
+def test_only_the_paper_stands_at_the_top():
+    assert [p.stem for p in NOTEBOOKS if p.parent == ROOT/'nbs'] == ['00_cmx', '01_stft', '02_tokenizer', '03_var', '04_train', '05_eval', '06_ablations', 'index']
+    assert not [p for p in NOTEBOOKS if p.parent != ROOT/'nbs' and re.match(r'\d', p.stem)], 'inside folders the sidebar gives the order'
+
+def test_no_stub_is_tracked(): assert not [f for f in tracked() if f.endswith('.pyi')]
+
+def written(path):
+    "What people wrote in a file: of a notebook the sources of its cells, without outputs."
+    text = path.read_text(encoding='utf-8')
+    return '\n'.join(source(c) for c in json.loads(text)['cells']) if path.suffix == '.ipynb' else text
+
+@pytest.mark.parametrize('word', ['../shared', 'sitting', 'borrowed'])
+def test_product_knows_no_particular_workplace(word):
+    kinds = '.py', '.ipynb', '.md', '.sh', '.yml', '.json', '.js', '.css'
+    files = [f for f in tracked() if (f.startswith(('mars/', 'nbs/', 'scripts/', 'benchmarks/')) or f in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')) and f.endswith(kinds)]
+    assert len(files) > 100
+    found = {f: m[0] for f in files if (m := re.search(rf'(?<![A-Za-z]){re.escape(word)}\b.{{0,60}}', written(ROOT/f)))}
+    assert not found
+
 def test_quarto_yml_is_a_relative_link():
     assert os.readlink(ROOT/'nbs'/'_quarto.yml') == os.path.join('..', '_quarto.yml')
 
 def test_tracked_files_stay_under_48_mib():
-    done = subprocess.run(['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True)
-    if done.returncode: pytest.skip('not a git clone')
-    files = [ROOT/os.fsdecode(f) for f in done.stdout.split(b'\0') if f]
-    assert sum(f.lstat().st_size for f in files if f.exists() or f.is_symlink()) < 48*2**20
+    assert sum((ROOT/f).lstat().st_size for f in tracked()) < 48*2**20
 
 def test_settings_name_the_version_of_the_package():
     cfg = configparser.ConfigParser(delimiters=['='], interpolation=None)
@@ -116,7 +137,7 @@ def test_settings_name_the_version_of_the_package():
 
 def source(cell): return ''.join(cell['source'])
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.relative_to(ROOT/'nbs').with_suffix('').as_posix())
 def notebook(request): return request.param, json.loads(request.param.read_text(encoding='utf-8'))
 
 def test_notebook_is_small(notebook):
@@ -145,6 +166,13 @@ def test_notebook_ends_with_the_hidden_export_cell(notebook):
     if not any(source(c).startswith('#| default_exp') for c in nb['cells']): pytest.skip('it exports nothing')
     last = source(nb['cells'][-1])
     assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
+
+def test_something_follows_the_last_exported_cell(notebook):
+    "nbdev_docs looks at the cell after each cell of `#| exports`; hidden ones are gone by then"
+    shown = [source(c) for c in notebook[1]['cells'] if not re.search(r'^#\|\s*(hide|export|exporti|default_exp|include: *false)\b', source(c), re.M)]
+    last = shown[-1]
+    public = [n.name for n in ast.parse(last).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_'] if last.startswith('#| exports') else True
+    assert public, 'an example is missing: '+last[:80]
 
 def test_notebook_has_saved_outputs(notebook):
     code = [c for c in notebook[1]['cells'] if c['cell_type'] == 'code']

@@ -103,37 +103,35 @@ class Bank:
 
     def __repr__(self): return f'Bank({sum(s is not None for s in self.samples.values())} of {len(self.samples)} notes, {self.drawn} tries, {self.wrong} of them out of tune)'
 
+    def draw(self,
+        wishes, # of `Wish`
+    )->tuple: # waves (n, tries, 64000), their pitches (n, tries) in MIDI numbers, and which of them are in tune, (n, tries) bool
+        "Draw notes and measure them; nothing is remembered."
+        parts = [(w, measure_f0(w)) for w in self.stream([w for w in wishes for _ in range(self.tries)])]
+        midi = np.concatenate([x for _, x in parts]).reshape(-1, self.tries)
+        ok = np.abs(100*(midi - np.array([[w.pitch] for w in wishes]))) <= self.cents # NaN is not
+        return torch.cat([w for w, _ in parts]).unflatten(0, midi.shape), midi, ok
+
+    def fetch(self,
+        wishes, # of `Wish`
+    )->list: # of `Sample`, or None where no try was in tune
+        "Give samples, and draw those that are not there yet."
+        new = [w for w in dict.fromkeys(wishes) if w not in self.samples]
+        if new:
+            waves, midi, ok = self.draw(new)
+            self.drawn, self.wrong = self.drawn + ok.size, self.wrong + int((~ok).sum())
+            like = None if self.like is None else self.unit(torch.as_tensor(fit_note(self.like))[None])[0]
+            for kind in dict.fromkeys(w[2:] for w in new):
+                group = [new.index(w) for w in _snake([w for w in new if w[2:] == kind]) if ok[new.index(w)].any()]
+                if not group: continue
+                for i, c in zip(group, steadiest(self.unit(waves[group]), ok[group], like)):
+                    self.samples[new[i]] = Sample(new[i], _finish(waves[i, c].numpy()), float(midi[i, c]), int(ok[i].sum()))
+            for w in new: self.samples.setdefault(w, None)
+        return [self.samples[w] for w in wishes]
+
 # %% ../../nbs/guides/instruments.ipynb #e6811874
-def _draw(self:Bank,
-    wishes, # of `Wish`
-)->tuple: # waves (n, tries, 64000), their pitches (n, tries) in MIDI numbers, and which of them are in tune, (n, tries) bool
-    "Draw notes and measure them; nothing is remembered."
-    parts = [(w, measure_f0(w)) for w in self.stream([w for w in wishes for _ in range(self.tries)])]
-    midi = np.concatenate([x for _, x in parts]).reshape(-1, self.tries)
-    ok = np.abs(100*(midi - np.array([[w.pitch] for w in wishes]))) <= self.cents # NaN is not
-    return torch.cat([w for w, _ in parts]).unflatten(0, midi.shape), midi, ok
-
-def _fetch(self:Bank,
-    wishes, # of `Wish`
-)->list: # of `Sample`, or None where no try was in tune
-    "Give samples, and draw those that are not there yet."
-    new = [w for w in dict.fromkeys(wishes) if w not in self.samples]
-    if new:
-        waves, midi, ok = self.draw(new)
-        self.drawn, self.wrong = self.drawn + ok.size, self.wrong + int((~ok).sum())
-        like = None if self.like is None else self.unit(torch.as_tensor(fit_note(self.like))[None])[0]
-        for kind in dict.fromkeys(w[2:] for w in new):
-            group = [new.index(w) for w in _snake([w for w in new if w[2:] == kind]) if ok[new.index(w)].any()]
-            if not group: continue
-            for i, c in zip(group, steadiest(self.unit(waves[group]), ok[group], like)):
-                self.samples[new[i]] = Sample(new[i], _finish(waves[i, c].numpy()), float(midi[i, c]), int(ok[i].sum()))
-        for w in new: self.samples.setdefault(w, None)
-    return [self.samples[w] for w in wishes]
-
 def _finish(wave): # no click where a note ends
     return peak_normalize(wave*np.clip(np.arange(len(wave), 0, -1, dtype=np.float32)/320, 0, 1))
-
-Bank.draw, Bank.fetch = _draw, _fetch
 
 # %% ../../nbs/guides/instruments.ipynb #f7dcdf90
 def timbre_steps(
@@ -392,7 +390,7 @@ def play_midi(
     seed:int=0,       # of the draws
     progress:bool|None=False, # show a bar; None shows it for more than one batch
     **settings,       # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
-)->tuple: # (n,) float32 at 16 kHz, peak 0.89; dict: file, seconds, notes, distinct, tries, out_of_tune, borrowed, left_out
+)->tuple: # (n,) float32 at 16 kHz, peak 0.89; dict: file, seconds, notes, distinct, tries, out_of_tune, transposed, left_out
     "Play a MIDI file with generated notes."
     if not 0 < release <= 100: raise ValueError(f'release is {release!r}; give seconds, above 0 and up to 100')
     if source is not None and family is None and like is None: raise ValueError('source is given without a family; give both, or neither to take the General MIDI programs')
@@ -415,6 +413,6 @@ def play_midi(
     wave = mix(kept, [_borrow(bank, w) for w in wishes], release)
     file = None if out is None else str(save_wave(out, wave))
     return wave, dict(file=file, seconds=len(wave)/SAMPLE_RATE, notes=len(kept), distinct=len(set(wishes)), tries=bank.drawn - tried, out_of_tune=bank.wrong - wrong,
-                      borrowed=sum(s is None for s in found), left_out=dict(left))
+                      transposed=sum(s is None for s in found), left_out=dict(left))
 
 def _told(left): return 'left out: ' + ', '.join(f'{what} ({n})' for what, n in left.items())

@@ -111,21 +111,60 @@ class Flow(nn.Module):
         error = (self((1-at)*noise + at*image, t, labels) - image).square().mean((1, 2, 3))
         return (error/(1-t).clamp(min=.3)**2).mean(), dict(error=error.detach().mean())
 
-# %% ../../nbs/baselines/flow.ipynb #0a80f117
-@torch.no_grad()
-def _warm_start(self:Flow,
-    image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
-)->Flow: # itself
-    "Start the first and the last layer from the principal components of patches."
-    x = patchify(image, self.cfg.patch).flatten(0, 1)
-    x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
-    mean, var, basis = patch_components(x[torch.randperm(len(x))[:2**15].to(x.device)], self.cfg.width)
-    r, into = len(var), .3*basis/(1 + var).sqrt() # quieter than the positions
-    self.enter.weight[:r], self.leave.weight[:, :r] = into.T.to(self.enter.weight), (basis*var.clamp(min=1e-4*var[0].item()).sqrt()).to(self.leave.weight)
-    self.enter.bias[:r], self.leave.bias[:] = -(mean @ into).to(self.enter.bias), mean.to(self.leave.bias)
-    return self
+    @torch.no_grad()
+    def warm_start(self,
+        image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
+    )->'Flow': # itself
+        "Start the first and the last layer from the principal components of patches."
+        x = patchify(image, self.cfg.patch).flatten(0, 1)
+        x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
+        mean, var, basis = patch_components(x[torch.randperm(len(x))[:2**15].to(x.device)], self.cfg.width)
+        r, into = len(var), .3*basis/(1 + var).sqrt() # quieter than the positions
+        self.enter.weight[:r], self.leave.weight[:, :r] = into.T.to(self.enter.weight), (basis*var.clamp(min=1e-4*var[0].item()).sqrt()).to(self.leave.weight)
+        self.enter.bias[:r], self.leave.bias[:] = -(mean @ into).to(self.enter.bias), mean.to(self.leave.bias)
+        return self
 
-Flow.warm_start = _warm_start
+    @torch.no_grad()
+    def stream(self,
+        labels:dict=None,     # any subset of the labels, a value each or one per note
+        n:int=None,           # number of notes; None takes it from the labels, or 1
+        *, steps:int=16,      # of a path
+        method:str='heun',    # or 'euler'
+        cfg_scale:float=0.,   # guidance scale s; 0 is none
+        seed:int=None,        # None draws one
+        first:int=0,          # index of the first note, when a large batch is split
+    ): # iterator of images (n, C, H, W) in [-1, 1], one a step
+        "Make images of n notes and show after each step where their paths seem to end."
+        calls(steps, method)
+        if isinstance(cfg_scale, bool) or not isinstance(cfg_scale, (int, float)) or not 0 <= cfg_scale <= 1000: raise ValueError(f'cfg_scale is {cfg_scale!r}; it must be a number in 0..1000')
+        seed, first, dev, s = check_seed(seed), check_seed(first, 'first'), self.position.device, cfg_scale
+        labels = self.labels.check(labels, n, dev)
+        n = len(labels['pitch'])
+        both = {k: torch.cat([v, null]) for (k, v), null in zip(labels.items(), self.labels.check({}, n, dev).values())} if s else labels
+        def end(x, t):
+            y = self(torch.cat([x, x]) if s else x, t.expand(n*(1 + bool(s))), both)
+            return (1+s)*y[:n] - s*y[n:] if s else y
+        x, times = note_noise(seed, first, n, self.cfg.image_shape).to(dev), bent(torch.linspace(0, 1, steps+1, device=dev), self.cfg.shift)
+        for i, (t, then) in enumerate(zip(times, times[1:])):
+            last = i == steps-1
+            goal = end(x, t)
+            step, v = then - t, (goal - x)/(1 - t)
+            if method == 'heun' and not last: v = (v + (end(x + step*v, then) - x - step*v)/(1 - then))/2
+            x = goal if last else x + step*v
+            yield goal.clamp(-1, 1)
+
+    def generate(self,
+        labels:dict=None,     # any subset of the labels, a value each or one per note
+        n:int=None,           # number of notes; None takes it from the labels, or 1
+        *, steps:int=16,      # of a path
+        method:str='heun',    # or 'euler'
+        cfg_scale:float=0.,   # guidance scale s; 0 is none
+        seed:int=None,        # None draws one
+        first:int=0,          # index of the first note, when a large batch is split
+    )->torch.Tensor: # (n, C, H, W) float32 in [-1, 1]; ValueError for labels or settings that do not fit
+        "Make images of n notes."
+        for image in self.stream(labels, n, steps=steps, method=method, cfg_scale=cfg_scale, seed=seed, first=first): pass
+        return image
 
 # %% ../../nbs/baselines/flow.ipynb #0a80f119
 def calls(
@@ -136,50 +175,6 @@ def calls(
     if isinstance(steps, bool) or not hasattr(steps, '__index__') or steps < 1: raise ValueError(f'steps is {steps!r}; it must be a whole number of at least 1')
     if method not in ('euler', 'heun'): raise ValueError(f"method {method!r} is unknown; choose 'heun' or 'euler'")
     return steps if method == 'euler' else 2*steps - 1
-
-@torch.no_grad()
-def _stream(self:Flow,
-    labels:dict=None,     # any subset of the labels, a value each or one per note
-    n:int=None,           # number of notes; None takes it from the labels, or 1
-    *, steps:int=16,      # of a path
-    method:str='heun',    # or 'euler'
-    cfg_scale:float=0.,   # guidance scale s; 0 is none
-    seed:int=None,        # None draws one
-    first:int=0,          # index of the first note, when a large batch is split
-): # iterator of images (n, C, H, W) in [-1, 1], one a step
-    "Make images of n notes and show after each step where their paths seem to end."
-    calls(steps, method)
-    if isinstance(cfg_scale, bool) or not isinstance(cfg_scale, (int, float)) or not 0 <= cfg_scale <= 1000: raise ValueError(f'cfg_scale is {cfg_scale!r}; it must be a number in 0..1000')
-    seed, first, dev, s = check_seed(seed), check_seed(first, 'first'), self.position.device, cfg_scale
-    labels = self.labels.check(labels, n, dev)
-    n = len(labels['pitch'])
-    both = {k: torch.cat([v, null]) for (k, v), null in zip(labels.items(), self.labels.check({}, n, dev).values())} if s else labels
-    def end(x, t):
-        y = self(torch.cat([x, x]) if s else x, t.expand(n*(1 + bool(s))), both)
-        return (1+s)*y[:n] - s*y[n:] if s else y
-    x, times = note_noise(seed, first, n, self.cfg.image_shape).to(dev), bent(torch.linspace(0, 1, steps+1, device=dev), self.cfg.shift)
-    for i, (t, then) in enumerate(zip(times, times[1:])):
-        last = i == steps-1
-        goal = end(x, t)
-        step, v = then - t, (goal - x)/(1 - t)
-        if method == 'heun' and not last: v = (v + (end(x + step*v, then) - x - step*v)/(1 - then))/2
-        x = goal if last else x + step*v
-        yield goal.clamp(-1, 1)
-
-def _generate(self:Flow,
-    labels:dict=None,     # any subset of the labels, a value each or one per note
-    n:int=None,           # number of notes; None takes it from the labels, or 1
-    *, steps:int=16,      # of a path
-    method:str='heun',    # or 'euler'
-    cfg_scale:float=0.,   # guidance scale s; 0 is none
-    seed:int=None,        # None draws one
-    first:int=0,          # index of the first note, when a large batch is split
-)->torch.Tensor: # (n, C, H, W) float32 in [-1, 1]; ValueError for labels or settings that do not fit
-    "Make images of n notes."
-    for image in self.stream(labels, n, steps=steps, method=method, cfg_scale=cfg_scale, seed=seed, first=first): pass
-    return image
-
-Flow.stream, Flow.generate = _stream, _generate
 
 # %% ../../nbs/baselines/flow.ipynb #0a80f127
 class FlowMars(Mars):
@@ -210,39 +205,39 @@ class FlowMars(Mars):
     def encode(self, wave): raise ValueError('a flow has no tokens to encode to; use image')
     reconstruct = encode
 
+    def save_pretrained(self,
+        folder:Path,     # made if it does not exist
+        half:bool=False, # store weights as float16
+    ):
+        "Save the model: config.json and flow.safetensors."
+        folder = Path(folder)
+        config = dict(format=1, kind='flow', spectrogram=self.spectrogram.config, cmx=asdict(self.cmx), flow=asdict(self.var.cfg), info=self.info)
+        try: text = json.dumps(config, indent=1)
+        except TypeError as e: raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder/'config.json').unlink(missing_ok=True) # a crash from here on leaves no model, never half of one
+        except OSError as e: raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
+        save_weights(self.var, folder/'flow.safetensors', half)
+        write_whole(folder/'config.json', text)
+
+    @classmethod
+    def from_pretrained(cls,
+        name,         # a folder
+        device='cpu', # where the network should be
+        dtype=None,   # its precision: 'float32' (None), 'bfloat16' or 'float16'
+    )->'FlowMars': # ready to use; FileNotFoundError or ValueError with one sentence
+        "Load a flow."
+        folder, device, dtype = find_model(name), pick_device(device), pick_dtype(dtype)
+        try:
+            c = json.loads((folder/'config.json').read_text())
+            if c.get('kind') != 'flow': raise ValueError(f'{folder} holds a model that is no flow; give the folder that `train_flow` wrote')
+            if c['format'] != 1: raise ValueError(f'{folder/"config.json"} has format {c["format"]}, this version of mars reads 1; install the version that wrote it')
+            cfg, ls, cmx = FlowConfig.from_dict(c['flow']), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx'])
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError): raise ValueError(f'{folder/"config.json"} is damaged; copy it anew or train again') from None
+        return cls(load_weights(Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
+
 # %% ../../nbs/baselines/flow.ipynb #0a80f128
-def _save_pretrained(self:FlowMars,
-    folder:Path,     # made if it does not exist
-    half:bool=False, # store weights as float16
-):
-    "Save the model: config.json and flow.safetensors."
-    folder = Path(folder)
-    config = dict(format=1, kind='flow', spectrogram=self.spectrogram.config, cmx=asdict(self.cmx), flow=asdict(self.var.cfg), info=self.info)
-    try: text = json.dumps(config, indent=1)
-    except TypeError as e: raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder/'config.json').unlink(missing_ok=True) # a crash from here on leaves no model, never half of one
-    except OSError as e: raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
-    save_weights(self.var, folder/'flow.safetensors', half)
-    write_whole(folder/'config.json', text)
-
-def _from_pretrained(cls,
-    name,         # a folder
-    device='cpu', # where the network should be
-    dtype=None,   # its precision: 'float32' (None), 'bfloat16' or 'float16'
-)->FlowMars: # ready to use; FileNotFoundError or ValueError with one sentence
-    "Load a flow."
-    folder, device, dtype = find_model(name), pick_device(device), pick_dtype(dtype)
-    try:
-        c = json.loads((folder/'config.json').read_text())
-        if c.get('kind') != 'flow': raise ValueError(f'{folder} holds a model that is no flow; give the folder that `train_flow` wrote')
-        if c['format'] != 1: raise ValueError(f'{folder/"config.json"} has format {c["format"]}, this version of mars reads 1; install the version that wrote it')
-        cfg, ls, cmx = FlowConfig.from_dict(c['flow']), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx'])
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError): raise ValueError(f'{folder/"config.json"} is damaged; copy it anew or train again') from None
-    return cls(load_weights(Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
-
-FlowMars.save_pretrained, FlowMars.from_pretrained = _save_pretrained, classmethod(_from_pretrained)
 FlowMars.load = FlowMars.from_pretrained
 PIPELINES['flow'] = FlowMars
 

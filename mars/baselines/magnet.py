@@ -153,23 +153,46 @@ class Delayed(Frames):
         h = self.read(tokens, cond, mods, Memoryless())[:, q:q+self.n_frames]
         return self.score_map(h, q).softmax(-1).gather(-1, tokens[:, q, :, None])[..., 0]
 
-# %% ../../nbs/baselines/magnet.ipynb #10afc668
-def _delayed_loss(self:Delayed,
-    tokens:list,      # K token maps (B, T)
-    labels:dict=None, # as for `forward`
-):                    # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a codebook)
-    "Cross-entropy by teacher forcing, over all codebooks that are shown."
-    K, B, dev = len(tokens), len(tokens[0]), tokens[0].device
-    shown = torch.full((B,), K, device=dev)
-    if self.training and self.cfg.hide: shown = torch.where(torch.rand(B, device=dev) < self.cfg.hide, torch.randint(1, K+1, (B,), device=dev), shown)
-    logits, target = self(tokens, labels, shown).unflatten(1, (K, -1)), torch.stack(tokens, 1)
-    counts = (torch.arange(K, device=dev) < shown[:, None])*float(self.n_frames)
-    ce = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction='none').view_as(target)
-    mean = lambda x: by_map(x.mean(2)*counts, counts)
-    loss, per = mean(ce)
-    return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
+    def loss(self,
+        tokens:list,      # K token maps (B, T)
+        labels:dict=None, # as for `forward`
+    ):                    # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a codebook)
+        "Cross-entropy by teacher forcing, over all codebooks that are shown."
+        K, B, dev = len(tokens), len(tokens[0]), tokens[0].device
+        shown = torch.full((B,), K, device=dev)
+        if self.training and self.cfg.hide: shown = torch.where(torch.rand(B, device=dev) < self.cfg.hide, torch.randint(1, K+1, (B,), device=dev), shown)
+        logits, target = self(tokens, labels, shown).unflatten(1, (K, -1)), torch.stack(tokens, 1)
+        counts = (torch.arange(K, device=dev) < shown[:, None])*float(self.n_frames)
+        ce = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction='none').view_as(target)
+        mean = lambda x: by_map(x.mean(2)*counts, counts)
+        loss, per = mean(ce)
+        return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
 
-Delayed.loss = _delayed_loss
+    def settle(self, frames=None, cfg_ramp=False, **settings): # -> (K tuples as of `scale_settings`, frames)
+        T, each = self.n_frames, scale_settings(len(self.lengths), self.tok_cfg.codebook_size, cfg_ramp=cfg_ramp, **settings)
+        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= T):
+            raise ValueError(f'frames is {frames!r}; it must be a whole number in 1..{T}, or None for all')
+        return each, frames or T
+
+    def generate(self,
+        labels:dict=None,   # any subset of the labels, a value each or one per note
+        n:int=None,         # number of notes; None takes it from the labels, or 1
+        *, cfg_scale=0.,    # guidance scale s; 0 is none
+        cfg_ramp:bool=False, # let a single scale grow linearly from 0 over the codebooks
+        top_k=0,            # keep the k best codes; 0 is off
+        top_p=0.,           # keep the smallest set of this probability; 0 is off
+        temperature=1.,     # 0 is argmax
+        frames:int=None,    # write only the first so many frames; None is all
+        seed:int=None,      # None draws one
+        first:int=0,        # index of the first note, when a large batch is split
+        graph:bool=None,    # replay recorded passes; None does so on a GPU
+    )->list: # K int64 token maps (n, frames); ValueError for labels or settings that do not fit
+        "Write the tokens of n notes, a column a pass; a list of K numbers sets cfg_scale, top_k, top_p or temperature for each codebook."
+        settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, top_k=top_k, top_p=top_p, temperature=temperature, frames=frames)
+        for tokens in self.stream(labels, n, seed=seed, first=first, graph=graph, **settings): pass
+        return tokens
+
+    def draws(self, settings): return (settings[1] + len(self.lengths) - 1) * len(self.lengths)
 
 # %% ../../nbs/baselines/magnet.ipynb #fb211d0a
 class DelayedSampler(Sampler):
@@ -206,34 +229,6 @@ class DelayedSampler(Sampler):
             if done: yield [torch.cat([c[:, q] for c in self.columns[q:q+self.frames]], 1) for q in done]
 
 Delayed.sampler = DelayedSampler
-
-# %% ../../nbs/baselines/magnet.ipynb #51018743
-def _delayed_settle(self:Delayed, frames=None, cfg_ramp=False, **settings): # -> (K tuples as of `scale_settings`, frames)
-    T, each = self.n_frames, scale_settings(len(self.lengths), self.tok_cfg.codebook_size, cfg_ramp=cfg_ramp, **settings)
-    if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= T):
-        raise ValueError(f'frames is {frames!r}; it must be a whole number in 1..{T}, or None for all')
-    return each, frames or T
-
-def _delayed_generate(self:Delayed,
-    labels:dict=None,   # any subset of the labels, a value each or one per note
-    n:int=None,         # number of notes; None takes it from the labels, or 1
-    *, cfg_scale=0.,    # guidance scale s; 0 is none
-    cfg_ramp:bool=False, # let a single scale grow linearly from 0 over the codebooks
-    top_k=0,            # keep the k best codes; 0 is off
-    top_p=0.,           # keep the smallest set of this probability; 0 is off
-    temperature=1.,     # 0 is argmax
-    frames:int=None,    # write only the first so many frames; None is all
-    seed:int=None,      # None draws one
-    first:int=0,        # index of the first note, when a large batch is split
-    graph:bool=None,    # replay recorded passes; None does so on a GPU
-)->list: # K int64 token maps (n, frames); ValueError for labels or settings that do not fit
-    "Write the tokens of n notes, a column a pass; a list of K numbers sets cfg_scale, top_k, top_p or temperature for each codebook."
-    settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, top_k=top_k, top_p=top_p, temperature=temperature, frames=frames)
-    for tokens in self.stream(labels, n, seed=seed, first=first, graph=graph, **settings): pass
-    return tokens
-
-Delayed.settle, Delayed.generate = _delayed_settle, _delayed_generate
-Delayed.draws = lambda self, settings: (settings[1] + len(self.lengths) - 1)*len(self.lengths)
 
 # %% ../../nbs/baselines/magnet.ipynb #f4a9ca4e
 def span_rates(
@@ -322,41 +317,110 @@ class MAGNeT(Frames):
     def look(self, columns, mods, see=None, cache=None): # (B, K, T), absent where masked -> (B, T, w)
         return self.trunk(self.embed(columns) + self.places(), mods, see, cache)
 
-# %% ../../nbs/baselines/magnet.ipynb #5f85a367
-def _draw(self:MAGNeT,
-    n:int,         # number of notes
-    generator=None, # torch.Generator; None draws from torch's own in training, and always the same in evaluation
-)->tuple: # (stage (n,), masked (n, T), prompt (n,) or None)
-    "Draw what a training step masks: each note has its own stage, rate, spans and prompt."
-    K, T, dev = len(self.lengths), self.n_frames, self.position.device
-    if generator is None and not self.training: generator = torch.Generator().manual_seed(0)
-    how = dict(generator=generator, device=generator.device if generator is not None else dev)
-    stage = (torch.arange(n, device=how['device']) + torch.randint(K, (1,), **how)) % K # dealt in turn: a batch of K notes has every stage
-    rate = (100*torch.cos(torch.rand(n, **how)*math.pi/2)).round().long()
-    prompt = torch.where(torch.rand(n, **how) < self.cfg.prompt, torch.randint(T, (n,), **how), 0) if self.cfg.prompt else None
-    order, stage, rate = torch.rand(n, T, **how).to(dev), stage.to(dev), rate.to(dev)
-    if prompt is not None:
-        prompt = prompt.to(dev)
-        order = order + (torch.arange(T, device=dev) < prompt[:, None]) # no span starts in the prompt
-    spans = self.spans[0 if prompt is None else prompt, rate]
-    return stage, widen(order.argsort(1).argsort(1) < spans[:, None], self.cfg.span), prompt
+    def draw(self,
+        n:int,         # number of notes
+        generator=None, # torch.Generator; None draws from torch's own in training, and always the same in evaluation
+    )->tuple: # (stage (n,), masked (n, T), prompt (n,) or None)
+        "Draw what a training step masks: each note has its own stage, rate, spans and prompt."
+        K, T, dev = len(self.lengths), self.n_frames, self.position.device
+        if generator is None and not self.training: generator = torch.Generator().manual_seed(0)
+        how = dict(generator=generator, device=generator.device if generator is not None else dev)
+        stage = (torch.arange(n, device=how['device']) + torch.randint(K, (1,), **how)) % K # dealt in turn: a batch of K notes has every stage
+        rate = (100*torch.cos(torch.rand(n, **how)*math.pi/2)).round().long()
+        prompt = torch.where(torch.rand(n, **how) < self.cfg.prompt, torch.randint(T, (n,), **how), 0) if self.cfg.prompt else None
+        order, stage, rate = torch.rand(n, T, **how).to(dev), stage.to(dev), rate.to(dev)
+        if prompt is not None:
+            prompt = prompt.to(dev)
+            order = order + (torch.arange(T, device=dev) < prompt[:, None]) # no span starts in the prompt
+        spans = self.spans[0 if prompt is None else prompt, rate]
+        return stage, widen(order.argsort(1).argsort(1) < spans[:, None], self.cfg.span), prompt
 
-def _loss(self:MAGNeT,
-    tokens:list,      # K token maps (B, T)
-    labels:dict=None, # as for `forward`
-    generator=None,   # as for `draw`
-):                    # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a stage)
-    "Cross-entropy of the masked tokens, each note at a stage of its own."
-    stage, masked, prompt = self.draw(len(tokens[0]), generator)
-    logits = self(tokens, labels, stage, masked, prompt)
-    target = torch.stack(tokens, 1).gather(1, stage[:, None, None].expand(-1, 1, self.n_frames))[:, 0]
-    ce = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction='none').view_as(target)
-    of = F.one_hot(stage, len(tokens)).float()
-    mean = lambda x: by_map((x*masked).sum(1, keepdim=True)*of, masked.sum(1, keepdim=True)*of)
-    loss, per = mean(ce)
-    return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
+    def loss(self,
+        tokens:list,      # K token maps (B, T)
+        labels:dict=None, # as for `forward`
+        generator=None,   # as for `draw`
+    ):                    # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a stage)
+        "Cross-entropy of the masked tokens, each note at a stage of its own."
+        stage, masked, prompt = self.draw(len(tokens[0]), generator)
+        logits = self(tokens, labels, stage, masked, prompt)
+        target = torch.stack(tokens, 1).gather(1, stage[:, None, None].expand(-1, 1, self.n_frames))[:, 0]
+        ce = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction='none').view_as(target)
+        of = F.one_hot(stage, len(tokens)).float()
+        mean = lambda x: by_map((x*masked).sum(1, keepdim=True)*of, masked.sum(1, keepdim=True)*of)
+        loss, per = mean(ce)
+        return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
 
-MAGNeT.draw, MAGNeT.loss = _draw, _loss
+    def settle(self, cfg_scale=9., cfg_ramp=True, temperature=3., top_k=0, top_p=.9, steps=None, scoring='nonoverlap', score=None, prompt=0, rescorer=None, rescore_weight=.7):
+        K, w = len(self.lengths), rescore_weight
+        each, steps = scale_settings(K, self.tok_cfg.codebook_size, cfg_scale, False, temperature, top_k, top_p), _steps(K, steps)
+        if scoring not in ('nonoverlap', 'stride1'): raise ValueError(f"scoring is {scoring!r}; choose 'nonoverlap' or 'stride1'")
+        score = score or ('max' if scoring == 'nonoverlap' else 'prod')
+        if score not in ('max', 'prod'): raise ValueError(f"score is {score!r}; choose 'max' or 'prod'")
+        if isinstance(w, bool) or not isinstance(w, (int, float)) or not 0 <= w <= 1: raise ValueError(f'rescore_weight is {w!r}; it must lie in 0..1')
+        if rescorer is not None:
+            if not isinstance(rescorer, Delayed): raise ValueError(f'rescorer is a {type(rescorer).__name__}; give a Delayed')
+            if rescorer.tok_cfg != self.tok_cfg or rescorer.cfg.labels != self.cfg.labels: raise ValueError('this rescorer was made for another tokenizer or other labels; give one trained on the same tokens')
+        return Decoding(each, bool(cfg_ramp), steps, scoring, score, prompt, rescorer, float(w) if rescorer is not None else 1.)
+
+    def draws(self, settings): return sum(settings.steps) * self.n_frames
+
+    def prompt_of(self, prompt): # K maps (n, P) or None -> (n, K, P) or None; ValueError for what does not fit
+        if prompt is None: return None
+        K, T, V = len(self.lengths), self.n_frames, self.tok_cfg.codebook_size
+        fits = isinstance(prompt, (list, tuple)) and len(prompt) == K and all(isinstance(t, torch.Tensor) and t.ndim == 2 and t.shape == prompt[0].shape for t in prompt)
+        if not fits: raise ValueError(f'a prompt is a list of {K} token maps (n, P) of one shape; pass the first frames of what encode or generate returned')
+        if not 1 <= prompt[0].shape[1] < T: raise ValueError(f'the prompt has {prompt[0].shape[1]} frames; it must have at least 1 and fewer than {T}')
+        prompt = torch.stack([*prompt], 1)
+        if prompt.dtype != torch.int64 or prompt.min() < 0 or prompt.max() >= V:
+            raise ValueError(f'the prompt must be int64 in 0..{V-1}; it is {prompt.dtype} with values {prompt.min().item()}..{prompt.max().item()}')
+        return prompt
+
+    @torch.no_grad()
+    def stream(self,
+        labels:dict=None, # any subset of the labels, a value each or one per note
+        n:int=None,       # number of notes; None takes it from labels or prompt, or 1
+        *, prompt:list=None, # K int64 token maps (n, P) that are kept as they are; None is none
+        seed:int=None,    # None draws one
+        first:int=0,      # index of the first note, when a large batch is split
+        graph:bool=None,  # replay recorded passes; None does so on a GPU
+        **settings,       # as for `generate`
+    ): # iterator of K lists: the 1, 2, ... K token maps so far
+        "Write the tokens of n notes and show them after each stage."
+        prompt = self.prompt_of(prompt)
+        settings, seed, first = self.settle(**settings, prompt=0 if prompt is None else prompt.shape[2]), check_seed(seed), check_seed(first, 'first')
+        if n is None and prompt is not None: n = len(prompt)
+        labels = self.labels.check(labels, n)
+        n = len(labels['pitch'])
+        if prompt is not None and len(prompt) not in (1, n): raise ValueError(f'the prompt holds {len(prompt)} notes but {n} are asked for; give one or as many')
+        if settings.rescorer is not None:
+            if graph: raise ValueError('graph=True does not go with a rescorer; leave one of them out')
+            graph = False
+        u = note_uniforms(seed, first, n, self.draws(settings))
+        with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u, prompt)
+
+    def generate(self,
+        labels:dict=None,  # any subset of the labels, a value each or one per note
+        n:int=None,        # number of notes; None takes it from labels or prompt, or 1
+        *, cfg_scale=9.,   # guidance scale s at the first step of a stage; the published coefficient is s+1
+        cfg_ramp:bool=True, # let it fall to 0 with the share that is masked
+        temperature=3.,    # at the first step of a stage, from where it falls linearly; 0 is argmax
+        top_k=0,           # keep the k best codes; 0 is off
+        top_p=.9,          # keep the smallest set of this probability; 0 is off
+        steps=None,        # of each stage, a number or K of them; None is 20, 10, 10, ...
+        scoring:str='nonoverlap', # spans are aligned chunks; 'stride1' lets them start anywhere
+        score:str=None,    # 'max' goes by the surest token of a span, 'prod' by all; None is max for chunks, else prod
+        prompt:list=None,  # K int64 token maps (n, P) that are kept as they are
+        rescorer:Delayed=None, # has a say in what is kept; trained with `hide`
+        rescore_weight:float=.7, # MAGNeT's own share in that
+        seed:int=None,     # None draws one
+        first:int=0,       # index of the first note, when a large batch is split
+        graph:bool=None,   # replay recorded passes; None does so on a GPU
+    )->list: # K int64 token maps (n, T); ValueError for labels or settings that do not fit
+        "Write the tokens of n notes by masked decoding; a list of K numbers sets cfg_scale, temperature, top_k, top_p or steps for each stage."
+        settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, temperature=temperature, top_k=top_k, top_p=top_p)
+        settings |= dict(steps=steps, scoring=scoring, score=score, rescorer=rescorer, rescore_weight=rescore_weight)
+        for tokens in self.stream(labels, n, prompt=prompt, seed=seed, first=first, graph=graph, **settings): pass
+        return tokens
 
 # %% ../../nbs/baselines/magnet.ipynb #d9a1a6fa
 def mask_schedule(
@@ -438,33 +502,33 @@ class MaskedSampler(Sampler):
         rest = self.var.n_frames - self.d.prompt
         return F.pad(self.prompt[:, k], (0, rest)), F.pad(torch.zeros_like(self.prompt[:, k], dtype=torch.bool), (0, rest), value=True)
 
+    def step(self, j):
+        "Mask again, fill in, and say how sure each token is."
+        v, n, d, P, (k, i, count, s, t, top_k, top_p) = self.var, self.n, self.d, self.d.prompt, self.settings[j]
+        if j == 0: self.begin()
+        row, self.masked = self.fresh(k) if i == 0 else (self.columns[:, k], F.pad(remask(self.p[:, P:], self.masked[:, P:], count, v.cfg.span, d.scoring, d.score), (P, 0)))
+        put = lambda row: torch.cat([self.columns[:, :k], row[:, None], self.columns[:, k+1:]], 1)
+        x = put(row.masked_fill(self.masked, v.absent))
+        h = v.look(torch.cat([x, x]) if s else x, self.mods if s else self.half, self.see[k], Memoryless())
+        y = v.score_map(h, k)
+        if s: y = (1+s)*y[:n] - s*y[n:]
+        row = torch.where(self.masked, sample(y, self.u[:, j], t, top_k, top_p), row)
+        self.columns = put(row)
+        if i+1 == d.steps[k]: self.shown.append(self.columns); return
+        self.p = (y/(t or 1)).softmax(-1).gather(-1, row[..., None])[..., 0]
+        if d.rescorer is not None:
+            sure = d.rescorer.probability(F.pad(self.columns[:, :k+1], (0, 0, 0, len(d.steps)-k-1), value=v.absent), k, self.cond, self.heard)
+            self.p = d.weight*self.p + (1-d.weight)*sure
+
+    def run(self, labels, u, prompt=None):
+        self.fill(labels, u)
+        if prompt is not None: self.prompt.copy_(prompt)
+        for j, (k, i, *_) in enumerate(self.settings):
+            self.play(j)
+            if i+1 == self.d.steps[k]: yield [*self.shown[k][:, :k+1].clone().unbind(1)]
+
 # %% ../../nbs/baselines/magnet.ipynb #b04dc83d
-def _step(self:MaskedSampler, j):
-    "Mask again, fill in, and say how sure each token is."
-    v, n, d, P, (k, i, count, s, t, top_k, top_p) = self.var, self.n, self.d, self.d.prompt, self.settings[j]
-    if j == 0: self.begin()
-    row, self.masked = self.fresh(k) if i == 0 else (self.columns[:, k], F.pad(remask(self.p[:, P:], self.masked[:, P:], count, v.cfg.span, d.scoring, d.score), (P, 0)))
-    put = lambda row: torch.cat([self.columns[:, :k], row[:, None], self.columns[:, k+1:]], 1)
-    x = put(row.masked_fill(self.masked, v.absent))
-    h = v.look(torch.cat([x, x]) if s else x, self.mods if s else self.half, self.see[k], Memoryless())
-    y = v.score_map(h, k)
-    if s: y = (1+s)*y[:n] - s*y[n:]
-    row = torch.where(self.masked, sample(y, self.u[:, j], t, top_k, top_p), row)
-    self.columns = put(row)
-    if i+1 == d.steps[k]: self.shown.append(self.columns); return
-    self.p = (y/(t or 1)).softmax(-1).gather(-1, row[..., None])[..., 0]
-    if d.rescorer is not None:
-        sure = d.rescorer.probability(F.pad(self.columns[:, :k+1], (0, 0, 0, len(d.steps)-k-1), value=v.absent), k, self.cond, self.heard)
-        self.p = d.weight*self.p + (1-d.weight)*sure
-
-def _run(self:MaskedSampler, labels, u, prompt=None):
-    self.fill(labels, u)
-    if prompt is not None: self.prompt.copy_(prompt)
-    for j, (k, i, *_) in enumerate(self.settings):
-        self.play(j)
-        if i+1 == self.d.steps[k]: yield [*self.shown[k][:, :k+1].clone().unbind(1)]
-
-MaskedSampler.step, MaskedSampler.run, MAGNeT.sampler = _step, _run, MaskedSampler
+MAGNeT.sampler = MaskedSampler
 
 # %% ../../nbs/baselines/magnet.ipynb #b44ac76f
 def _steps(K, steps): # K, or one for each of K stages, or None -> a tuple of K
@@ -475,87 +539,7 @@ def _steps(K, steps): # K, or one for each of K stages, or None -> a tuple of K
         if isinstance(x, bool) or not isinstance(x, int) or x < 1: raise ValueError(f'steps is {x!r}; each stage needs a whole number of at least 1')
     return steps
 
-def _settle(self:MAGNeT, cfg_scale=9., cfg_ramp=True, temperature=3., top_k=0, top_p=.9, steps=None, scoring='nonoverlap', score=None, prompt=0, rescorer=None, rescore_weight=.7):
-    K, w = len(self.lengths), rescore_weight
-    each, steps = scale_settings(K, self.tok_cfg.codebook_size, cfg_scale, False, temperature, top_k, top_p), _steps(K, steps)
-    if scoring not in ('nonoverlap', 'stride1'): raise ValueError(f"scoring is {scoring!r}; choose 'nonoverlap' or 'stride1'")
-    score = score or ('max' if scoring == 'nonoverlap' else 'prod')
-    if score not in ('max', 'prod'): raise ValueError(f"score is {score!r}; choose 'max' or 'prod'")
-    if isinstance(w, bool) or not isinstance(w, (int, float)) or not 0 <= w <= 1: raise ValueError(f'rescore_weight is {w!r}; it must lie in 0..1')
-    if rescorer is not None:
-        if not isinstance(rescorer, Delayed): raise ValueError(f'rescorer is a {type(rescorer).__name__}; give a Delayed')
-        if rescorer.tok_cfg != self.tok_cfg or rescorer.cfg.labels != self.cfg.labels: raise ValueError('this rescorer was made for another tokenizer or other labels; give one trained on the same tokens')
-    return Decoding(each, bool(cfg_ramp), steps, scoring, score, prompt, rescorer, float(w) if rescorer is not None else 1.)
-
-MAGNeT.settle = _settle
-MAGNeT.draws = lambda self, settings: sum(settings.steps)*self.n_frames # uniform numbers of a note
-
-# %% ../../nbs/baselines/magnet.ipynb #04a41076
-def _prompt_of(self:MAGNeT, prompt): # K maps (n, P) or None -> (n, K, P) or None; ValueError for what does not fit
-    if prompt is None: return None
-    K, T, V = len(self.lengths), self.n_frames, self.tok_cfg.codebook_size
-    fits = isinstance(prompt, (list, tuple)) and len(prompt) == K and all(isinstance(t, torch.Tensor) and t.ndim == 2 and t.shape == prompt[0].shape for t in prompt)
-    if not fits: raise ValueError(f'a prompt is a list of {K} token maps (n, P) of one shape; pass the first frames of what encode or generate returned')
-    if not 1 <= prompt[0].shape[1] < T: raise ValueError(f'the prompt has {prompt[0].shape[1]} frames; it must have at least 1 and fewer than {T}')
-    prompt = torch.stack([*prompt], 1)
-    if prompt.dtype != torch.int64 or prompt.min() < 0 or prompt.max() >= V:
-        raise ValueError(f'the prompt must be int64 in 0..{V-1}; it is {prompt.dtype} with values {prompt.min().item()}..{prompt.max().item()}')
-    return prompt
-
-MAGNeT.prompt_of = _prompt_of
-
-# %% ../../nbs/baselines/magnet.ipynb #5aaa193b
-@torch.no_grad()
-def _stream(self:MAGNeT,
-    labels:dict=None, # any subset of the labels, a value each or one per note
-    n:int=None,       # number of notes; None takes it from labels or prompt, or 1
-    *, prompt:list=None, # K int64 token maps (n, P) that are kept as they are; None is none
-    seed:int=None,    # None draws one
-    first:int=0,      # index of the first note, when a large batch is split
-    graph:bool=None,  # replay recorded passes; None does so on a GPU
-    **settings,       # as for `generate`
-): # iterator of K lists: the 1, 2, ... K token maps so far
-    "Write the tokens of n notes and show them after each stage."
-    prompt = self.prompt_of(prompt)
-    settings, seed, first = self.settle(**settings, prompt=0 if prompt is None else prompt.shape[2]), check_seed(seed), check_seed(first, 'first')
-    if n is None and prompt is not None: n = len(prompt)
-    labels = self.labels.check(labels, n)
-    n = len(labels['pitch'])
-    if prompt is not None and len(prompt) not in (1, n): raise ValueError(f'the prompt holds {len(prompt)} notes but {n} are asked for; give one or as many')
-    if settings.rescorer is not None:
-        if graph: raise ValueError('graph=True does not go with a rescorer; leave one of them out')
-        graph = False
-    u = note_uniforms(seed, first, n, self.draws(settings))
-    with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u, prompt)
-
-MAGNeT.stream = _stream
-
 # %% ../../nbs/baselines/magnet.ipynb #36f1d49e
-def _generate(self:MAGNeT,
-    labels:dict=None,  # any subset of the labels, a value each or one per note
-    n:int=None,        # number of notes; None takes it from labels or prompt, or 1
-    *, cfg_scale=9.,   # guidance scale s at the first step of a stage; the published coefficient is s+1
-    cfg_ramp:bool=True, # let it fall to 0 with the share that is masked
-    temperature=3.,    # at the first step of a stage, from where it falls linearly; 0 is argmax
-    top_k=0,           # keep the k best codes; 0 is off
-    top_p=.9,          # keep the smallest set of this probability; 0 is off
-    steps=None,        # of each stage, a number or K of them; None is 20, 10, 10, ...
-    scoring:str='nonoverlap', # spans are aligned chunks; 'stride1' lets them start anywhere
-    score:str=None,    # 'max' goes by the surest token of a span, 'prod' by all; None is max for chunks, else prod
-    prompt:list=None,  # K int64 token maps (n, P) that are kept as they are
-    rescorer:Delayed=None, # has a say in what is kept; trained with `hide`
-    rescore_weight:float=.7, # MAGNeT's own share in that
-    seed:int=None,     # None draws one
-    first:int=0,       # index of the first note, when a large batch is split
-    graph:bool=None,   # replay recorded passes; None does so on a GPU
-)->list: # K int64 token maps (n, T); ValueError for labels or settings that do not fit
-    "Write the tokens of n notes by masked decoding; a list of K numbers sets cfg_scale, temperature, top_k, top_p or steps for each stage."
-    settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, temperature=temperature, top_k=top_k, top_p=top_p)
-    settings |= dict(steps=steps, scoring=scoring, score=score, rescorer=rescorer, rescore_weight=rescore_weight)
-    for tokens in self.stream(labels, n, prompt=prompt, seed=seed, first=first, graph=graph, **settings): pass
-    return tokens
-
-MAGNeT.generate = _generate
 for order in (Flat, Delayed, MAGNeT): SYSTEMS[order.system] = order
 
 # %% ../../nbs/baselines/magnet.ipynb #ef7c6007

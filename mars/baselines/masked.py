@@ -60,24 +60,73 @@ class MaskedScale(VAR):
         "Score all scales at once by teacher forcing, each given the earlier ones and what is known of itself."
         return super().forward(tokens, labels, known and (lambda: torch.cat([self.see(k, *m) for k, m in enumerate(zip(tokens, known))], 1)))
 
-# %% ../../nbs/baselines/masked.ipynb #0a11c313
-def _loss(self:MaskedScale,
-    tokens:list,      # K token maps
-    labels:dict=None, # as for `forward`
-    known:list=None,  # as for `forward`; None draws it
-): # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a scale)
-    "Mean cross-entropy of the masked tokens."
-    if known is None: known = self.hide(len(tokens[0]), None if self.training else torch.Generator(self.position.device).manual_seed(0))
-    logits, target = self(tokens, labels, known), torch.cat(tokens, 1)
-    asked = ~torch.cat(known, 1)
-    ce = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction='none').view_as(target)
-    mean = lambda x, on: (x.reshape(*on.shape, -1).mean(-1)*on).sum()/on.sum()
-    with torch.no_grad():
-        by_scale = lambda x: torch.stack([mean(*m) for m in zip(x.split(self.lengths, 1), asked.split(self.lengths, 1))])
-        per = dict(loss=by_scale(ce), accuracy=by_scale((logits.argmax(-1) == target).float()))
-    return mean(ce, asked), per
+    def loss(self,
+        tokens:list,      # K token maps
+        labels:dict=None, # as for `forward`
+        known:list=None,  # as for `forward`; None draws it
+    ): # (scalar loss, dict with 'loss' and 'accuracy': (K,) tensors, one value a scale)
+        "Mean cross-entropy of the masked tokens."
+        if known is None: known = self.hide(len(tokens[0]), None if self.training else torch.Generator(self.position.device).manual_seed(0))
+        logits, target = self(tokens, labels, known), torch.cat(tokens, 1)
+        asked = ~torch.cat(known, 1)
+        ce = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction='none').view_as(target)
+        mean = lambda x, on: (x.reshape(*on.shape, -1).mean(-1)*on).sum()/on.sum()
+        with torch.no_grad():
+            by_scale = lambda x: torch.stack([mean(*m) for m in zip(x.split(self.lengths, 1), asked.split(self.lengths, 1))])
+            per = dict(loss=by_scale(ce), accuracy=by_scale((logits.argmax(-1) == target).float()))
+        return mean(ce, asked), per
 
-MaskedScale.loss = _loss
+    def steps(self,
+        wanted=None, # a number for all maps of more than `at_once` tokens, or a list of one for each map; None is the usual
+    )->list: # K whole numbers; ValueError for what cannot be
+        "Say how many passes each map takes."
+        most = [1 if n <= self.at_once else n for n in self.lengths]
+        if wanted is None: return [min(n, max(4, min(8, round(math.sqrt(n))))) for n in most]
+        whole = lambda x: not isinstance(x, bool) and hasattr(x, '__index__') and x >= 1
+        if whole(wanted): return [min(n, int(wanted)) for n in most]
+        if not isinstance(wanted, (list, tuple)) or len(wanted) != len(most): raise ValueError(f'steps is {wanted!r}; give a whole number of at least 1, or a list of one for each of the {len(most)} scales')
+        for k, (x, n) in enumerate(zip(wanted, most)):
+            if not whole(x) or x > n: raise ValueError(f'steps asks for {x!r} at scale {k} of {self.lengths[k]} tokens; it must be a whole number in 1..{n}')
+        return [int(x) for x in wanted]
+
+    @property
+    def n_passes(self): return sum(self.steps())
+
+    @torch.no_grad()
+    def stream(self,
+        labels:dict=None, # any subset of the labels, a value each or one per note
+        n:int=None,       # number of notes; None takes it from the labels, or 1
+        *, steps=None,    # passes, as for `generate`
+        seed:int=None,    # None draws one
+        first:int=0,      # index of the first note, when a large batch is split
+        graph:bool=None,  # replay recorded passes; None does so on a GPU
+        **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `VAR.generate`
+    ): # iterator of K lists: the 1, 2, ... K token maps so far
+        "Write the tokens of n notes and show them after each scale."
+        settings = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings)
+        settings, seed, first = tuple((*s, i) for s, i in zip(settings, self.steps(steps))), check_seed(seed), check_seed(first, 'first')
+        labels = self.labels.check(labels, n)
+        n = len(labels['pitch'])
+        u = note_uniforms(seed, first, n, sum(m*s[4] for m, s in zip(self.lengths, settings))*self.branches)
+        with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u)
+
+    def generate(self,
+        labels:dict=None,   # any subset of the labels, a value each or one per note
+        n:int=None,         # number of notes; None takes it from the labels, or 1
+        *, steps=None,      # passes over a map of more than 4 tokens, or a list of K numbers; None is the usual
+        cfg_scale=0.,       # guidance scale s; 0 is none
+        cfg_ramp:bool=True, # let a single scale grow linearly from 0 over the scales
+        top_k=0,            # keep the k best codes; 0 is off
+        top_p=0.,           # keep the smallest set of this probability; 0 is off
+        temperature=1.,     # 0 is argmax
+        seed:int=None,      # None draws one
+        first:int=0,        # index of the first note, when a large batch is split
+        graph:bool=None,    # replay recorded passes; None does so on a GPU
+    )->list: # K int64 token maps (n, h_k*w_k); ValueError for labels or settings that do not fit
+        "Write the tokens of n notes, map by map, each over a few passes."
+        settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, top_k=top_k, top_p=top_p, temperature=temperature)
+        for tokens in self.stream(labels, n, steps=steps, seed=seed, first=first, graph=graph, **settings): pass
+        return tokens
 
 # %% ../../nbs/baselines/masked.ipynb #0a11c319
 def left_masked(
@@ -121,58 +170,5 @@ def likelihood(logits, tokens, temperature): # (B, n, V), (B, n) -> (B, n); with
 
 MaskedScale.sampler = MaskedSampler
 
-# %% ../../nbs/baselines/masked.ipynb #0a11c323
-def _steps(self:MaskedScale,
-    wanted=None, # a number for all maps of more than `at_once` tokens, or a list of one for each map; None is the usual
-)->list: # K whole numbers; ValueError for what cannot be
-    "Say how many passes each map takes."
-    most = [1 if n <= self.at_once else n for n in self.lengths]
-    if wanted is None: return [min(n, max(4, min(8, round(math.sqrt(n))))) for n in most]
-    whole = lambda x: not isinstance(x, bool) and hasattr(x, '__index__') and x >= 1
-    if whole(wanted): return [min(n, int(wanted)) for n in most]
-    if not isinstance(wanted, (list, tuple)) or len(wanted) != len(most): raise ValueError(f'steps is {wanted!r}; give a whole number of at least 1, or a list of one for each of the {len(most)} scales')
-    for k, (x, n) in enumerate(zip(wanted, most)):
-        if not whole(x) or x > n: raise ValueError(f'steps asks for {x!r} at scale {k} of {self.lengths[k]} tokens; it must be a whole number in 1..{n}')
-    return [int(x) for x in wanted]
-
-MaskedScale.steps, MaskedScale.n_passes = _steps, property(lambda self: sum(self.steps()))
-
 # %% ../../nbs/baselines/masked.ipynb #0a11c324
-@torch.no_grad()
-def _stream(self:MaskedScale,
-    labels:dict=None, # any subset of the labels, a value each or one per note
-    n:int=None,       # number of notes; None takes it from the labels, or 1
-    *, steps=None,    # passes, as for `generate`
-    seed:int=None,    # None draws one
-    first:int=0,      # index of the first note, when a large batch is split
-    graph:bool=None,  # replay recorded passes; None does so on a GPU
-    **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `VAR.generate`
-): # iterator of K lists: the 1, 2, ... K token maps so far
-    "Write the tokens of n notes and show them after each scale."
-    settings = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings)
-    settings, seed, first = tuple((*s, i) for s, i in zip(settings, self.steps(steps))), check_seed(seed), check_seed(first, 'first')
-    labels = self.labels.check(labels, n)
-    n = len(labels['pitch'])
-    u = note_uniforms(seed, first, n, sum(m*s[4] for m, s in zip(self.lengths, settings))*self.branches)
-    with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u)
-
-def _generate(self:MaskedScale,
-    labels:dict=None,   # any subset of the labels, a value each or one per note
-    n:int=None,         # number of notes; None takes it from the labels, or 1
-    *, steps=None,      # passes over a map of more than 4 tokens, or a list of K numbers; None is the usual
-    cfg_scale=0.,       # guidance scale s; 0 is none
-    cfg_ramp:bool=True, # let a single scale grow linearly from 0 over the scales
-    top_k=0,            # keep the k best codes; 0 is off
-    top_p=0.,           # keep the smallest set of this probability; 0 is off
-    temperature=1.,     # 0 is argmax
-    seed:int=None,      # None draws one
-    first:int=0,        # index of the first note, when a large batch is split
-    graph:bool=None,    # replay recorded passes; None does so on a GPU
-)->list: # K int64 token maps (n, h_k*w_k); ValueError for labels or settings that do not fit
-    "Write the tokens of n notes, map by map, each over a few passes."
-    settings = dict(cfg_scale=cfg_scale, cfg_ramp=cfg_ramp, top_k=top_k, top_p=top_p, temperature=temperature)
-    for tokens in self.stream(labels, n, steps=steps, seed=seed, first=first, graph=graph, **settings): pass
-    return tokens
-
-MaskedScale.stream, MaskedScale.generate = _stream, _generate
 SYSTEMS[MaskedScale.system] = MaskedScale

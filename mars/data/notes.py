@@ -244,39 +244,37 @@ class Notes(LabelTable):
         waves = np.stack([self.row(int(i)) for i in indices]) if len(indices) else np.zeros((0, N_SAMPLES), np.int16)
         return torch.from_numpy(waves), {key: values[indices] for key, values in self.targets.items()}
 
-# %% ../../nbs/data/notes.ipynb #b549df8c
-def _prepare(self:Notes,
-    progress:bool=True, # show a progress bar
-    workers:int=1, # threads
-)->Notes: # itself
-    "Make every note once, so that all later passes only read the cache."
-    from concurrent.futures import ThreadPoolExecutor
-    from fastprogress.fastprogress import progress_bar
-    with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(lambda i: self.row(i) is not None, range(len(self)))
-        for _ in progress_bar(done, total=len(self)) if progress else done: pass
-    return self
+    def prepare(self,
+        progress:bool=True, # show a progress bar
+        workers:int=1, # threads
+    )->'Notes': # itself
+        "Make every note once, so that all later passes only read the cache."
+        from concurrent.futures import ThreadPoolExecutor
+        from fastprogress.fastprogress import progress_bar
+        with ThreadPoolExecutor(workers) as pool:
+            done = pool.map(lambda i: self.row(i) is not None, range(len(self)))
+            for _ in progress_bar(done, total=len(self)) if progress else done: pass
+        return self
 
-Notes.prepare = _prepare
+    def select(self, which):
+        "View the notes of these indices, or of this mask: see `select`."
+        return select(self, which)
 
-# %% ../../nbs/data/notes.ipynb #5f1346ce
-def _select(self:Notes, which):
-    "View the notes of these indices, or of this mask: see `select`."
-    return select(self, which)
-def _filter(self:Notes, families=None, sources=None, pitches=None, velocities=None):
-    "View the notes that have all labels asked for: see `matches`."
-    return self.select(matches(self.notes, families, sources, pitches, velocities))
-def _split(self:Notes, valid=0.1, test=0.1, seed=0):
-    "Split into (train, valid, test): see `split_by_instrument`."
-    return split_by_instrument(self, valid, test, seed)
-def _hold_out(self:Notes, share=0.05, seed=0):
-    "Hold out some pitches of every instrument: see `hold_out`."
-    return hold_out(self, share, seed)
-def _join(self:Notes, other):
-    "Put two sets one after the other."
-    return ConcatNotes([self, other])
+    def filter(self, families=None, sources=None, pitches=None, velocities=None):
+        "View the notes that have all labels asked for: see `matches`."
+        return self.select(matches(self.notes, families, sources, pitches, velocities))
 
-Notes.select, Notes.filter, Notes.split_by_instrument, Notes.hold_out, Notes.__add__ = _select, _filter, _split, _hold_out, _join
+    def split_by_instrument(self, valid=0.1, test=0.1, seed=0):
+        "Split into (train, valid, test): see `split_by_instrument`."
+        return split_by_instrument(self, valid, test, seed)
+
+    def hold_out(self, share=0.05, seed=0):
+        "Hold out some pitches of every instrument: see `hold_out`."
+        return hold_out(self, share, seed)
+
+    def __add__(self, other):
+        "Put two sets one after the other."
+        return ConcatNotes([self, other])
 
 # %% ../../nbs/data/notes.ipynb #a64ca4e7
 Recipe = namedtuple('Recipe', 'source tilt even decay damping attack release stretch detune')

@@ -162,41 +162,40 @@ class MelPCA:
         s = {k: v.to(x.device) for k, v in self.state.items()}
         return ((x-s['mean'])/s['std']) @ s['axes']
 
-# %% ../../nbs/evaluation/protocol.ipynb #4ce7b0cc
-def _digest(self)->str:
-    "Identify the fitted numbers, to four decimals."
-    if self.state is None: return ''
-    h = hashlib.sha256(f'{self.dim} {self.bands} {self.frames}'.encode())
-    for k in sorted(self.state): h.update((self.state[k]*1e4).round().to(torch.int64).numpy().tobytes())
-    return h.hexdigest()[:16]
+    @property
+    def digest(self)->str:
+        "Identify the fitted numbers, to four decimals."
+        if self.state is None: return ''
+        h = hashlib.sha256(f'{self.dim} {self.bands} {self.frames}'.encode())
+        for k in sorted(self.state): h.update((self.state[k]*1e4).round().to(torch.int64).numpy().tobytes())
+        return h.hexdigest()[:16]
 
-def _save(self,
-    path, # a .safetensors file
-):
-    "Save the fitted numbers and the settings."
-    from safetensors.torch import save
-    if self.state is None: raise ValueError("this mel-PCA was not fitted: there is nothing to save.")
-    write_whole(path, save(self.state, metadata={k: str(getattr(self, k)) for k in ('dim', 'bands', 'frames', 'explained')}))
+    def save(self,
+        path, # a .safetensors file
+    ):
+        "Save the fitted numbers and the settings."
+        from safetensors.torch import save
+        if self.state is None: raise ValueError("this mel-PCA was not fitted: there is nothing to save.")
+        write_whole(path, save(self.state, metadata={k: str(getattr(self, k)) for k in ('dim', 'bands', 'frames', 'explained')}))
 
-def _load(cls,
-    path=None, # a .safetensors file; None is the one in the package
-    device='cpu', # where notes become features
-): # MelPCA; FileNotFoundError or ValueError
-    "Load what `save` wrote."
-    import mars
-    from safetensors import safe_open
-    path = Path(path or Path(mars.__file__).parent/'weights'/'melpca'/'melpca.safetensors')
-    if not Path(path).exists(): raise FileNotFoundError(f"there is no file {path}: fit a MelPCA and save it there.")
-    try:
-        with safe_open(path, 'pt') as f: meta, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
-        self = cls(*(int(meta[k]) for k in ('dim', 'bands', 'frames')), device=device)
-        self.explained = float(meta['explained'])
-        if {k: tuple(v.shape) for k, v in state.items()} != dict(mean=(d := self.bands*self.frames,), std=(d,), axes=(d, self.dim)): raise ValueError
-    except Exception: raise ValueError(f"{path} is no mel-PCA or damaged: fit and save it anew.") from None
-    self.state = state
-    return self
-
-MelPCA.digest, MelPCA.save, MelPCA.load = property(_digest), _save, classmethod(_load)
+    @classmethod
+    def load(cls,
+        path=None, # a .safetensors file; None is the one in the package
+        device='cpu', # where notes become features
+    ): # MelPCA; FileNotFoundError or ValueError
+        "Load what `save` wrote."
+        import mars
+        from safetensors import safe_open
+        path = Path(path or Path(mars.__file__).parent/'weights'/'melpca'/'melpca.safetensors')
+        if not Path(path).exists(): raise FileNotFoundError(f"there is no file {path}: fit a MelPCA and save it there.")
+        try:
+            with safe_open(path, 'pt') as f: meta, state = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+            self = cls(*(int(meta[k]) for k in ('dim', 'bands', 'frames')), device=device)
+            self.explained = float(meta['explained'])
+            if {k: tuple(v.shape) for k, v in state.items()} != dict(mean=(d := self.bands*self.frames,), std=(d,), axes=(d, self.dim)): raise ValueError
+        except Exception: raise ValueError(f"{path} is no mel-PCA or damaged: fit and save it anew.") from None
+        self.state = state
+        return self
 
 # %% ../../nbs/evaluation/protocol.ipynb #ae65b3ca
 VGGISH_FILES = ('checkpoints/vggish-10086976.pth', 'checkpoints/vggish_pca_params-970ea276.pth')

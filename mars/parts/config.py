@@ -33,8 +33,9 @@ def _from_dict(cls,
     except (TypeError, IndexError): raise ValueError(f'these values make no {cls.__name__}: {d}') from None
 
 def config_class(cls, presets):
-    "Give a frozen dataclass `preset`, `presets`, `from_dict`."
-    cls.presets, cls.preset, cls.from_dict = staticmethod(lambda: presets), classmethod(_preset), classmethod(_from_dict)
+    "Give a frozen dataclass `presets`, `preset` and `from_dict`; one that it defines itself stays."
+    for name, method in dict(presets=staticmethod(lambda: presets), preset=classmethod(_preset), from_dict=classmethod(_from_dict)).items():
+        if name not in vars(cls): setattr(cls, name, method)
     return cls
 
 # %% ../../nbs/parts/config.ipynb #b7b19da8

@@ -187,6 +187,68 @@ class Adversary(nn.Module):
         again = min(1., (step - self.begin + 1)/(self.cfg.warmup + 1)) if self.begin > self.first else 1. # after a hand-over without moments
         return self.cfg.lr*self.ramp(step)*again*(0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done)))))
 
+    def generator_loss(self,
+        step:int,                # of the training, from 0
+        recon:torch.Tensor,      # (B, C, H, W) reconstructions, with their graph
+        rec_loss:torch.Tensor,   # scalar reconstruction loss, with its graph
+        last_layer:torch.Tensor, # weight of the decoder's last layer
+    )->tuple: # (scalar to add to the loss, dict of detached metrics); (0., {}) before the start
+        "Return the adversarial term of the tokenizer's loss, weights included."
+        if not self.active(step): return 0., {}
+        image = recon.detach().float().requires_grad_().view_as(recon) # a view, because the hooks of FlopCounterMode refuse leaves
+        with frozen(self.disc) as D: gen = hinge_generator(D(image))
+        with torch.autocast(image.device.type, enabled=False):
+            pull = (recon.float()*torch.autograd.grad(gen, image)[0]).sum()
+            loss = gen.detach() + (pull - pull.detach())
+            if self.cfg.adaptive and (step - self.first) % self.cfg.adaptive_every == 0: self.factor.copy_(adaptive_weight(rec_loss, loss, last_layer, self.reduce))
+            share = self.cfg.weight*self.ramp(step)*self.factor.clone()
+            return share*loss, dict(gen_loss=gen.detach(), adv_weight=share)
+
+    def update(self,
+        step:int,          # of the training, from 0
+        real:torch.Tensor, # (B, C, H, W) images
+        fake:torch.Tensor, # (B, C, H, W) reconstructions; detached here
+    )->dict: # detached metrics; {} before the start
+        "Train the discriminator on one batch, `cfg.updates` times."
+        if not self.active(step): return {}
+        if real.shape[1:] != fake.shape[1:]: raise ValueError(f'images of {tuple(real.shape[1:])} cannot be compared with reconstructions of {tuple(fake.shape[1:])}; give both the same shape')
+        both = torch.cat([real.detach().float(), fake.detach().float()])
+        self.disc.train()
+        for g in self.opt.param_groups: g['lr'] = self.lr_at(step)
+        for _ in range(self.cfg.updates):
+            r, f = self.disc(both).float().split([len(real), len(fake)])
+            self.lecam.update(r, f, self.reduce)
+            hinge, lecam = hinge_discriminator(r, f), self.lecam(r, f)
+            with torch.autocast(both.device.type, enabled=False):
+                self.opt.zero_grad()
+                (hinge + self.cfg.lecam*lecam).backward()
+                if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + [b for b in self.disc.buffers() if b.is_floating_point()])
+                norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
+                if norm.isfinite(): self.opt.step() # a batch without a number must not spoil it for good
+            torch.clear_autocast_cache() # within one context autocast would go on with copies of the old weights
+        return dict(disc_loss=hinge.detach(), lecam=lecam.detach(), real_logit=r.detach().mean(), fake_logit=f.detach().mean(), disc_grad_norm=norm.detach())
+
+    def checkpoint(self)->dict: # name -> tensor, copies
+        "Return weights, running means, the last adaptive weight and the optimiser's state."
+        state = {f'opt.{n}.{k}': self.opt.state[p][k] for n, p in self.disc.named_parameters() if p in self.opt.state for k in MOMENTS}
+        return {k: v.detach().clone().contiguous() for k, v in {**self.state_dict(), **state}.items()}
+
+    def restore(self,
+        d:dict, # of `checkpoint`
+    )->'Adversary': # itself; ValueError for the dict of another config
+        "Take back the state of `checkpoint`."
+        own, names = self.state_dict(), {p: n for n, p in self.disc.named_parameters()}
+        need, started = {k: tuple(v.shape) for k, v in own.items()}, any(k.startswith('opt.') for k in d)
+        if started: need.update({f'opt.{n}.{k}': () if k == 'step' else tuple(p.shape) for p, n in names.items() for k in MOMENTS})
+        for k in sorted(set(need) | set(d)):
+            is_, must = tuple(d[k].shape) if k in d else 'missing', need.get(k, 'missing')
+            if is_ != must: raise ValueError(f'{k} is {is_} in the checkpoint and {must} in this adversary; restore with the config it was saved with')
+        self.load_state_dict({k: d[k] for k in own})
+        order = [names[p] for g in self.opt.param_groups for p in g['params']]
+        state = {i: {k: d[f'opt.{n}.{k}'].clone() for k in MOMENTS} for i, n in enumerate(order)} if started else {}
+        self.opt.load_state_dict(dict(state=state, param_groups=self.opt.state_dict()['param_groups']))
+        return self
+
 # %% ../../nbs/parts/discriminator.ipynb #eb67b0db
 @contextmanager
 def frozen(
@@ -200,74 +262,5 @@ def frozen(
         module.train(was)
         for p in params: p.requires_grad_(True)
 
-def _generator_loss(self:Adversary,
-    step:int,                # of the training, from 0
-    recon:torch.Tensor,      # (B, C, H, W) reconstructions, with their graph
-    rec_loss:torch.Tensor,   # scalar reconstruction loss, with its graph
-    last_layer:torch.Tensor, # weight of the decoder's last layer
-)->tuple: # (scalar to add to the loss, dict of detached metrics); (0., {}) before the start
-    "Return the adversarial term of the tokenizer's loss, weights included."
-    if not self.active(step): return 0., {}
-    image = recon.detach().float().requires_grad_().view_as(recon) # a view, because the hooks of FlopCounterMode refuse leaves
-    with frozen(self.disc) as D: gen = hinge_generator(D(image))
-    with torch.autocast(image.device.type, enabled=False):
-        pull = (recon.float()*torch.autograd.grad(gen, image)[0]).sum()
-        loss = gen.detach() + (pull - pull.detach())
-        if self.cfg.adaptive and (step - self.first) % self.cfg.adaptive_every == 0: self.factor.copy_(adaptive_weight(rec_loss, loss, last_layer, self.reduce))
-        share = self.cfg.weight*self.ramp(step)*self.factor.clone()
-        return share*loss, dict(gen_loss=gen.detach(), adv_weight=share)
-
-Adversary.generator_loss = _generator_loss
-
-# %% ../../nbs/parts/discriminator.ipynb #513d0b51
-def _update(self:Adversary,
-    step:int,          # of the training, from 0
-    real:torch.Tensor, # (B, C, H, W) images
-    fake:torch.Tensor, # (B, C, H, W) reconstructions; detached here
-)->dict: # detached metrics; {} before the start
-    "Train the discriminator on one batch, `cfg.updates` times."
-    if not self.active(step): return {}
-    if real.shape[1:] != fake.shape[1:]: raise ValueError(f'images of {tuple(real.shape[1:])} cannot be compared with reconstructions of {tuple(fake.shape[1:])}; give both the same shape')
-    both = torch.cat([real.detach().float(), fake.detach().float()])
-    self.disc.train()
-    for g in self.opt.param_groups: g['lr'] = self.lr_at(step)
-    for _ in range(self.cfg.updates):
-        r, f = self.disc(both).float().split([len(real), len(fake)])
-        self.lecam.update(r, f, self.reduce)
-        hinge, lecam = hinge_discriminator(r, f), self.lecam(r, f)
-        with torch.autocast(both.device.type, enabled=False):
-            self.opt.zero_grad()
-            (hinge + self.cfg.lecam*lecam).backward()
-            if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + [b for b in self.disc.buffers() if b.is_floating_point()])
-            norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
-            if norm.isfinite(): self.opt.step() # a batch without a number must not spoil it for good
-        torch.clear_autocast_cache() # within one context autocast would go on with copies of the old weights
-    return dict(disc_loss=hinge.detach(), lecam=lecam.detach(), real_logit=r.detach().mean(), fake_logit=f.detach().mean(), disc_grad_norm=norm.detach())
-
-Adversary.update = _update
-
 # %% ../../nbs/parts/discriminator.ipynb #5a3496f5
 MOMENTS = ('step', 'exp_avg', 'exp_avg_sq') # what AdamW knows of a parameter
-
-def _checkpoint(self:Adversary)->dict: # name -> tensor, copies
-    "Return weights, running means, the last adaptive weight and the optimiser's state."
-    state = {f'opt.{n}.{k}': self.opt.state[p][k] for n, p in self.disc.named_parameters() if p in self.opt.state for k in MOMENTS}
-    return {k: v.detach().clone().contiguous() for k, v in {**self.state_dict(), **state}.items()}
-
-def _restore(self:Adversary,
-    d:dict, # of `checkpoint`
-)->Adversary: # itself; ValueError for the dict of another config
-    "Take back the state of `checkpoint`."
-    own, names = self.state_dict(), {p: n for n, p in self.disc.named_parameters()}
-    need, started = {k: tuple(v.shape) for k, v in own.items()}, any(k.startswith('opt.') for k in d)
-    if started: need.update({f'opt.{n}.{k}': () if k == 'step' else tuple(p.shape) for p, n in names.items() for k in MOMENTS})
-    for k in sorted(set(need) | set(d)):
-        is_, must = tuple(d[k].shape) if k in d else 'missing', need.get(k, 'missing')
-        if is_ != must: raise ValueError(f'{k} is {is_} in the checkpoint and {must} in this adversary; restore with the config it was saved with')
-    self.load_state_dict({k: d[k] for k in own})
-    order = [names[p] for g in self.opt.param_groups for p in g['params']]
-    state = {i: {k: d[f'opt.{n}.{k}'].clone() for k in MOMENTS} for i, n in enumerate(order)} if started else {}
-    self.opt.load_state_dict(dict(state=state, param_groups=self.opt.state_dict()['param_groups']))
-    return self
-
-Adversary.checkpoint, Adversary.restore = _checkpoint, _restore

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ONEDNN', 'OneDNNLinear', 'fast_linear', 'Sampler', 'SamplerStore', 'forget_samplers', 'lend_sampler',
-           'stream_samples', 'stream', 'generate', 'SamplerMixin']
+           'stream_samples', 'is_plain', 'stream', 'generate', 'SamplerMixin']
 
 # %% ../../nbs/parts/inference.ipynb #4c778299
 import platform, warnings
@@ -171,6 +171,10 @@ def stream_samples(
     u = note_uniforms(seed, first, n, model.draws(settings))
     with lend_sampler(model, n, settings, graph) as sampler: yield from sampler.run(labels, u)
 
+def is_plain(model)->bool:
+    "Does the model generate by `VAR`'s own loop?"
+    return getattr(type(model), 'stream', None) is VAR.stream
+
 def stream(
     model,            # a `VAR` or another prediction order
     labels:dict=None, # any subset of the labels, a value each or one per note
@@ -178,7 +182,7 @@ def stream(
     **settings,       # as for `model.generate`, and for a `VAR` graph
 ): # iterator of lists of token maps, as `model.stream`
     "Sample tokens the fastest way there is for a model."
-    return stream_samples(model, labels, n, **settings) if type(model).stream is VAR.stream else model.stream(labels, n, **settings)
+    return stream_samples(model, labels, n, **settings) if is_plain(model) else model.stream(labels, n, **settings)
 
 def generate(
     model,            # a `VAR` or another prediction order
@@ -187,7 +191,7 @@ def generate(
     **settings,       # as for `model.generate`, and for a `VAR` graph
 )->list: # K int64 token maps, those of `model.generate`
     "Sample tokens the fastest way there is for a model."
-    if type(model).stream is not VAR.stream: return model.generate(labels, n, **settings)
+    if not is_plain(model): return model.generate(labels, n, **settings)
     for tokens in stream_samples(model, labels, n, **settings): pass
     return tokens
 

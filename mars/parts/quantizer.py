@@ -115,59 +115,88 @@ class MultiScaleQuantizer(nn.Module):
         h = (getattr(self, f'up_{k}') @ self.book(k)[tokens]).mT.unflatten(-1, self.latent)
         return h if not self.phi else (1-self.phi_ratio)*h + self.phi_ratio*self.phi[self.phi_of[k]](h)
 
-# %% ../../nbs/parts/quantizer.ipynb #913e31e3
-@torch.no_grad()
-def _encode(self:MultiScaleQuantizer,
-    f:torch.Tensor, # (B, d, h, w) latent map
-)->list: # K int64 tensors (B, h_k*w_k), coarse to fine
-    "Quantize a latent map, coarse to fine."
-    with torch.autocast(f.device.type, enabled=False):
-        tokens, rest = [], f.float()
-        for k, keys in enumerate(self.keys()):
-            tokens.append(nearest_key(self.area(k, rest), *keys))
-            rest = rest - self.contribution(k, tokens[-1])
-    return tokens
+    @torch.no_grad()
+    def encode(self,
+        f:torch.Tensor, # (B, d, h, w) latent map
+    )->list: # K int64 tensors (B, h_k*w_k), coarse to fine
+        "Quantize a latent map, coarse to fine."
+        with torch.autocast(f.device.type, enabled=False):
+            tokens, rest = [], f.float()
+            for k, keys in enumerate(self.keys()):
+                tokens.append(nearest_key(self.area(k, rest), *keys))
+                rest = rest - self.contribution(k, tokens[-1])
+        return tokens
 
-def _decode(self:MultiScaleQuantizer,
-    tokens:list,        # the first K or fewer token maps, (B, h_k*w_k) int64
-    n_scales:int=None,  # use only so many of them; None is all
-)->torch.Tensor: # (B, d, h, w)
-    "Sum the contributions of the given scales."
-    with torch.autocast(tokens[0].device.type, enabled=False):
-        return sum(self.contribution(k, t) for k, t in enumerate(tokens[:n_scales]))
+    def decode(self,
+        tokens:list,        # the first K or fewer token maps, (B, h_k*w_k) int64
+        n_scales:int=None,  # use only so many of them; None is all
+    )->torch.Tensor: # (B, d, h, w)
+        "Sum the contributions of the given scales."
+        with torch.autocast(tokens[0].device.type, enabled=False):
+            return sum(self.contribution(k, t) for k, t in enumerate(tokens[:n_scales]))
 
-MultiScaleQuantizer.encode, MultiScaleQuantizer.decode = _encode, _decode
+    def forward(self,
+        f:torch.Tensor,          # (B, d, h, w) latent map
+        keep:torch.Tensor=None,  # (B,) int64: scales used by each note, 1..K; None is all
+    ):                           # (quantized (B, d, h, w), dict of scalar losses vq and commit, tokens)
+        "Quantize with a straight-through gradient and count which codes were hit."
+        with torch.autocast(f.device.type, enabled=False):
+            f = f.float()
+            rest, total, tokens, vq, commit, used = f.detach(), 0, [], 0, 0, 0
+            for k, keys in enumerate(self.keys()):
+                tokens.append(nearest_key(self.area(k, rest), *keys))
+                h = self.contribution(k, tokens[-1])
+                on = torch.ones(len(f), device=f.device) if keep is None else (k < keep).float()
+                total, rest = total + on[:, None, None, None]*h, rest - h.detach()
+                vq = vq + (on*(total - f.detach()).pow(2).mean((1, 2, 3))).sum()
+                commit = commit + (on*(total.detach() - f).pow(2).mean((1, 2, 3))).sum()
+                used = used + on.sum()
+            if self.training: self.count(tokens)
+            losses = dict(vq=vq/used, commit=self.beta*commit/used)
+            # the value is exactly that of `decode`, the gradient exactly the identity
+        return total.detach() + (f - f.detach()), losses, tokens
 
-# %% ../../nbs/parts/quantizer.ipynb #ac3312eb
-def _forward(self:MultiScaleQuantizer,
-    f:torch.Tensor,          # (B, d, h, w) latent map
-    keep:torch.Tensor=None,  # (B,) int64: scales used by each note, 1..K; None is all
-):                           # (quantized (B, d, h, w), dict of scalar losses vq and commit, tokens)
-    "Quantize with a straight-through gradient and count which codes were hit."
-    with torch.autocast(f.device.type, enabled=False):
-        f = f.float()
-        rest, total, tokens, vq, commit, used = f.detach(), 0, [], 0, 0, 0
-        for k, keys in enumerate(self.keys()):
-            tokens.append(nearest_key(self.area(k, rest), *keys))
-            h = self.contribution(k, tokens[-1])
-            on = torch.ones(len(f), device=f.device) if keep is None else (k < keep).float()
-            total, rest = total + on[:, None, None, None]*h, rest - h.detach()
-            vq = vq + (on*(total - f.detach()).pow(2).mean((1, 2, 3))).sum()
-            commit = commit + (on*(total.detach() - f).pow(2).mean((1, 2, 3))).sum()
-            used = used + on.sum()
-        if self.training: self.count(tokens)
-        losses = dict(vq=vq/used, commit=self.beta*commit/used)
-        # the value is exactly that of `decode`, the gradient exactly the identity
-    return total.detach() + (f - f.detach()), losses, tokens
+    @torch.no_grad()
+    def count(self, tokens):
+        self.idle += 1
+        for k, t in enumerate(tokens):
+            self.hits[k].index_add_(0, t.flatten(), torch.ones_like(t.flatten(), dtype=self.hits.dtype))
+            (self.idle[k] if self.own else self.idle)[t.flatten()] = 0
 
-@torch.no_grad()
-def _count(self:MultiScaleQuantizer, tokens):
-    self.idle += 1
-    for k, t in enumerate(tokens):
-        self.hits[k].index_add_(0, t.flatten(), torch.ones_like(t.flatten(), dtype=self.hits.dtype))
-        (self.idle[k] if self.own else self.idle)[t.flatten()] = 0
+    def usage(self,
+        reset:bool=False, # start counting anew afterwards
+    )->dict: # as `usage_of`
+        "Return code usage per scale, from the training forward passes counted so far."
+        out = usage_of(self.hits, self.own)
+        if reset: self.hits.zero_()
+        return out
 
-MultiScaleQuantizer.forward, MultiScaleQuantizer.count = _forward, _count
+    @torch.no_grad()
+    def revive(self,
+        f:torch.Tensor,   # (B, d, h, w) latent maps of a training batch
+        patience:int=100, # steps without a hit after which a code counts as dead
+    )->int: # number of codes revived
+        "Put dead codes where the vectors are."
+        if not (self.idle >= patience).any(): return 0
+        with torch.autocast(f.device.type, enabled=False):
+            wanted, rest = [], f.float()
+            for k, t in enumerate(self.encode(f)):
+                wanted.append(self.area(k, rest).flatten(0, 1))
+                rest = rest - self.contribution(k, t)
+        if self.own: return sum(_place(*each, patience) for each in zip(self.codebook, self.idle, wanted))
+        return _place(self.codebook, self.idle, torch.cat(wanted), patience)
+
+    @torch.no_grad()
+    def next_inputs(self,
+        tokens:list, # K token maps (B, h_k*w_k) int64
+    )->torch.Tensor: # (B, T - h_1*w_1, d): the running sum, seen at scales 2..K
+        "Return the teacher-forcing inputs of scales 2..K."
+        total, seen = 0, []
+        with torch.autocast(tokens[0].device.type, enabled=False): # as in sampling
+            for k, t in enumerate(tokens[:-1]):
+                total = total + self.contribution(k, t)
+                seen.append(self.area(k+1, total))
+        return torch.cat(seen, 1) if seen else self.contribution(0, tokens[0]).new_zeros(len(tokens[0]), 0, self.channels)
 
 # %% ../../nbs/parts/quantizer.ipynb #c81059db
 def usage_of(
@@ -189,32 +218,7 @@ def code_usage(
     if tokens[0].ndim == 3: return [code_usage([t[..., p] for t in tokens], codebook_size, own) for p in range(tokens[0].shape[-1])]
     return usage_of(torch.stack([torch.bincount(t.flatten(), minlength=codebook_size) for t in tokens]).float(), own)
 
-def _usage(self:MultiScaleQuantizer,
-    reset:bool=False, # start counting anew afterwards
-)->dict: # as `usage_of`
-    "Return code usage per scale, from the training forward passes counted so far."
-    out = usage_of(self.hits, self.own)
-    if reset: self.hits.zero_()
-    return out
-
-MultiScaleQuantizer.usage = _usage
-
 # %% ../../nbs/parts/quantizer.ipynb #a57c3aa5
-@torch.no_grad()
-def _revive(self:MultiScaleQuantizer,
-    f:torch.Tensor,   # (B, d, h, w) latent maps of a training batch
-    patience:int=100, # steps without a hit after which a code counts as dead
-)->int: # number of codes revived
-    "Put dead codes where the vectors are."
-    if not (self.idle >= patience).any(): return 0
-    with torch.autocast(f.device.type, enabled=False):
-        wanted, rest = [], f.float()
-        for k, t in enumerate(self.encode(f)):
-            wanted.append(self.area(k, rest).flatten(0, 1))
-            rest = rest - self.contribution(k, t)
-    if self.own: return sum(_place(*each, patience) for each in zip(self.codebook, self.idle, wanted))
-    return _place(self.codebook, self.idle, torch.cat(wanted), patience)
-
 def _place(book, idle, wanted, patience):
     "Put the dead codes of a codebook onto random ones of the wanted vectors."
     dead = (idle >= patience).nonzero().flatten()
@@ -222,23 +226,6 @@ def _place(book, idle, wanted, patience):
     book[dead[:len(pick)]] = wanted[pick].to(book)
     idle[dead[:len(pick)]] = 0
     return len(pick)
-
-MultiScaleQuantizer.revive = _revive
-
-# %% ../../nbs/parts/quantizer.ipynb #642e416f
-@torch.no_grad()
-def _next_inputs(self:MultiScaleQuantizer,
-    tokens:list, # K token maps (B, h_k*w_k) int64
-)->torch.Tensor: # (B, T - h_1*w_1, d): the running sum, seen at scales 2..K
-    "Return the teacher-forcing inputs of scales 2..K."
-    total, seen = 0, []
-    with torch.autocast(tokens[0].device.type, enabled=False): # as in sampling
-        for k, t in enumerate(tokens[:-1]):
-            total = total + self.contribution(k, t)
-            seen.append(self.area(k+1, total))
-    return torch.cat(seen, 1) if seen else self.contribution(0, tokens[0]).new_zeros(len(tokens[0]), 0, self.channels)
-
-MultiScaleQuantizer.next_inputs = _next_inputs
 
 # %% ../../nbs/parts/quantizer.ipynb #2db520e0
 class ProductQuantizer(nn.Module):
@@ -275,7 +262,7 @@ class ProductQuantizer(nn.Module):
         mean = {k: sum(l[k] for l in losses)/len(losses) for k in losses[0]}
         return torch.cat(out, 1), mean, [torch.stack(t, -1) for t in zip(*tokens)]
 
-ProductQuantizer.decode, ProductQuantizer.next_inputs = _decode, _next_inputs
+    decode, next_inputs = MultiScaleQuantizer.decode, MultiScaleQuantizer.next_inputs
 
 # %% ../../nbs/parts/quantizer.ipynb #2707d954
 def freeze(
