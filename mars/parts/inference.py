@@ -30,7 +30,7 @@ class OneDNNLinear(TorchFunctionMode):
                 and not torch.is_grad_enabled() and not torch.is_autocast_enabled('cpu'))
 
 def fast_linear(): # -> a context
-    "`OneDNNLinear` where torch has oneDNN, else nothing."
+    "A context of `OneDNNLinear` where torch has oneDNN, else one that does nothing."
     return OneDNNLinear() if ONEDNN else nullcontext()
 
 # %% ../../nbs/parts/inference.ipynb #7b021334
