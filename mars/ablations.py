@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from .cmx import CMX, unfold_patch_weight
-from .stft import LogSpectrogram, active_frames
+from .stft import LogSpectrogram, active_frames, mel_filters
 from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes, write_whole
 from .soundfont import open_renderer, peak_normalize, resample
 from .quantizer import MultiScaleQuantizer, code_usage
@@ -163,11 +163,7 @@ def spec_features(
     bands:int=8, frames:int=2, # of the pooled picture
 )->torch.Tensor: # (B, bands*frames)
     "Embed notes by their magnitudes: `mel_features` without the detour over a wave."
-    from torchaudio.functional import melscale_fbanks
-    import warnings
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # of bands narrower than a bin
-        bank = melscale_fbanks(ls.n_fft//2+1, 0., ls.sample_rate/2, 128, ls.sample_rate, norm='slaney', mel_scale='slaney').to(spec.device)
+    bank = mel_filters(ls.n_fft, 128, ls.sample_rate).to(spec.device)
     power = ls.magnitude(F.pad(spec, (0, 0, 0, ls.shape[1] - spec.shape[2]), value=-1.))[:, 0].square().mT @ bank
     x = (1 + 10*torch.log10((power.mT/_FULL_SCALE).clamp(min=1e-30))/80).clamp(min=0)
     return F.adaptive_avg_pool2d(x, (bands, frames)).flatten(1)

@@ -8,13 +8,14 @@ __all__ = ['CLASSIFIERS', 'HEADS', 'FORMAT', 'ClassifierConfig', 'mel_bank', 'Lo
            'fit_temperatures', 'Best', 'train_classifier', 'measure_classifier']
 
 # %% ../nbs/05a_classifier.ipynb #5a6b3529
-import hashlib, json, math, warnings
+import hashlib, json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
 import mars
+from .stft import mel_filters
 from .data import FAMILIES, SOURCES, Batches, write_whole
 from .pipeline import load_weights, pick_device, save_weights
 from .tokenizer import config_class
@@ -58,10 +59,7 @@ def mel_bank(
     n_mels:int, # bands
 )->torch.Tensor: # (n_fft//2+1, n_mels)
     "Slaney's mel bands from 0 to 8000 Hz at 16 kHz; ValueError if a band is narrower than a bin."
-    from torchaudio.functional import melscale_fbanks
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # an empty band is refused below
-        bank = melscale_fbanks(n_fft//2+1, 0., 8000., n_mels, 16000, norm='slaney', mel_scale='slaney')
+    bank = mel_filters(n_fft, n_mels)
     if not bank.any(0).all(): raise ValueError(f'n_mels is {n_mels}: with n_fft {n_fft} a band would hold no frequency; use fewer bands or a longer window')
     return bank
 

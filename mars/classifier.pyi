@@ -3,13 +3,14 @@
 from typing import Any
 from typing_extensions import Self
 __all__ = ['CLASSIFIERS', 'HEADS', 'FORMAT', 'ClassifierConfig', 'mel_bank', 'LogMel', 'Residual', 'make_trunk', 'Classifier', 'whole_notes', 'find_classifier', 'augment', 'Mels', 'fit_temperature', 'calibration_error', 'head_losses', 'fit_temperatures', 'Best', 'train_classifier', 'measure_classifier']
-import hashlib, json, math, warnings
+import hashlib, json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
 from torch import nn
 import mars
+from .stft import mel_filters
 from .data import FAMILIES, SOURCES, Batches, write_whole
 from .pipeline import load_weights, pick_device, save_weights
 from .tokenizer import config_class

@@ -12,9 +12,9 @@ __all__ = ['frechet_distance', 'frechet_floor', 'FrechetInfinity', 'frechet_infi
 # %% ../nbs/05_eval.ipynb #5713c980
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 import numpy as np, torch
 import torch.nn.functional as F
+from .stft import mel_filters
 
 # %% ../nbs/05_eval.ipynb #b5bda2ab
 def _features(x, name, least=2):
@@ -417,16 +417,10 @@ def _redraw(arrays, method, g):
     return tuple(a[rows.to(a.device)] for a in arrays)
 
 # %% ../nbs/05_eval.ipynb #9e698e08
-@lru_cache(maxsize=8)
-def _mel_bank(n_mels, n_fft=1024):
-    "Return the (n_fft/2+1, n_mels) Slaney filterbank for 16 kHz."
-    from torchaudio.functional import melscale_fbanks
-    return melscale_fbanks(n_fft//2+1, 0., 8000., n_mels, 16000, norm='slaney', mel_scale='slaney')
-
 def _mel_power(wave, n_mels=128):
     "Compute the mel power spectrogram (..., n_mels, frames) of 16 kHz waves (..., N)."
     s = torch.stft(wave, 1024, 256, window=torch.hann_window(1024, device=wave.device), pad_mode='constant', return_complex=True)
-    return (s.abs().square().transpose(-1, -2) @ _mel_bank(n_mels).to(wave.device)).transpose(-1, -2)
+    return (s.abs().square().transpose(-1, -2) @ mel_filters(1024, n_mels).to(wave.device)).transpose(-1, -2)
 
 # %% ../nbs/05_eval.ipynb #197582b8
 def _waves(wave, name):
@@ -493,7 +487,7 @@ def _scale_distance(a, b, window, n_mels):
     "Return the log and the linear L1 distance of one scale, summed, for each row."
     def picture(x):
         s = torch.stft(x, window, window//4, window=torch.hann_window(window, device=x.device), pad_mode='reflect', return_complex=True).abs()
-        return s if n_mels is None else (s.mT @ _mel_bank(n_mels, window).to(x.device)).mT
+        return s if n_mels is None else (s.mT @ mel_filters(window, n_mels).to(x.device)).mT
     A, B = picture(a), picture(b)
     return (2*(A.clamp(min=1e-5).log10() - B.clamp(min=1e-5).log10()).abs() + (A-B).abs()).mean((-1, -2))
 

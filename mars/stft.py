@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'LATER', 'compress', 'expand', 'griffin_lim', 'note_phases', 'find_phase', 'SpecLayout', 'LogSpectrogram',
-           'plot_specs', 'active_frames', 'log_spectral_distance', 'level_db', 'oracle_table']
+           'mel_filters', 'plot_specs', 'active_frames', 'log_spectral_distance', 'level_db', 'oracle_table']
 
 # %% ../nbs/01_stft.ipynb #bd48226b
-import importlib, math
+import importlib, math, warnings
+from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -236,6 +237,21 @@ class LogSpectrogram(SpecLayout):
         if not spec.is_floating_point(): raise ValueError(f'spec has dtype {spec.dtype}: give floats in [-1, 1].')
         if spec.isnan().any(): raise ValueError('spec contains NaN: the model that made it diverged, or its weights are damaged.')
         return spec.float()
+
+# %% ../nbs/01_stft.ipynb #c5d20f4b
+@lru_cache(maxsize=32)
+def mel_filters(
+    n_fft:int, # samples per frame, even
+    n_mels:int, # bands from 0 Hz to half the sample rate
+    sample_rate:int=16000, # Hz
+    norm:str='slaney', # 'slaney' gives each filter unit area, in 1/Hz; None gives each a peak of at most 1
+)->torch.Tensor: # (n_fft//2+1, n_mels) float32, shared between calls; do not change it in place
+    "Return triangular filters on Slaney's mel scale; a band narrower than a bin may be all zeros."
+    from librosa.filters import mel
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of empty bands, which callers refuse, avoid or accept
+        bank = mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels, norm=norm)
+    with torch.inference_mode(False): return torch.from_numpy(bank.T.copy())  # else a cached tensor could not be used for training
 
 # %% ../nbs/01_stft.ipynb #82c33dc7
 def _grid(n, cols, size):

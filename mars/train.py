@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 from .cmx import CMX
-from .stft import LogSpectrogram, active_frames, compress, expand
+from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
 from .data import Batches, N_SAMPLES, write_whole
 from .quantizer import MultiScaleQuantizer
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
@@ -659,12 +659,9 @@ class MelLoss(nn.Module):
         resolutions:tuple=((128, 1), (64, 2), (32, 4), (16, 8)), # mel bands, and frames averaged
     ):
         super().__init__()
-        from torchaudio.functional import melscale_fbanks
         self.cmx, self.floor, self.frames = cmx, ls.floor, [f for _, f in resolutions]
         for i, (bands, _) in enumerate(resolutions):
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore') # of bands narrower than a bin, which stay silent
-                bank = melscale_fbanks(ls.n_fft//2+1, 0., ls.sample_rate/2, bands, ls.sample_rate, mel_scale='slaney')[:-1]
+            bank = mel_filters(ls.n_fft, bands, ls.sample_rate, norm=None)[:-1] # a band narrower than a bin stays silent
             self.register_buffer(f'bank_{i}', bank/bank.sum(0).clamp(min=1e-8), persistent=False)
 
     def pictures(self, image): # -> list of (B, bands, frames) in [-1, 1]

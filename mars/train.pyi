@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from .cmx import CMX
-from .stft import LogSpectrogram, active_frames, compress, expand
+from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
 from .data import Batches, N_SAMPLES, write_whole
 from .quantizer import MultiScaleQuantizer
 from .tokenizer import STRIPS, Tokenizer, TokenizerConfig, config_class
