@@ -17,9 +17,9 @@ setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=find_packages(include=['mars', 'mars.*']), include_package_data=True,
     package_data={'mars': ['CREDITS.md', 'py.typed', '*.pyi', 'weights/**/*']},
-    python_requires=f">={cfg['min_python']},<3.13", install_requires=cfg['requirements'].split(), extras_require=extras,
+    python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(), extras_require=extras,
     classifiers=['Development Status :: 3 - Alpha', 'Intended Audience :: Science/Research',
                  'License :: OSI Approved :: Apache Software License', 'Topic :: Multimedia :: Sound/Audio :: Sound Synthesis',
-                 *(f'Programming Language :: Python :: 3.{v}' for v in (10, 11, 12))],
+                 *(f'Programming Language :: Python :: 3.{v}' for v in range(10, 15))],
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': ['mars=mars._modidx:d']},
     zip_safe=False)

@@ -2,14 +2,16 @@
 # Make this clone ready to run:  bash scripts/setup.sh [dev|nb|app|fad]
 # demo.sh and test.sh source it, and then have `python` and `mars` on PATH. A second run takes a second.
 #
-# It installs into the active virtual environment if there is one, else into .venv in the clone, which it makes.
+# It installs into the active virtual environment if there is one, else into the one that MARS_VENV names, else into .venv in the
+# clone; the latter two it makes. `environment` in place of an extra makes the environment and installs nothing.
 
 [[ ${BASH_SOURCE[0]} == "$0" ]] && set -euo pipefail
 mars_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 mars_say() { echo "setup: $*" >&2; }
 mars_fail() { mars_say "$*"; exit 1; }
-mars_python_fits() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+mars_python_fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+mars_python_is_pinned() { "$1" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' 2>/dev/null; }  # constraints.txt holds for it
 
 mars_apt() {  # install Debian packages as root, or return 1
   command -v apt-get >/dev/null || return 1
@@ -29,16 +31,17 @@ mars_environment() {  # set mars_env to a virtual environment of a Python that f
   if [ -n "${VIRTUAL_ENV-}" ]; then
     mars_env=$VIRTUAL_ENV
     mars_python_fits "$mars_env/bin/python" ||
-      mars_fail "the active environment $mars_env has no Python 3.10, 3.11 or 3.12: deactivate it, or make one with such a Python."
+      mars_fail "the active environment $mars_env has no Python 3.10 or newer: deactivate it, or make one with such a Python."
     return
   fi
-  mars_env=$mars_root/.venv
+  mars_env=${MARS_VENV:-$mars_root/.venv}
   if mars_python_fits "$mars_env/bin/python" && "$mars_env/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
-  local candidate python=''
-  for candidate in python3 python3.12 python3.11 python3.10; do
+  local candidate python='' candidates=(python3 python3.14 python3.13 python3.12 python3.11 python3.10)
+  [ "$1" != dev ] || candidates=(python3.11 python3.12 python3.10 "${candidates[@]}")
+  for candidate in "${candidates[@]}"; do
     if mars_python_fits "$candidate"; then python=$candidate; break; fi
   done
-  [ -n "$python" ] || mars_fail "Python 3.10, 3.11 or 3.12 is needed, and none is on PATH: install one and run this again."
+  [ -n "$python" ] || mars_fail "Python 3.10 or newer is needed, and none is on PATH: install one and run this again."
   mars_say "making the virtual environment $mars_env with $("$python" --version)"
   if ! "$python" -m venv --clear "$mars_env" >/dev/null 2>&1; then
     # Debian keeps the module in a package of its own
@@ -57,7 +60,7 @@ mars_packages() {  # install mars, editable, with the extra named by $1
   # The extra `dev` holds all others
   if [ -x "$mars_env/bin/mars" ] && grep -qsx -e "$extra: $sum" -e "dev: $sum" "$stamp"; then return; fi
   local args=(install -qq --disable-pip-version-check --no-input --no-compile -e "$what")
-  [ "$extra" != dev ] || args+=(-c constraints.txt)
+  if [ "$extra" = dev ] && mars_python_is_pinned "$mars_env/bin/python"; then args+=(-c constraints.txt); fi
   mars_say "installing mars and what it needs (the first time: about 3 GB to download, mostly torch, and a few minutes)"
   (cd "$mars_root" && "$mars_env/bin/python" -m pip "${args[@]}") </dev/null ||
     mars_fail "pip could not install the packages; its message stands above. Check the network and about 7 GB of free disk, then run this again."
@@ -90,8 +93,10 @@ mars_browser() {  # Chromium, in which tests/test_site.py opens the site; option
   mars_apt chromium || mars_say "could not; for these tests install Chromium or Chrome, or name one in MARS_BROWSER."
 }
 
-mars_environment
-mars_packages "${1-}"
-mars_sounds
-mars_browser "${1-}"
+mars_environment "${1-}"
+if [ "${1-}" != environment ]; then
+  mars_packages "${1-}"
+  mars_sounds
+  mars_browser "${1-}"
+fi
 export VIRTUAL_ENV=$mars_env PATH="$mars_env/bin:$PATH"

@@ -48,6 +48,17 @@ def test_ten_packages_of_the_card_are_declared(declared):
 def test_runtime_brings_no_notebook_tools(declared):
     assert not names(declared['install_requires']) & {'nbdev', 'fastcore', 'jupyterlab', 'seaborn', 'frechet-audio-distance'}
 
+def test_no_upper_bounds_but_where_a_newer_release_fails(declared):
+    "A bound that nobody needs keeps the package out of other people's environments"
+    bounds = {r.name: str(r.specifier) for r in map(Requirement, declared['install_requires']) if any(s.operator not in ('>=', '>', '!=') for s in r.specifier)}
+    assert set(bounds) == {'fastprogress'} and declared['python_requires'] == '>=3.10'
+    assert {f'Programming Language :: Python :: 3.{v}' for v in range(10, 15)} <= set(declared['classifiers'])
+
+def test_extras_that_cannot_follow_python_carry_markers(declared):
+    new = {'python_version': '3.14', 'platform_machine': 'x86_64'}
+    assert [r for r in declared['extras_require']['fad'] if Requirement(r).marker.evaluate(new)] == []
+    assert names(declared['extras_require']['dev']) >= {'frechet-audio-distance', 'torchvision', 'pysfizz'}
+
 def test_constraints_pin_every_requirement_within_its_range(declared):
     lines = (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines()
     pins = {r.name.lower(): r for r in map(Requirement, (x for x in lines if x and not x.startswith('#')))}
