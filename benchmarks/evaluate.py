@@ -20,7 +20,7 @@ def main(argv=None):
     p.add_argument('--n', type=int, default=256, help='notes of each row')
     p.add_argument('--out', type=Path, required=True, help='folder of the report')
     p.add_argument('--result', type=Path, help='a JSON file for the short form')
-    p.add_argument('--device', help='cpu or cuda; the GPU if there is one')
+    p.add_argument('--device', help='cpu, cuda or mps; if not given, the first that is there of cuda, mps and cpu')
     a = p.parse_args(argv)
     sides, data = real_sides(SoundFontNotes(pitches=range(36, 97))), 'Fluid (R3), pitches 36-96'
     if a.seen:

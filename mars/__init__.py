@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 __all__ = ['CMX', 'LogSpectrogram', 'Mars', 'NSynth', 'Note', 'NoteFolder', 'SoundFontNotes', 'Tokenizer', 'TokenizerConfig',
            'VAR', 'VARConfig', 'demultiplex', 'multiplex']
 
+import os as _os, sys as _sys
+# torch reads it once, when it is imported: what Apple's GPUs lack is then computed on the CPU, with one warning
+if _sys.platform == 'darwin' and 'torch' not in _sys.modules: _os.environ.setdefault('PYTORCH_ENABLE_MPS_FALLBACK', '1')
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .cmx import CMX, demultiplex, multiplex

@@ -180,9 +180,10 @@ def arm_errors(
     for x in spec.split(16):
         x = x.float()
         y, t = back(x)
+        seen.append(spec_features(x, ls)); made.append(spec_features(y, ls)); tokens.append(t)
+        x, y = x.cpu(), y.cpu() # MPS has no float64
         err, on = (x - y).double(), active_frames(x, floor=ls.floor)[:, None, None].expand_as(x)
         sums += torch.tensor([float(v) for v in (err.square().sum(), err.abs().sum(), err.numel(), err[on].square().sum(), on.sum(), x.double().sum(), x.double().square().sum())], dtype=torch.double)
-        seen.append(spec_features(x, ls)); made.append(spec_features(y, ls)); tokens.append(t)
     sq, ab, n, sq_on, n_on, x, xx = sums.tolist()
     return dict(mse=sq/n, mae=ab/n, share=sq/n/(xx/n - (x/n)**2), db_active=math.sqrt(sq_on/n_on)*-10*math.log10(ls.floor),
                 frechet=frechet_distance(torch.cat(seen).cpu(), torch.cat(made).cpu())), tokens

@@ -306,7 +306,7 @@ def fit_temperature(
 )->float: # T, 0.05..20
     "Find the temperature with the lowest cross-entropy. Guo et al. 2017."
     from scipy.optimize import minimize_scalar
-    z = logits.double().cpu()
+    z = logits.cpu().double() # MPS has no float64
     loss = lambda log_t: float(F.cross_entropy(z/math.exp(log_t), labels.cpu()))
     return math.exp(minimize_scalar(loss, bounds=(-3., 3.), method='bounded').x)
 
@@ -316,9 +316,10 @@ def calibration_error(
     bins:int=15,         # of confidence, equal in width
 )->float: # 0..1
     "Give the expected calibration error: the gap between confidence and accuracy, averaged over bins by their notes. Guo et al. 2017."
-    sure, best = logits.double().softmax(1).max(1)
+    labels = labels.cpu()
+    sure, best = logits.cpu().double().softmax(1).max(1) # MPS has no float64
     gap, place = (best == labels).double() - sure, (sure*bins).long().clamp(max=bins-1)
-    return float(torch.zeros(bins, dtype=torch.float64, device=gap.device).index_add_(0, place, gap).abs().sum()/len(labels))
+    return float(torch.zeros(bins, dtype=torch.float64).index_add_(0, place, gap).abs().sum()/len(labels))
 
 # %% ../nbs/05a_classifier.ipynb #e5c8a65e
 def head_losses(logits, labels): # dicts -> dict of scalars

@@ -446,7 +446,7 @@ def parser():
         v = verbs.add_parser(name, **{**dict(help=help, description=help, epilog=examples(name) or f'example:\n  {told}', formatter_class=Help), **kw})
         v.set_defaults(run=run)
         v.add_argument('--json', action='store_true', help='print the result as JSON and nothing else')
-        v.add_argument('--device', default=None, help='cpu or cuda; the GPU is taken for training if there is one')
+        v.add_argument('--device', default=None, help='cpu, cuda or mps; if not given, training and evaluation take a GPU where there is one')
         return v
     v = verb('demo', run_demo, 'Train a tiny model in minutes, write eight notes and a page.')
     v.add_argument('--out', required=True, help='folder for the page, the WAVs and the model')
@@ -517,7 +517,7 @@ def train_arguments(s, stage):
     if stage not in ('vocoder', 'classifier'): s.add_argument('--tracker', action='append', default=[], help="one of accelerate's trackers that is installed, such as tensorboard; may be given again")
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
     s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
-    s.add_argument('--device', default=argparse.SUPPRESS, help='cpu or cuda; the GPU if there is one')
+    s.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or mps; if not given, the first of cuda, mps and cpu that is there')
     if stage == 'sat': s.add_argument('--rvq', type=int, metavar='K', help='K codebooks at the full rate in the place of the scales, as magnet wants them')
     if stage == 'ar': s.add_argument('--pattern', choices=('flat', 'delayed'), help='one token a pass, or one of each codebook with a delay; delayed where the tokenizer allows it')
     if stage == 'vocoder':

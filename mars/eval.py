@@ -17,9 +17,14 @@ import torch.nn.functional as F
 from .stft import mel_filters
 
 # %% ../nbs/05_eval.ipynb #b5bda2ab
+def _float64(x):
+    "Return x as a float64 tensor without a gradient, on its device or, from MPS, which has no float64, on the CPU."
+    x = torch.as_tensor(x).detach()
+    return (x.cpu() if x.device.type == 'mps' else x).to(torch.float64)
+
 def _features(x, name, least=2):
     "Return x as a float64 tensor (n, d), or say in one sentence why it can't be one."
-    x = torch.as_tensor(x).detach().to(torch.float64)
+    x = _float64(x)
     if x.ndim != 2: raise ValueError(f"{name} has shape {tuple(x.shape)}: pass an array of shape (notes, d).")
     bad = int((~torch.isfinite(x)).any(1).sum())
     if bad: raise ValueError(f"{name} holds NaN or infinite values in {bad} of {len(x)} rows: find out why those notes failed.")
@@ -60,7 +65,7 @@ def frechet_floor(eigenvalues,  # (d,) eigenvalues of the covariance of the feat
 # %% ../nbs/05_eval.ipynb #f5424921
 def _notes(x, name, least=2):
     "Check features (n, d), or (n, windows, d) where a note has several rows; return float64."
-    x = torch.as_tensor(x).detach().to(torch.float64)
+    x = _float64(x)
     if x.ndim != 3: return _features(x, name, least)
     if len(x) < least: raise ValueError(f"{name} has {len(x)} notes: this metric needs at least {least}.")
     return _features(x.flatten(0, 1), name).view(x.shape)
@@ -227,8 +232,7 @@ def inception_score(logits,    # (n, classes) logits, tensor or array; -inf for 
                     splits=1,  # parts of the shuffled notes to score apart
                     ):         # float, or (mean, std) over the parts when splits > 1
     "Compute the inception score of a classifier's logits; raise ValueError on NaN, a wrong shape or fewer notes than splits. Salimans et al. 2016."
-    logits = torch.as_tensor(logits).detach().to(torch.float64)
-    logits = _features(logits.clamp(min=-1e4), 'logits', least=max(1, splits))
+    logits = _features(_float64(logits).clamp(min=-1e4), 'logits', least=max(1, splits))
     if splits < 1: raise ValueError(f"splits is {splits}: use 1 or more.")
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0)).to(logits.device)
     scores = [_score(part.log_softmax(1)) for part in logits[order].tensor_split(splits)]
@@ -243,7 +247,7 @@ def _score(logp):
 # %% ../nbs/05_eval.ipynb #064fc6d7
 def _logp(logits, name):
     "Return log-probabilities in float64; -inf marks an impossible class."
-    return _features(torch.as_tensor(logits).detach().to(torch.float64).clamp(min=-1e4), name, 1).log_softmax(1)
+    return _features(_float64(logits).clamp(min=-1e4), name, 1).log_softmax(1)
 
 def posterior_kl(reference_logits,  # (n, classes) logits of real notes, tensor or array
                  logits,            # (n, classes) logits of generated notes; row i has the labels of row i there
@@ -480,7 +484,7 @@ def _clip_errors(a, b):
     on = lambda x: (x*loud).sum((1, 2))/(loud.sum((1, 2))*x.shape[1])
     e = A-B
     mse, variance = on(e.square()), on((A-on(A)[:, None, None]).square())
-    return torch.stack([e.square().mean((1, 2)), e.abs().mean((1, 2)), mse, on(e.abs()), mse/variance.clamp(min=1e-12)], 1).double().cpu()
+    return torch.stack([e.square().mean((1, 2)), e.abs().mean((1, 2)), mse, on(e.abs()), mse/variance.clamp(min=1e-12)], 1).cpu().double()
 
 # %% ../nbs/05_eval.ipynb #a0150562
 def _scale_distance(a, b, window, n_mels):
@@ -497,7 +501,7 @@ def _multiscale(reference_wave, wave, scales):
     if a.shape != b.shape: raise ValueError(f"reference_wave is {tuple(a.shape)} and wave is {tuple(b.shape)}: cut or pad them to one length.")
     if a.shape[-1] < 2048: raise ValueError(f"waves have {a.shape[-1]} samples: these distances need at least 2048, so pad them.")
     rows = [sum(_scale_distance(x, y, w, m) for w, m in scales) for x, y in zip(a.split(64), b.to(a.device).split(64))]
-    return torch.cat(rows).double().cpu().numpy()
+    return torch.cat(rows).cpu().double().numpy()
 
 # %% ../nbs/05_eval.ipynb #2f4ec77e
 def mel_distance(reference_wave,  # (N,) or (B, N) at 16 kHz, tensor or array

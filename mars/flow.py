@@ -109,7 +109,8 @@ def _warm_start(self:Flow,
     image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
 )->Flow: # itself
     "Start the first and the last layer from the principal components of patches."
-    x = patchify(image, self.cfg.patch).flatten(0, 1).double()
+    x = patchify(image, self.cfg.patch).flatten(0, 1)
+    x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
     mean, var, basis = patch_components(x[torch.randperm(len(x))[:2**15].to(x.device)], self.cfg.width)
     r, into = len(var), .3*basis/(1 + var).sqrt() # quieter than the positions
     self.enter.weight[:r], self.leave.weight[:, :r] = into.T.to(self.enter.weight), (basis*var.clamp(min=1e-4*var[0].item()).sqrt()).to(self.leave.weight)

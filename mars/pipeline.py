@@ -8,7 +8,7 @@ __all__ = ['DTYPES', 'CARD_MARK', 'REPO', 'PAPER', 'FORMAT', 'SYSTEMS', 'save_we
            'find_kind']
 
 # %% ../nbs/03a_pipeline.ipynb #32ea11c8
-import importlib, inspect, json, math, operator, re, warnings
+import importlib, inspect, json, math, operator, os, re, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np
@@ -145,13 +145,17 @@ class Mars(ModelHubMixin, library_name='mars-spectrogram', license='apache-2.0',
 
 # %% ../nbs/03a_pipeline.ipynb #90cba28b
 def pick_device(
-    device=None, # 'cpu', 'cuda', a torch device; None takes the GPU if there is one
+    device=None, # 'cpu', 'cuda', 'mps', a torch device; None is the first of cuda, mps and cpu that is available
 )->torch.device: # ValueError for one that is not here
     "Choose a device."
-    try: d = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except (RuntimeError, TypeError): raise ValueError(f'device {device!r} is unknown; use cpu or cuda') from None
+    if device is None or device == '': device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+    try: d = torch.device(device)
+    except (RuntimeError, TypeError): raise ValueError(f'device {device!r} is unknown; use cpu, cuda or mps') from None
     if d.type == 'cuda' and not torch.cuda.is_available(): raise ValueError('there is no CUDA device here; use cpu')
     if d.type == 'cuda' and (d.index or 0) >= torch.cuda.device_count(): raise ValueError(f'there is no {d}, only {torch.cuda.device_count()} CUDA devices; count from cuda:0')
+    if d.type == 'mps' and not torch.backends.mps.is_available(): raise ValueError('there is no MPS device here; use cpu')
+    if d.type == 'mps' and os.environ.get('PYTORCH_ENABLE_MPS_FALLBACK', '0') == '0': # torch read it when it was imported
+        warnings.warn('an operation that MPS lacks will end with an error: import mars before torch, or set PYTORCH_ENABLE_MPS_FALLBACK=1')
     return d
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)

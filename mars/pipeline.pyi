@@ -3,7 +3,7 @@
 from typing import Any
 from typing_extensions import Self
 __all__ = ['DTYPES', 'CARD_MARK', 'REPO', 'PAPER', 'FORMAT', 'SYSTEMS', 'save_weights', 'load_weights', 'label_ids', 'as_waves', 'Mars', 'pick_device', 'pick_dtype', 'cast_network', 'in_batches', 'card_text', 'find_model', 'find_system', 'find_kind']
-import importlib, inspect, json, math, operator, re, warnings
+import importlib, inspect, json, math, operator, os, re, warnings
 from dataclasses import asdict
 from pathlib import Path
 import numpy as np

@@ -75,7 +75,7 @@ def judged(
     image = torch.cat([model.image(w.to(model.device).float()/32768) for w in waves.split(64)])
     judge, tokens = Judge(image, labels, model), tokenize(notes, model)
     floor = torch.cat([model.paint([t[i:i+16] for t in tokens[0]]) for i in range(0, len(notes), 16)])
-    lam = torch.linalg.eigvalsh(torch.cov(judge.features.double().T))
+    lam = torch.linalg.eigvalsh(torch.cov(judge.features.cpu().double().T))
     return SimpleNamespace(model=model, judge=judge, sets=dict(unseen=tokens), trained={}, about=dict(about, judged=len(notes), source=type(getattr(notes, 'parent', notes)).__name__, tokenizer=asdict(model.tokenizer.cfg),
         active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(image, draws=50), reconstructed=judge(floor, draws=50)))
 

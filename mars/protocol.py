@@ -145,7 +145,7 @@ class MelPCA:
         "Fit mean, scale and axes; raise ValueError for too few notes."
         if len(notes) <= self.dim: raise ValueError(f"{notes.name} are {len(notes)} notes: {self.dim} axes need at least {self.dim+1}, so pass more notes or a smaller dim.")
         d = self.bands*self.frames; total, square = torch.zeros(d, dtype=torch.float64), torch.zeros(d, d, dtype=torch.float64)
-        for _, w in blocks(notes, size): x = self.picture(w.to(self.device)).double().cpu(); total += x.sum(0); square += x.T @ x
+        for _, w in blocks(notes, size): x = self.picture(w.to(self.device)).cpu().double(); total += x.sum(0); square += x.T @ x
         mean = total/len(notes); cov = square/len(notes) - mean[:, None]*mean
         std = cov.diagonal().clamp(min=1e-4).sqrt()   # 0.01 is 0.8 dB: a cell that is always silent must not become noise
         lam, axes = torch.linalg.eigh(cov/std[:, None]/std)

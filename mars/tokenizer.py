@@ -318,7 +318,8 @@ def _warm_start(self:Tokenizer,
 )->Tokenizer: # itself
     "Start the patch and code layers from the principal components of patches."
     self.check(image)
-    x = patchify(image, self.cfg.patch).flatten(0, 1).double()
+    x = patchify(image, self.cfg.patch).flatten(0, 1)
+    x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
     x = x[torch.randperm(len(x), device=x.device)[:min(2**15, 2**26//x.shape[1])]]
     W, d = self.cfg.width, self.cfg.code_dim
     mean, var, basis = patch_components(x, W)
@@ -328,7 +329,7 @@ def _warm_start(self:Tokenizer,
     embed.weight[:r] = (basis/std).T.to(embed.weight)
     embed.bias[:r] = -(mean @ (basis/std)).to(embed.bias)
     pixels.weight[:, :r] = (basis*std).to(pixels.weight)
-    pixels.bias.copy_(mean)
+    pixels.bias.copy_(mean.to(pixels.bias))
     self.encoder.to_code.weight.copy_(torch.eye(d, W))
     self.decoder.from_code.weight.copy_(torch.eye(W, d).repeat(1, self.cfg.branches)/self.cfg.branches)
     return self

@@ -46,7 +46,7 @@ class TrainConfig:
     weight_decay:float = 0.     # on matrices only
     clip:float = 1.             # largest gradient norm
     ema:float = 0.              # decay of the averaged weights that are kept in the end; 0 is off
-    precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on a GPU, fp32 elsewhere)
+    precision:str = 'auto'      # 'fp32', 'bf16' or 'auto' (bf16 on CUDA, fp32 elsewhere)
     warm_start:int = 256        # notes whose principal components start the tokenizer; 0 is a random start
     revive_every:int = 50       # steps between revivals of dead codes; 0 is never
     revive_patience:int = 50    # a code is dead when no vector chose it for so many steps
@@ -313,7 +313,8 @@ def open_tracker(
 def versions(device)->dict: # of what a run's numbers depend on
     "Say what a run ran on."
     import mars
-    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == 'cuda' else None
+    kind = torch.device(device).type
+    gpu = torch.cuda.get_device_name(device) if kind == 'cuda' else 'Apple GPU (MPS)' if kind == 'mps' else None
     return dict(mars=mars.__version__, torch=torch.__version__, numpy=np.__version__, python=platform.python_version(), device=gpu or f'CPU ({platform.machine()}, {torch.get_num_threads()} threads)')
 
 def peak_memory(device)->float: # MiB
@@ -477,6 +478,7 @@ def random_state(device)->dict: # name -> tensor
     out = dict(python=torch.tensor(words), python_gauss=torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double),
                numpy=torch.from_numpy(keys.astype(np.int64)), numpy_rest=torch.tensor([pos, has, cached], dtype=torch.double), torch=torch.get_rng_state())
     if device.type == 'cuda': out['cuda'] = torch.cuda.get_rng_state(device)
+    if device.type == 'mps': out['mps'] = torch.mps.get_rng_state()
     return out
 
 def set_random_state(state, device):
@@ -486,6 +488,7 @@ def set_random_state(state, device):
     np.random.set_state(('MT19937', state['numpy'].numpy().astype(np.uint32), int(pos), int(has), cached))
     torch.set_rng_state(state['torch'])
     if device.type == 'cuda' and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'], device) # not there where the run began on a CPU
+    if device.type == 'mps' and 'mps' in state: torch.mps.set_rng_state(state['mps'])
 
 def run_state(model, opt, average, extra, team)->dict: # name -> tensor
     "Everything that the next step of a run depends on."
@@ -839,7 +842,7 @@ def reconstruction_error(
     sums = dict(err=0., err_active=0., n=0, n_active=0, x=0., xx=0.)
     for i in range(0, len(notes), batch_size):
         image = images(range(i, min(i+batch_size, len(notes))))[0]
-        spec, back = model.picture(image), model.picture(model.tokenizer.decode(model.tokenizer.encode(image)))
+        spec, back = (model.picture(x).cpu() for x in (image, model.tokenizer.decode(model.tokenizer.encode(image)))) # MPS has no float64
         err, on = (spec - back).double().pow(2), active_frames(spec)
         on = on.view(len(spec), 1, 1, -1).expand_as(spec)
         for key, v in dict(err=err.sum(), err_active=err[on].sum(), n=err.numel(), n_active=on.sum(), x=spec.double().sum(), xx=spec.double().pow(2).sum()).items(): sums[key] += float(v)

@@ -1,5 +1,6 @@
 """Mars, the whole path in one object: labels, batches, previews, precision, files and errors, on a quarter of a second of sound."""
-import copy, json, warnings
+import copy, json, os, subprocess, sys, warnings
+from pathlib import Path
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,7 @@ from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
+ROOT = Path(__file__).resolve().parents[1]
 CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 
 def make(info=None, **kwargs):
@@ -197,10 +199,78 @@ def test_a_gpu(waves, dtype):
 def test_devices_and_dtypes():
     assert pick_device('cpu').type == 'cpu' and pick_dtype() == torch.float32 and pick_dtype('float16') == pick_dtype(torch.float16) == torch.float16
     for bad in ('abacus', 3.5):
-        with pytest.raises(ValueError, match='is unknown; use cpu or cuda'): pick_device(bad)
+        with pytest.raises(ValueError, match='is unknown; use cpu, cuda or mps'): pick_device(bad)
     for bad in ('int8', torch.int64, 16):
         with pytest.raises(ValueError, match='is unknown; choose one of float32, bfloat16, float16'): pick_dtype(bad)
     with pytest.raises(ValueError, match='CUDA device'): pick_device('cuda:99')
+
+def pretend(monkeypatch, cuda, mps):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: cuda)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: int(cuda))
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: mps)
+    monkeypatch.setenv('PYTORCH_ENABLE_MPS_FALLBACK', '1')
+
+@pytest.mark.parametrize('cuda, mps, default', [(True, True, 'cuda'), (True, False, 'cuda'), (False, True, 'mps'), (False, False, 'cpu')])
+def test_the_default_device_is_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps, default):
+    pretend(monkeypatch, cuda, mps)
+    assert pick_device().type == pick_device('').type == default and pick_device('cpu').type == 'cpu'
+    for name, there in dict(cuda=cuda, mps=mps).items():
+        if there: assert pick_device(name).type == pick_device(torch.device(name)).type == name
+        else:
+            with pytest.raises(ValueError, match=f'there is no {name.upper()} device here; use cpu'): pick_device(name)
+
+@pytest.mark.parametrize('value', [None, '0'])
+def test_mps_without_its_fallback_is_announced(monkeypatch, value):
+    pretend(monkeypatch, False, True)
+    monkeypatch.delenv('PYTORCH_ENABLE_MPS_FALLBACK') if value is None else monkeypatch.setenv('PYTORCH_ENABLE_MPS_FALLBACK', value)
+    with pytest.warns(UserWarning, match='import mars before torch, or set PYTORCH_ENABLE_MPS_FALLBACK=1'): assert pick_device().type == 'mps'
+
+@pytest.mark.parametrize('first, value', [('import mars', '1'), ('sys.modules["torch"] = None; import mars', 'None'), ('os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"; import mars', '0')])
+@pytest.mark.parametrize('platform', ['darwin', 'linux'])
+def test_mars_asks_for_the_fallback_on_macos_before_torch_is_imported(platform, first, value):
+    code = f'import os, sys; sys.platform = {platform!r}; {first}; print(os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK"))'
+    env = {k: v for k, v in os.environ.items() if k != 'PYTORCH_ENABLE_MPS_FALLBACK'}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**env, 'PYTHONPATH': str(ROOT)})
+    assert done.stdout.strip() == (value if platform == 'darwin' or value == '0' else 'None'), done.stderr
+
+class OnMPS(torch.Tensor):
+    "A tensor on the CPU that says that it is on MPS, and has no float64 there"
+    @classmethod
+    def __torch_function__(cls, f, types, args=(), kwargs=None):
+        if getattr(f, '__self__', None) is torch.Tensor.device: return torch.device('mps')
+        name = f.__name__
+        if name in ('cpu', 'numpy', 'tolist', 'item') or (name == 'to' and 'cpu' in map(str, args[1:])):
+            return f(*(a.as_subclass(torch.Tensor) if isinstance(a, cls) else a for a in args), **(kwargs or {}))
+        out = super().__torch_function__(f, types, args, kwargs)
+        if isinstance(out, cls) and out.dtype in (torch.float64, torch.complex128): raise TypeError('the MPS framework does not support float64')
+        return out
+
+def on_mps(x): return x.as_subclass(OnMPS)
+
+def test_the_fake_has_no_float64():
+    x = on_mps(torch.ones(2))
+    assert x.device.type == 'mps' and type((x + 1)[0]) is OnMPS and type(x.cpu().double()) is torch.Tensor
+    for f in (lambda: x.double(), lambda: x.to(torch.float64), lambda: x.sum(dtype=torch.float64)):
+        with pytest.raises(TypeError, match='float64'): f()
+
+def test_nothing_asks_mps_for_float64():
+    "Each of these computes in float64, on the CPU where the device has none; the result is that of the CPU"
+    from mars import eval as metrics
+    from mars.classifier import calibration_error, fit_temperature
+    from mars.flow import Flow, FlowConfig
+    g = torch.Generator().manual_seed(0)
+    x, y, labels = torch.randn(40, 5, generator=g), torch.randn(40, 5, generator=g), torch.randint(5, (40,), generator=g)
+    waves = torch.randn(2, 64000, generator=g)*.1
+    for f in (metrics.frechet_distance, metrics.kad, lambda a, b: metrics.kid(a, b, 2, 20)[0], lambda a, b: metrics.density_coverage(a, b).coverage, lambda a, b: metrics.posterior_kl(a, b).sum()):
+        assert f(on_mps(x), on_mps(y)) == f(x, y)
+    assert metrics.inception_score(on_mps(x)) == metrics.inception_score(x)
+    assert calibration_error(on_mps(x), on_mps(labels)) == calibration_error(x, labels) and fit_temperature(on_mps(x), on_mps(labels)) == fit_temperature(x, labels)
+    for make in (lambda: Tokenizer(TokenizerConfig.preset('tiny')), lambda: Flow(FlowConfig.preset('tiny'))):
+        image, nets = torch.rand(4, 2, 256, 256, generator=g)*2 - 1, []
+        for i in (image, on_mps(image)):
+            torch.manual_seed(0)
+            nets.append(make().warm_start(i))
+        for a, b in zip(*(n.state_dict().values() for n in nets)): assert torch.equal(a, b)
 
 # --- files
 

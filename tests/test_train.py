@@ -3,7 +3,7 @@ import json, os, random, resource, signal, subprocess, sys, time, warnings
 from pathlib import Path
 import numpy as np
 import pytest, torch
-from mars.train import Checkpoints, TrainConfig, random_state, read_log, set_random_state
+from mars.train import Checkpoints, TrainConfig, autocast, random_state, read_log, set_random_state
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = '''
@@ -175,6 +175,13 @@ def test_a_new_run_forgets_the_checkpoints_of_an_older_one(tmp_path):
 @pytest.mark.parametrize('kw, words', [(dict(epochs=-1.), 'epochs is -1.0'), (dict(save_every=-1), 'save_every is -1'), (dict(keep_last=0), 'keep_last is 0'), (dict(max_bad=0), 'max_bad is 0')])
 def test_settings_refused(kw, words):
     with pytest.raises(ValueError, match=words): TrainConfig.preset('tiny', **kw)
+
+@pytest.mark.parametrize('device, half', [('cpu', False), ('mps', False), ('cuda', True)])
+def test_automatic_precision_is_bf16_on_cuda_alone(monkeypatch, device, half):
+    made = {}
+    monkeypatch.setattr(torch, 'autocast', lambda kind, dtype, enabled: made.update(kind=kind, enabled=enabled))
+    autocast(TrainConfig.preset('tiny'), device)
+    assert made == dict(kind=device, enabled=half)
 
 def test_a_state_of_the_cpu_goes_on_to_a_gpu(monkeypatch):
     state = random_state(torch.device('cpu'))
