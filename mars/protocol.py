@@ -202,7 +202,7 @@ VGGISH_FILES = ('checkpoints/vggish-10086976.pth', 'checkpoints/vggish_pca_param
 def _vggish_repo(folder):
     "Find the checkout and the weights, or say what must lie where."
     if importlib.util.find_spec('frechet_audio_distance') is None:
-        raise ImportError("VGGish needs the package frechet-audio-distance: install the extra with pip install 'mars-spectrogram[fad]'.")
+        raise ImportError("VGGish needs the package frechet-audio-distance: install the extra with pip install 'mars-spectrogram[fad]' on Python 3.12 or older.")
     repos = [folder/f'harritaylor_torchvggish_{branch}' for branch in ('main', 'master')]
     lost = [str(folder/f) for f in VGGISH_FILES if not (folder/f).is_file()] + ([] if any((r/'hubconf.py').is_file() for r in repos) else [f'{repos[1]} (a checkout of harritaylor/torchvggish)'])
     if lost: raise FileNotFoundError(f"VGGish is not here and is not downloaded by itself: put the missing {' and '.join(lost)} in place; the .pth files are on that repository's release page v0.1.")
