@@ -219,11 +219,12 @@ def test_the_methods_of_mars():
     with pytest.raises(ValueError, match='but the flow makes'): FlowMars(make(), CMX(1, 1), SPEC)
 
 def test_it_learns_a_few_notes():
+    "Asked by all the labels they were trained with: a null that was never trained moves a note by as much as it happens to."
     log, notes = RunLog(), AdditiveNotes('flute_acoustic_800', range(60, 76, 4), (100,))
-    train, cfg = TrainConfig.preset('tiny', 'flow', steps=500, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
+    train, cfg = TrainConfig.preset('tiny', 'flow', steps=200, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
     m = train_flow(notes, train, cfg, None, 'cpu', False, log, spectrogram=SPEC)
-    real = m.image(notes.batch(range(4))[0].float()/32768)
-    made = m.var.generate(dict(pitch=[60, 64, 68, 72]), seed=0)
+    waves, labels = notes.batch(range(4))
+    real, made = m.image(waves.float()/32768), m.var.generate(labels, seed=0)
     far = (made[:, None] - real).square().mean((2, 3, 4))
-    assert torch.equal(far.argmin(1), torch.arange(4)) and far.diag().mean() < .4*real.var(0).mean(), far
-    assert log.rows[-1]['loss'] < .1*log.rows[0]['loss']
+    assert torch.equal(far.argmin(1), torch.arange(4)) and far.diag().mean() < .25*real.var(0).mean(), far # 0.04 to 0.10 over seeds and kernels; the mean of all has 0.75
+    assert log.rows[-1]['loss'] < .1*log.rows[0]['loss'] # 0.001 to 0.011
