@@ -265,19 +265,20 @@ def test_models_that_hear_nothing_say_so():
 # --- what it is for
 
 def test_another_sound_changes_timbre_and_keeps_f0(ears):
-    "Like a guitar, then like a reed, by notes that the model has not heard; nothing is said of the family."
+    "Like a guitar, then like a reed, by notes that the model has not heard; nothing is said of the family. Timbre is judged by what the tokenizer makes of the notes, so that it need not be a good one."
     names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
     notes = AdditiveNotes(names, asked, (100,))
-    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=100, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
+    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=60, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
     var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), VARConfig.preset('tiny', like_dim=128, label_drop_each=.3), progress=False)
     m = Mars(tok, var, info=dict(like=dict(classifier=ears.digest)))
     unit = lambda waves: torch.nn.functional.normalize(ears.features(waves))
     sounds = AdditiveNotes(names, 69, (75,))
     made = [m.generate(pitch=asked, source='acoustic', velocity=100, like=sounds[i][0], temperature=0, n_iter=16) for i in range(2)]
-    real = [unit(notes.filter(families=n.family).batch(range(4))[0]) for n in sounds.notes]
+    able = [unit(m.reconstruct(notes.filter(families=n.family).batch(range(4))[0], n_iter=16)) for n in sounds.notes]
     within = np.abs(np.array([[f0(w).midi for w in waves] for waves in made]) - asked) < .5
-    away = torch.stack([torch.stack([(unit(waves) - r).norm(dim=1) for r in real]) for waves in made])  # sound, instrument, note
-    assert within.mean() >= 7/8, within
-    assert (away.argmin(1) == torch.arange(2)[:, None]).float().mean() >= 7/8, away
+    away = torch.stack([torch.stack([(unit(waves) - r).norm(dim=1) for r in able]) for waves in made])  # sound, instrument, note
+    # over seeds and kernels at most one of eight notes is another than the one asked for; a model deaf to pitch has two right, one deaf to sounds four, and own is other
+    assert within.mean() >= 5/8, within
+    assert (away.argmin(1) == torch.arange(2)[:, None]).float().mean() >= 6/8, away
     own, other = away.mean(2).diag().mean(), away.mean(2).flip(1).diag().mean()
-    assert own < .8*other, (own, other)
+    assert own < .7*other, (own, other) # 0.22 to 0.41
