@@ -242,7 +242,7 @@ def test_eight_notes_are_learned_by_heart(kind, tok):
     tokens, labels = tok.encode(CLIPS), NOTES.batch(range(8))[1]
     m = kind(VARConfig(**{**SMALL, 'width': 64}), CFG).bind(tok).train()
     opt = torch.optim.AdamW(m.parameters(), 4e-3)
-    for _ in range(120):
+    for _ in range(90): # after 60 the loss is 0.0002 for every seed
         loss, _ = m.loss(tokens, labels)
         opt.zero_grad(); loss.backward(); opt.step()
     assert loss < .05
@@ -426,9 +426,12 @@ def test_a_training_keeps_what_it_was(tmp_path):
 def test_it_learns(cfg):
     log = RunLog()
     tok = train_sat(NOTES, settings(steps=30, batch_size=4, save_every=0, revive_every=10, revive_patience=10, lr=4e-3), cfg, None, 'cpu', False, log)
-    assert log.rows[-1]['recon'] < .6*log.rows[0]['recon']
+    assert log.rows[-1]['recon'] < .6*log.rows[0]['recon'] # 0.19 to 0.31
     by_scale = [mel_loss(tok.decode(tok.encode(CLIPS), k), CLIPS).item() for k in (1, len(cfg.lengths))]
-    assert by_scale[1] < by_scale[0]
+    if cfg is CFG: assert by_scale[1] < .85*by_scale[0] # 0.47 to 0.59; of three codebooks over the same frames the first does most: 0.93 to 0.98
+    with torch.no_grad(): f, codes = tok.latent(CLIPS), tok.encode(CLIPS)
+    first, all_ = ((tok.quantizer.decode(codes, k) - f).square().mean() for k in (1, len(cfg.lengths)))
+    assert all_ < .9*first # 0.50 to 0.67
 
 def test_a_second_mel_loss_is_refused():
     with pytest.raises(ValueError, match='mel_weight is 1.0'): train_sat(NOTES, settings(mel_weight=1.), CFG, None, 'cpu', False)

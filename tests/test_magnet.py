@@ -327,7 +327,7 @@ def test_without_labels_guidance_changes_nothing(magnet):
 def test_an_overfit_model_reproduces_its_notes(system):
     torch.manual_seed(0)
     m = system(system.config(depth=2, width=64, heads=2, label_drop=0., label_drop_each=0.), UNIT)
-    steps, tokens, labels = 250 if system is MAGNeT else 120, draw(8), dict(pitch=torch.arange(60, 68))
+    steps, tokens, labels = 250 if system is MAGNeT else 100, draw(8), dict(pitch=torch.arange(60, 68))
     opt = torch.optim.AdamW(m.parameters(), lr=4e-3, betas=(.9, .95), weight_decay=0)
     for i in range(steps):
         loss, per = m.loss(tokens, labels)
@@ -337,7 +337,7 @@ def test_an_overfit_model_reproduces_its_notes(system):
         opt.step()
     m.eval()
     loss, per = m.loss(tokens, labels)
-    assert loss < .1 and (per['accuracy'] > .99).all()
+    assert loss < .1 and (per['accuracy'] > .99).all() # 0.0001 to 0.001 over seeds
     assert (flat(m.generate(labels, temperature=0, cfg_scale=0)) == flat(tokens)).float().mean() > .99
     if system is MAGNeT: assert (flat(m.generate(labels, seed=0, cfg_scale=0, scoring='stride1')) == flat(tokens)).float().mean() > .97
 

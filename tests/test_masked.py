@@ -292,7 +292,7 @@ def test_it_learns_eight_notes_by_heart():
     m = MaskedScale(VARConfig.preset('tiny', label_drop=0., label_drop_each=0.), CFG).bind(Tokenizer(CFG))
     tokens, labels = draw(m, 8), dict(pitch=torch.arange(60, 68), family=torch.arange(8))
     opt = torch.optim.AdamW(m.parameters(), lr=4e-3, betas=(.9, .95), weight_decay=0)
-    for _ in range(200):
+    for _ in range(120): # 100 are enough for every seed
         loss, per = m.loss(tokens, labels)
         opt.zero_grad(); loss.backward()
         torch.nn.utils.clip_grad_norm_(m.parameters(), 1.)
