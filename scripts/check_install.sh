@@ -11,7 +11,7 @@ unset VIRTUAL_ENV PYTHONPATH
 if [ -n "${1-}" ]; then mkdir "$work/bin"; ln -s "$(command -v "$1")" "$work/bin/python3"; PATH="$work/bin:$PATH"; fi
 MARS_VENV=$work/venv
 source "$root/scripts/setup.sh" environment
-export MARS_CACHE="$work/cache" HF_HUB_OFFLINE=1
+export MARS_CACHE="$work/cache" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1  # threads that wait for a core that another process holds cost more than they gain
 cd "$work"
 
 step() {  # name, command ...: one line with the time, or the output of a command that fails
