@@ -135,14 +135,14 @@ def test_weights_of_another_config_are_refused(tmp_path):
     assert all(torch.equal(s, t) for s, t in zip(a.encode(x), b.encode(x)))
 
 def test_beats_the_class_mean_on_unseen_instruments():
-    "A minute of training on some instruments, then others: the issue's least demand on learning."
+    "Some seconds of training on some instruments, then others: the issue's least demand on learning."
     notes = AdditiveNotes(None, range(48, 72, 4), (100,))
     train, _, test = notes.split_by_instrument(valid=0., test=0.34, seed=0)
     assert not set(train.instruments) & set(test.instruments)
     ls, cmx = LogSpectrogram(), CMX.fit()
-    tok = train_tokenizer(train, TrainConfig.preset('tiny', steps=150), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
+    tok = train_tokenizer(train, TrainConfig.preset('tiny', steps=60), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
     (seen, known), (unseen, asked) = (Images(n, lambda waves: cmx.fold(ls.encode(waves)), keep=0)(range(len(n))) for n in (train, test))
     left = lambda guess: ((guess - unseen).pow(2).mean()/unseen.var()).item()
     mean_of = lambda key: torch.stack([seen[known[key] == v].mean(0) for v in asked[key]])
     means = [left(mean_of(key)) for key in ('pitch', 'family')]
-    assert left(tok.decode(tok.encode(unseen))) < 0.8*min(means), means
+    assert left(tok.decode(tok.encode(unseen))) < 0.8*min(means), means # 0.51 to 0.56 over seeds
