@@ -417,7 +417,7 @@ def test_a_generator_stops_averaging(norm):
             adv.update(s, real, fake)
         return (1.5*picture.detach().sigmoid() - 1 - bars).pow(2).mean((1, 2, 3)).min().item()
     found, blind = (min(nearest(weight, seed) for seed in range(3)) for weight in (0.3, 0.))
-    assert found < 0.3*blind # from two of 22 starts found was 0.4 and 0.9 of blind, from the others less than 0.2
+    assert found < 0.3*blind # from two of 19 starts found was 0.4 and 0.9 of blind, from the others less than 0.2
 
 def test_a_batch_without_numbers_does_not_spoil_the_discriminator():
     adv = Adversary(config(start=0., norm='group', lecam=0.01), 2, 100)
