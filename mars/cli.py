@@ -599,7 +599,7 @@ def add_ablate(verb):
     v.later = lambda: v.add_argument('name', choices=sorted(experiments()), metavar='NAME', help='the experiment: %(choices)s')
     v.add_argument('--preset', default='tiny', help='tiny or small')
     v.add_argument('--seed', type=int, default=0, help='of everything')
-    v.add_argument('--out', default=None, help='a JSON file for the result')
+    v.add_argument('--out', default=None, help='a JSON file to which the result is added')
     v.add_argument('--steps', type=int, help='optimiser steps of each arm; the usual number of the size if not given')
     v.add_argument('--model', help='the model that labels and guidance judge; the one of the package if not given')
     v.add_argument('--data', default=None, help='notes: auto, additive, an .sf2 or .sf3 file, or a folder; if not given a few synthesised ones at tiny, those of a SoundFont at small')

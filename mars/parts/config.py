@@ -54,7 +54,7 @@ class Registry(dict):
         "Look an entry up."
         if name in self: return self[name]
         more = f'; import {self.modules} first if it is defined there' if self.modules else ''
-        raise ValueError(f'{self.kind} {name!r} is unknown: choose one of {", ".join(sorted(map(str, self)))}{more}')
+        raise ValueError(f'{self.kind} {name!r} is unknown: choose one of {", ".join(sorted(k for k in self if k is not None))}{more}')
 
 PHASES = Registry('phase', 'mars.parts.phase or mars.parts.vocoder')  # name -> f(spectrogram, magnitude, n_iter, seed, first) -> wave (B, n_padded)
 STAGES = Registry('stage', 'mars.baselines or mars.evaluation.classifier')  # name -> preset -> fields of TrainConfig
