@@ -5,7 +5,7 @@ variance left on all 48 training notes.
 """
 import argparse
 import torch
-from mars.cli import demo_notes, demo_wishes, measure_pitch
+from mars.cli import demo_notes, demo_requests, measure_pitch
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, TokenizerConfig
 from mars.train import TrainConfig, reconstruction_error, train_tokenizer
@@ -15,7 +15,7 @@ ap.add_argument('--steps', type=int, default=600)
 ap.add_argument('--shapes', nargs='+', default=['square', 'strips'], choices=['square', 'strips'])
 args = ap.parse_args()
 notes = demo_notes()
-waves, asked = zip(*[notes[i] for i in demo_wishes(notes)])
+waves, asked = zip(*[notes[i] for i in demo_requests(notes)])
 for name in args.shapes:
     cfg = TokenizerConfig.preset('tiny', **(STRIPS if name == 'strips' else {}))
     m = Mars(train_tokenizer(notes, TrainConfig.preset('tiny', steps=args.steps), cfg, progress=False))

@@ -77,15 +77,15 @@ def methods(ls, parts, vocoder, other=None):
             for n in (0, 64): out[f'PGHI + {n}, {key} Gauss' if n else f'PGHI, {key} Gauss'] = lambda m, i, n=n, w=w, gamma=gamma: find(m, n, pghi(m, gamma=gamma, first=i), window=w)
             out[f'Griffin-Lim 128, {key} Gauss'] = lambda m, i, w=w: find(m, 128, note_phases(1, first=i), window=w)
     if 'vocoder' in parts:
-        for n in (0, 8, 16, 32, 48, 64, 128): out[f'vocoder + {n}' if n else 'vocoder'] = lambda m, i, n=n: vocoder.wave(ls, m, n, 0, i)
+        for n in (0, 8, 16, 32, 48, 64, 128): out[f'vocoder + {n}' if n else 'vocoder'] = lambda m, i, n=n: vocoder.magnitude_to_wave(ls, m, n, 0, i)
         for n in (32, 64): out[f'vocoder + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, vocoder.phases(m, 0, i))
     if other:
-        for n in (0, 32, 48): out[f'other + {n}' if n else 'other'] = lambda m, i, n=n: other.wave(ls, m, n, 0, i)
+        for n in (0, 32, 48): out[f'other + {n}' if n else 'other'] = lambda m, i, n=n: other.magnitude_to_wave(ls, m, n, 0, i)
     return out
 
 def magnitudes(ls, waves, window, model=None):
     "Through the spectrogram, or as they are where the window is another."
-    if model: return ls.magnitude(model.spec(model.encode(waves)))[:, 0]
+    if model: return ls.magnitude(model.tokens_to_spec(model.encode(waves)))[:, 0]
     if window is None: return ls.magnitude(ls.encode(waves))[:, 0]
     S = torch.stft(F.pad(waves, (0, ls.n_padded-ls.n_samples)), ls.n_fft, ls.hop_length, window=window, return_complex=True)
     S[:, -1] = 0

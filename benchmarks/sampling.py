@@ -24,12 +24,12 @@ def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
 
 def copies(data, train): # -> scores of real training notes with the labels of the judge's notes, or None where there are too few
     notes = matched(train, data.judge.labels, 'memoriser')
-    return None if isinstance(notes, str) else data.judge(torch.cat([data.model.image(w.to(data.model.device)) for _, w in blocks(notes, 64)]))
+    return None if isinstance(notes, str) else data.judge(torch.cat([data.model.wave_to_image(w.to(data.model.device)) for _, w in blocks(notes, 64)]))
 
-def choose(arms, enough=0.): # name -> scores, means over seeds -> name
+def choose(variants, enough=0.): # name -> scores, means over seeds -> name
     "The rule of the docstring."
-    enough = max(enough, 1.1*min(a['frechet'] for a in arms.values()))
-    return max((k for k, a in arms.items() if a['frechet'] <= enough), key=lambda k: (arms[k]['pitch'], -arms[k]['frechet']))
+    enough = max(enough, 1.1*min(a['frechet'] for a in variants.values()))
+    return max((k for k, a in variants.items() if a['frechet'] <= enough), key=lambda k: (variants[k]['pitch'], -variants[k]['frechet']))
 
 def main(argv=None, notes=None, ways=WAYS):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,12 +48,12 @@ def main(argv=None, notes=None, ways=WAYS):
     perfect, runs = sides and copies(data, sides.train), []
     for seed in range(a.seeds):
         runs.append(sweep('sampling', data, {name_of(w): w for w in ways}, 'small', seed, 0))
-        for k, x in runs[-1]['arms'].items(): print(f"{seed}  {k:32} Frechet {x['frechet']:6.1f}  pitch {x['pitch']:.3f}  family {x['family']:.3f}  density {x['density']:.2f}  coverage {x['coverage']:.2f}", flush=True)
-    mean = {k: {s: statistics.mean(r['arms'][k][s] for r in runs) for s in ('frechet', 'pitch', 'octave', 'family', 'density', 'coverage')} for k in runs[0]['arms']}
+        for k, x in runs[-1]['variants'].items(): print(f"{seed}  {k:32} Frechet {x['frechet']:6.1f}  pitch {x['pitch']:.3f}  family {x['family']:.3f}  density {x['density']:.2f}  coverage {x['coverage']:.2f}", flush=True)
+    mean = {k: {s: statistics.mean(r['variants'][k][s] for r in runs) for s in ('frechet', 'pitch', 'octave', 'family', 'density', 'coverage')} for k in runs[0]['variants']}
     chosen = choose(mean, perfect['frechet'] if perfect else 0.)
     real = {who: {s: said[s] for s in ('frechet', 'pitch', 'octave', 'family')} for who, said in dict(real=data.about['real'], reconstructed=data.about['reconstructed'], training_notes=perfect).items() if said}
     way = next(w for w in ways if name_of(w) == chosen)
-    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.judge.features), seeds=a.seeds, chosen=way, arms=mean, **real), indent=1))
+    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.judge.features), seeds=a.seeds, chosen=way, variants=mean, **real), indent=1))
     if a.write:
         config = json.loads((folder/'config.json').read_text())
         config['info']['sampling'] = way

@@ -22,7 +22,7 @@ def kept(m, tokens, labels, k, seed=0, size=32, **settings): # -> images
     for i in range(0, len(tokens[0]), size):
         mine, said = [t[i:i+size] for t in tokens], {name: v[i:i+size] for name, v in labels.items() if name in m.var.labels.sizes}
         new = redraw(m.var, m.tokenizer.quantizer.decode(mine), free_tokens(m, k), said, seed=seed, first=i, **settings)
-        out.append(m.paint([*mine[:k], *new[k:]]))
+        out.append(m.tokens_to_image([*mine[:k], *new[k:]]))
     return torch.cat(out)
 
 def main(argv=None, notes=None):

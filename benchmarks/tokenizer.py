@@ -92,7 +92,7 @@ def bench_preset(name, args, device, peak, batch):
 
 def bench_folds(name, kinds, args, device, batch):
     torch.manual_seed(0)
-    cfg, arms = config(name, args.quick), {}
+    cfg, variants = config(name, args.quick), {}
     _, H, W = cfg.image_shape # a spectrogram of twice the height folds into it
     spec = torch.rand(batch, 1, 2*H, W, device=device)*2 - 1
     for factor, cmx in FOLDS.items():
@@ -100,17 +100,17 @@ def bench_folds(name, kinds, args, device, batch):
         for kind in kinds:
             tok = Tokenizer(folded if kind == 'cmx' else twin_config(folded, cmx)).to(device).train()
             image = (cmx.fold(spec) if kind == 'cmx' else spec).contiguous()
-            arms[factor, kind] = tok, partial(passes(tok, image, device.type == 'cuda')['train'], batch)
-    fns = {key: fn for key, (_, fn) in arms.items()}
+            variants[factor, kind] = tok, partial(passes(tok, image, device.type == 'cuda')['train'], batch)
+    fns = {key: fn for key, (_, fn) in variants.items()}
     interleaved(fns, 1, device) # warm up
     times, memory, rows = interleaved(fns, args.repeats, device), {}, []
-    for key, (tok, fn) in arms.items():
+    for key, (tok, fn) in variants.items():
         tok.zero_grad()
         memory[key] = held_bytes(tok) + peak_bytes(fn, device)
     for factor in FOLDS:
-        row = {'preset': name, 'batch': batch, 'factor': factor, 'patches': math.prod(arms[factor, kinds[0]][0].cfg.grid)}
+        row = {'preset': name, 'batch': batch, 'factor': factor, 'patches': math.prod(variants[factor, kinds[0]][0].cfg.grid)}
         for kind in kinds:
-            tok, key, base = arms[factor, kind][0], (factor, kind), (1, kinds[0])
+            tok, key, base = variants[factor, kind][0], (factor, kind), (1, kinds[0])
             shape, patch = ('x'.join(map(str, s)) for s in (tok.cfg.image_shape, tok.cfg.patch))
             row.update({f'{kind}: shape': f'{shape} / {patch}', f'{kind}: ms': 1e3*times[key], f'{kind}: time x': times[key]/times[base],
                         f'{kind}: memory x': memory[key]/memory[base], f'{kind}: parameters': sum(p.numel() for p in tok.parameters())})

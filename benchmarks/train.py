@@ -16,7 +16,7 @@ from torch import nn
 from mars.cmx import CMX
 from mars.data import NSynth, write_nsynth_fixture
 from mars.parts.files import write_whole
-from mars.parts.discriminator import AdversaryConfig
+from mars.parts.discriminator import DiscriminatorConfig
 from mars.training.budget import step_memory
 from mars.parts.device import pick_device
 from mars.stft import LogSpectrogram
@@ -59,11 +59,11 @@ def bench(preset, args, notes, device, peak):
     tok = Tokenizer(cfg).to(device)
     image = Images(notes, see, device, keep=0)([i % len(notes) for i in range(batch)])[0]
     tokens, var = tok.eval().encode(image), VAR(var_cfg, cfg).bind(tok).to(device)
-    gan = AdversaryConfig.preset(preset, start=0., weight=0.5)
+    gan = DiscriminatorConfig.preset(preset, start=0., weight=0.5)
     first = partial(train_tokenizer, notes, TrainConfig.preset(preset, 'tokenizer', **common), cfg, device=device, progress=False)
     second = partial(train_var, notes, tok, TrainConfig.preset(preset, 'var', **{**common, 'revive_every': 0}), var_cfg, device=device, progress=False)
     losses = {'tokenizer': (tok, lambda: tok(image)[1]['total']), 'var': (var, lambda: var.loss(tokens)[0])}
-    stages, rows = {'tokenizer': first, 'tokenizer + GAN': partial(first, adversary=gan), 'var': second}, []
+    stages, rows = {'tokenizer': first, 'tokenizer + GAN': partial(first, discriminator=gan), 'var': second}, []
     for name, stage in stages.items():
         model, loss_of = losses[name.split()[0]]
         took, memory = step_seconds(stage, args.steps)

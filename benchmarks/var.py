@@ -88,15 +88,15 @@ def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg
     for guided, s in (('plain', 0.), ('guided', cfg_scale)):
         make = lambda n: generate(v, ask, n, seed=0, cfg_scale=s, **filters)
         tokens = make(1)
-        spec = m.spec(tokens)
-        stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.spec(tokens), repeats), phase=seconds(lambda: m.wave(spec), repeats))
+        spec = m.tokens_to_spec(tokens)
+        stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.tokens_to_spec(tokens), repeats), phase=seconds(lambda: m.spec_to_wave(spec), repeats))
         row = dict(stages=stages, note=sum(t['least'] for t in stages.values()))
         row['real_time'] = m.spectrogram.n_samples/m.spectrogram.sample_rate/row['note']
         row['batches'] = {}
         for n in batches:
             many = make(n)
-            specs = m.spec(many)
-            t = {**{name: seconds(f, max(1, repeats//2))['least'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.spec(many), phase=lambda: m.wave(specs)).items()}}
+            specs = m.tokens_to_spec(many)
+            t = {**{name: seconds(f, max(1, repeats//2))['least'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.tokens_to_spec(many), phase=lambda: m.spec_to_wave(specs)).items()}}
             row['batches'][n] = dict(tokens=n/t['tokens'], notes=n/sum(t.values()))
         c = costs(v, bool(s))
         row['roofline'] = dict(bandwidth=size*(K*c['each_pass'] + c['once'])/limit['bandwidth']/stages['tokens']['least'], gflop=c['flops']/1e9,

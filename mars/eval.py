@@ -387,19 +387,19 @@ class Interval:
 def interval(f,                   # function of the samples -> float
              *samples,            # each an array (n, ...) with a row per note, or a tuple of arrays whose rows are drawn together
              method='subsample',  # 'subsample': halves without replacement, for distances; 'bootstrap': with replacement, for means over notes
-             draws=200,           # redrawn values
+             n_resamples=200,           # redrawn values
              level=.95,           # share of the draws inside
              seed=0,              # of the draws
              ):                   # Interval: .value, .low, .high, .std
     "Redraw the notes of every sample and give f with an interval, centred on its value; raise ValueError for settings or samples that do not fit."
     if method not in ('subsample', 'bootstrap'): raise ValueError(f"method is {method!r}: use 'subsample' or 'bootstrap'.")
-    if draws < 10 or not 0 < level < 1: raise ValueError(f"draws is {draws} and level {level}: use at least 10, and a level between 0 and 1.")
+    if n_resamples < 10 or not 0 < level < 1: raise ValueError(f"n_resamples is {n_resamples} and level {level}: use at least 10, and a level between 0 and 1.")
     sets = [tuple(torch.as_tensor(a) for a in (s if isinstance(s, tuple) else (s,))) for s in samples]
     for s in sets:
         if len({len(a) for a in s}) != 1 or len(s[0]) < 4: raise ValueError(f"samples of {[len(a) for a in s]} notes: rows drawn together need equal numbers, at least 4.")
     unwrap = lambda ss: [s if isinstance(given, tuple) else s[0] for s, given in zip(ss, samples)]
     g, value = torch.Generator().manual_seed(seed), float(f(*unwrap(sets)))
-    again = np.array([float(f(*unwrap([_redraw(s, method, g) for s in sets]))) for _ in range(draws)])
+    again = np.array([float(f(*unwrap([_redraw(s, method, g) for s in sets]))) for _ in range(n_resamples)])
     low, high = value + np.quantile(again - again.mean(), [(1-level)/2, (1+level)/2])
     return Interval(value, float(low), float(high), float(again.std()))
 
@@ -489,7 +489,7 @@ def _clip_errors(a, b):
 # %% ../nbs/05_eval.ipynb #a0150562
 def _scale_distance(a, b, window, n_mels):
     "Return the log and the linear L1 distance of one scale, summed, for each row."
-    def picture(x):
+    def image_to_spec(x):
         s = torch.stft(x, window, window//4, window=torch.hann_window(window, device=x.device), pad_mode='reflect', return_complex=True).abs()
         return s if n_mels is None else (s.mT @ mel_filters(window, n_mels).to(x.device)).mT
     A, B = picture(a), picture(b)

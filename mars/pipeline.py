@@ -13,9 +13,9 @@ from huggingface_hub import ModelHubMixin
 from torch import nn
 import mars
 from .cmx import CMX
-from .parts.classifier import listener
+from .parts.classifier import reference_encoder
 from .parts.codec import CARD, FORMAT, Codec, _alone, _heard, as_waves, model_card, save_model
-from .parts.conditioning import _wishes
+from .parts.conditioning import resolve_labels
 from .parts.config import PIPELINES, SYSTEMS
 from .parts.device import cast_network, in_batches, pick_device, pick_dtype
 from .parts.editing import edit, interpolate
@@ -34,11 +34,11 @@ def embed_reference(
     sample_rate:int=16000, # of the wave, Hz; resampled if it is another
 )->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for waves, models and classifiers that do not fit
     "Embed reference sounds with the model's classifier."
-    if m.var is None or not m.var.cfg.like_dim: raise ValueError('this model has like_dim 0 and takes no sound to resemble; leave like out, or train a model with like_dim')
-    m.classifier = listener(m.var.cfg, m.classifier)
-    trained_with, digest = m.info.get('like', {}).get('classifier'), m.classifier.digest
-    if trained_with and trained_with != digest: raise ValueError(f'like needs the classifier that this model was trained with, {trained_with[:12]}, and this one is {digest[:12]}; set `classifier` of the model to the former')
-    given = _heard(as_waves(wave, sample_rate, name='like').cpu()[:, :64000], 'like')
+    if m.var is None or not m.var.cfg.reference_dim: raise ValueError('this model has reference_dim 0 and takes no sound to resemble; leave reference out, or train a model with reference_dim')
+    m.classifier = reference_encoder(m.var.cfg, m.classifier)
+    trained_with, digest = m.info.get('reference', {}).get('classifier'), m.classifier.digest
+    if trained_with and trained_with != digest: raise ValueError(f'reference needs the classifier that this model was trained with, {trained_with[:12]}, and this one is {digest[:12]}; set `classifier` of the model to the former')
+    given = _heard(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
     x = m.classifier.features(nn.functional.pad(given, (0, 64000 - given.shape[1])))
     return x[0] if _alone(wave) else x
 
@@ -117,7 +117,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         "Set the networks to float16."
         return self.to(dtype=torch.float16)
 
-    def listen(self,
+    def embed_reference(self,
         wave, # as for `as_waves`; cut or padded to 4 s
         sample_rate:int=16000, # of the wave, Hz; resampled if it is another
     )->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for waves, models and classifiers that do not fit
@@ -140,7 +140,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         **asked,            # labels and sampling settings, as for `generate`
     ): # iterator of (batch_size, 64000) float32 tensors on the CPU
         "Make notes from labels, batch after batch."
-        labels, settings = _wishes(self, n, asked)
+        labels, settings = resolve_labels(self, n, asked)
         n, seed = len(labels['pitch']), check_seed(seed)
         def make(first, size):
             try:
@@ -159,8 +159,8 @@ class Mars(Codec, ModelHubMixin, **CARD):
         velocity=None,      # 1..127
         seed:int=None,      # None draws one
         instrument=None,    # id, or name if `info` lists "instruments"; for models trained with such a label
-        like=None,          # sound to resemble, one for all notes or one for each, as for `as_waves`; for models trained with `like_dim`
-        like_rate:int=16000, # of that sound, Hz
+        reference=None,          # sound to resemble, one for all notes or one for each, as for `as_waves`; for models trained with `reference_dim`
+        reference_rate:int=16000, # of that sound, Hz
         cfg_scale=None,     # guidance; 0 is none. None is the model's own here and below: of `info['sampling']`, else of its transformer
         cfg_ramp:bool=None, # let a single guidance scale grow over the scales
         top_k=None,         # keep the k best codes; 0 is off
@@ -173,7 +173,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         **settings,         # what only some transformers know, as for their own `generate`
     )->torch.Tensor: # (n, 64000) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
         "Make notes from labels."
-        return torch.cat([*self.stream(n, pitch=pitch, family=family, source=source, velocity=velocity, instrument=instrument, like=like, like_rate=like_rate, seed=seed, cfg_scale=cfg_scale, cfg_ramp=cfg_ramp,
+        return torch.cat([*self.stream(n, pitch=pitch, family=family, source=source, velocity=velocity, instrument=instrument, reference=reference, reference_rate=reference_rate, seed=seed, cfg_scale=cfg_scale, cfg_ramp=cfg_ramp,
             top_k=top_k, top_p=top_p, temperature=temperature, n_iter=n_iter, phase=phase, batch_size=batch_size, progress=progress, **settings)])
 
     def preview(self,
@@ -184,11 +184,11 @@ class Mars(Codec, ModelHubMixin, **CARD):
         **asked,          # labels and sampling settings, as for `generate`
     ): # iterator of K pairs: specs (n, 1, F, T) and waves (n, 64000) of the scales so far; the last is what `generate` returns
         "Make notes from labels and show them after each scale."
-        labels, settings = _wishes(self, n, asked)
+        labels, settings = resolve_labels(self, n, asked)
         seed = check_seed(seed)
         for tokens in stream(self.var, labels, len(labels['pitch']), seed=seed, **settings):
-            image = self.paint(tokens)
-            yield self.picture(image), self.sound(image, n_iter, seed, phase)
+            image = self.tokens_to_image(tokens)
+            yield self.image_to_spec(image), self.image_to_wave(image, n_iter, seed, phase)
 
     def edit(self,
         wave,                   # one sound or several, as for `as_waves`
@@ -197,7 +197,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         time_range=None,        # (start, end) in s: outside it not a sample changes; None for an end is that of the note
         freq_range=None,        # (low, high) in Hz: outside it nothing changes; likewise
         labels:dict=None,       # names or ids of what the note shall be, a value or one for each note; a pitch or family that is left out is heard in the wave, None leaves it open
-        like=None,              # sound to resemble at 16 kHz, one for all notes or one for each, as for `as_waves`, or True for the wave itself; for models trained with `like_dim`
+        reference=None,              # sound to resemble at 16 kHz, one for all notes or one for each, as for `as_waves`, or True for the wave itself; for models trained with `reference_dim`
         n:int=None,             # so many versions of a single wave
         seed:int=None,          # None draws one
         n_iter:int=None,        # iterations of Griffin-Lim; None is the usual number of the phase method
@@ -206,7 +206,7 @@ class Mars(Codec, ModelHubMixin, **CARD):
         **settings,             # of sampling, as for `generate`: cfg_scale, top_k, ...
     )->torch.Tensor: # (B, 64000) float32 on the CPU, |x| <= 1; ValueError for ranges, labels or settings that do not fit
         "Keep a part of a note and draw the rest."
-        return edit(self, wave, sample_rate, keep_scales=keep_scales, time_range=time_range, freq_range=freq_range, labels=labels, like=like, n=n, seed=seed, n_iter=n_iter, phase=phase, batch_size=batch_size, **settings)
+        return edit(self, wave, sample_rate, keep_scales=keep_scales, time_range=time_range, freq_range=freq_range, labels=labels, reference=reference, n=n, seed=seed, n_iter=n_iter, phase=phase, batch_size=batch_size, **settings)
 
     def interpolate(self,
         a,                      # one sound, as for `as_waves`, or a dict of labels

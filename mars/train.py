@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from .cmx import CMX
 from .data import Batches
-from .parts.classifier import listener
+from .parts.classifier import reference_encoder
 from .parts.codec import Codec
 from .parts.config import STAGES, config_class
 from .parts.device import seed_all
-from .parts.discriminator import Adversary, AdversaryConfig
+from .parts.discriminator import AdversarialLoss, DiscriminatorConfig
 from .parts.files import _digest, write_whole
 from .parts.quantizer import MultiScaleQuantizer
 from .stft import LogSpectrogram, active_frames, compress, expand, mel_filters
@@ -27,7 +27,7 @@ from .tokenizer import Tokenizer, TokenizerConfig
 from .training.checkpoints import Checkpoints, lasting, run_state, set_run_state
 from .training.distributed import Team, average_gradients, average_metrics, open_first
 from .training.log import Board, RunLog, peak_memory, run_picture, versions
-from .training.tokens import Images, Kin, cached_tokens, embed_notes, instrument_ids, names_hash, spread, tokenize
+from .training.tokens import Images, SameInstrumentSampler, cached_tokens, embed_notes, instrument_ids, names_hash, spread, tokenize
 from .var import VAR, VARConfig
 
 # %% ../nbs/04_train.ipynb #a42bc6ad
@@ -289,27 +289,27 @@ class MelLoss(nn.Module):
 # %% ../nbs/04_train.ipynb #b217229b
 class TokenizerStage:
     "What one step of stage one computes; `fit` calls its methods."
-    def __init__(self, tok, batch, train, adversary=None, team=None, mel=None, view=None): # batch: (step, part) -> images (B, C, H, W); mel: a MelLoss; view: what the PatchGAN sees of an image
+    def __init__(self, tok, batch, train, discriminator=None, team=None, mel=None, view=None): # batch: (step, part) -> images (B, C, H, W); mel: a MelLoss; view: what the PatchGAN sees of an image
         self.mel, self.view = mel, view or (lambda image: image)
         self.tok, self.batch, self.train, self.revived, self.seen, self.parts, self.team = tok, batch, train, 0, {}, [], team or Team(next(tok.parameters()).device)
         self.books = [q for q in tok.modules() if isinstance(q, MultiScaleQuantizer)]
         self.gan, device = None, next(tok.parameters()).device
-        if adversary and adversary.weight:
-            self.gan = self.rival(adversary, device, self.team.reduce if self.team.n > 1 else None)
+        if discriminator and discriminator.weight:
+            self.gan = self.make_discriminator(discriminator, device, self.team.reduce if self.team.n > 1 else None)
             self.team.same([*self.gan.disc.parameters()])
         if train.compile:
             # the adaptive weight goes backwards through the decoder's last layer twice, which donated buffers forbid
             torch._functorch.config.donated_buffer = False
             for part in (tok.encoder, tok.decoder): part.compile(dynamic=False)
 
-    def rival(self, adversary, device, reduce):
+    def make_discriminator(self, discriminator, device, reduce):
         "Make the adversary; an image too small for it is refused now, not when the GAN starts."
         blank = self.view(torch.zeros(1, *self.tok.cfg.image_shape, device=device))
-        gan = Adversary(adversary, blank.shape[1], self.train.steps, device, reduce)
+        gan = AdversarialLoss(discriminator, blank.shape[1], self.train.steps, device, reduce)
         with torch.no_grad(): gan.disc.eval()(blank)
         return gan
 
-    def against(self, step, image, recon, losses): # -> (scalar, dict of metrics)
+    def adversarial_term(self, step, image, recon, losses): # -> (scalar, dict of metrics)
         "Compute the adversarial term of the loss."
         return self.gan.generator_loss(step, self.view(recon), losses['recon'], self.tok.decoder.to_pixels.weight)
 
@@ -320,7 +320,7 @@ class TokenizerStage:
         if self.mel: losses['mel'] = self.mel(recon, image)
         loss, seen = losses['total'] + (self.train.mel_weight*losses['mel'] if self.mel else 0), {k: v.detach() for k, v in losses.items()}
         if self.gan:
-            adversarial, more = self.against(step, image, recon, losses)
+            adversarial, more = self.adversarial_term(step, image, recon, losses)
             loss, seen = loss + adversarial, {**seen, **more}
         return loss, seen
 
@@ -369,7 +369,7 @@ def train_tokenizer(
     progress:bool=True,          # show a bar
     log:RunLog=None,             # None makes one in `out`
     cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the config's image
-    adversary:AdversaryConfig=None, # of the PatchGAN; None leaves it out
+    discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     resume:bool=False,           # go on from the newest checkpoint in `out`, if there is one
     trackers=(),                 # names of accelerate's trackers, as for `RunLog`
     codec:type=Codec,            # what the tokenizer belongs to
@@ -383,14 +383,14 @@ def train_tokenizer(
     tok = codec.parts[0](cfg).to(device)
     m = codec(tok, cmx, spectrogram)
     open_first(notes, team)
-    images, order = Images(notes, m.image, device, hold=.3), Batches(notes, train.batch_size, train.seed)
+    images, order = Images(notes, m.wave_to_image, device, hold=.3), Batches(notes, train.batch_size, train.seed)
     if train.warm_start: tok.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     team.same([*tok.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout
     def pick(step, part): return team.share(order.at(step))[part::train.accumulate]
     def batch(step, part): return images(pick(step, part), pick(step, part+1) if part+1 < train.accumulate else pick(step+1, 0))[0]
-    stage = stage(tok, batch, train, adversary, team, MelLoss(m.spectrogram, m.cmx).to(device) if train.mel_weight else None)
-    about = dict(train=lasting(train), shape=asdict(cfg), adversary=asdict(adversary) if adversary else None, notes=names_hash(notes))
+    stage = stage(tok, batch, train, discriminator, team, MelLoss(m.spectrogram, m.cmx).to(device) if train.mel_weight else None)
+    about = dict(train=lasting(train), shape=asdict(cfg), discriminator=asdict(discriminator) if discriminator else None, notes=names_hash(notes))
     if out is not None and team.main:
         write_settings(out, 'tokenizer', {**about, 'versions': versions(device), 'processes': team.n})
         if not resume: Checkpoints(out, 'var', {}).clear() # of an older tokenizer
@@ -401,7 +401,7 @@ def train_tokenizer(
     finally:
         if own: log.close()
     if out is not None and team.main:
-        m.info = dict(train_tokenizer=asdict(train), versions=versions(device), processes=team.n, adversary=asdict(adversary) if adversary else None, notes=len(notes))
+        m.info = dict(train_tokenizer=asdict(train), versions=versions(device), processes=team.n, discriminator=asdict(discriminator) if discriminator else None, notes=len(notes))
         m.save_pretrained(out)
     team.wait()
     return tok
@@ -422,7 +422,7 @@ def tokenizer_board(m, images, notes, log, out, stage='tokenizer'):
     def show(step):
         image = images(some)[0]
         back = m.tokenizer.decode(m.tokenizer.encode(image))
-        board(run_picture(log.all(), stage, ('recon', 'vq', 'commit'), m.picture(image), m.picture(back), titles))
+        board(run_picture(log.all(), stage, ('recon', 'vq', 'commit'), m.image_to_spec(image), m.image_to_spec(back), titles))
     return show
 
 # %% ../nbs/04_train.ipynb #62e81d84
@@ -433,11 +433,11 @@ def reconstruction_error(
     batch_size:int=16, # notes at a time
 )->dict: # mse, mse_active, share (of the variance left), db_active (RMS in dB)
     "Measure the tokenizer's squared error on notes, in the spectrogram's units of [-1, 1]."
-    images = Images(notes, model.image, model.device, keep=0)
+    images = Images(notes, model.wave_to_image, model.device, keep=0)
     sums = dict(err=0., err_active=0., n=0, n_active=0, x=0., xx=0.)
     for i in range(0, len(notes), batch_size):
         image = images(range(i, min(i+batch_size, len(notes))))[0]
-        spec, back = (model.picture(x).cpu() for x in (image, model.tokenizer.decode(model.tokenizer.encode(image)))) # MPS has no float64
+        spec, back = (model.image_to_spec(x).cpu() for x in (image, model.tokenizer.decode(model.tokenizer.encode(image)))) # MPS has no float64
         err, on = (spec - back).double().pow(2), active_frames(spec)
         on = on.view(len(spec), 1, 1, -1).expand_as(spec)
         for key, v in dict(err=err.sum(), err_active=err[on].sum(), n=err.numel(), n_active=on.sum(), x=spec.double().sum(), xx=spec.double().pow(2).sum()).items(): sums[key] += float(v)
@@ -448,14 +448,14 @@ def reconstruction_error(
 # %% ../nbs/04_train.ipynb #a8a4069e
 def begin_with(var, init):
     "Copy the weights of a trained transformer; ValueError where shape or tokenizer differ."
-    new = {'like_dim'} if not init.cfg.like_dim else set() # an ear may be added
+    new = {'reference_dim'} if not init.cfg.reference_dim else set() # an ear may be added
     if differ := [k for k, v in asdict(var.cfg).items() if getattr(init.cfg, k, None) != v and 'drop' not in k and k not in new] + ['tokenizer']*(init.tok_cfg != var.tok_cfg):
         raise ValueError(f'init has another {", ".join(differ)}; start from a transformer of the same shape')
     state = {k: v.to(var.start) if v.is_floating_point() else v for k, v in init.state_dict().items() if not k.startswith('quantizer.')} # codes are those of `bind`
     var.load_state_dict(state, strict=False)
 
 # %% ../nbs/04_train.ipynb #c99fd079
-OF_ONE = ('train_var', 'like', 'results', 'sampling', 'note') # what config.json says of one transformer only
+OF_ONE = ('train_var', 'reference', 'results', 'sampling', 'note') # what config.json says of one transformer only
 
 def train_var(
     notes,                  # a source of mars.data
@@ -471,14 +471,14 @@ def train_var(
     resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
     model:type=VAR,         # what is trained: VAR, or another order of prediction
-    classifier=None,        # whose features say what a sound is like, for a config with `like_dim`; None takes the one of the package
+    classifier=None,        # whose features say what a sound is like, for a config with `reference_dim`; None takes the one of the package
     init:VAR=None,          # a trained transformer of the same shape and tokens, whose weights are the start
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
-    hears = listener(cfg, classifier, device)
+    hears = reference_encoder(cfg, classifier, device)
     seed_all(train.seed)
     m = getattr(tok, 'codec', Codec)(tok.to(device), cmx, spectrogram) # tokenizers of waves have another codec
     open_first(notes, team)
@@ -487,7 +487,7 @@ def train_var(
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
-    if hears: sounds, kin, info['like'] = embed_notes(notes, hears, out, team).to(device), Kin(notes, train.seed), dict(classifier=hears.digest)
+    if hears: sounds, same_instrument, info['reference'] = embed_notes(notes, hears, out, team).to(device), SameInstrumentSampler(notes, train.seed), dict(classifier=hears.digest)
     var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     if init: begin_with(var, init)
     team.same([*var.parameters()])
@@ -499,16 +499,16 @@ def train_var(
     def loss_of(step, part=0):
         at = order.at(step)
         mine = lambda idx: torch.as_tensor(team.share(idx)[part::train.accumulate], device=device)
-        idx, like = mine(at), dict(like=sounds[mine(kin.at(step, at))]) if hears else {}
-        loss, per = var.loss([t[idx].long() for t in tokens], {**{k: v[idx] for k, v in labels.items()}, **like})
+        idx, reference = mine(at), dict(reference=sounds[mine(same_instrument.at(step, at))]) if hears else {}
+        loss, per = var.loss([t[idx].long() for t in tokens], {**{k: v[idx] for k, v in labels.items()}, **reference})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
     about = dict(train=lasting(train), shape=cfg.kept(), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
     if model is not VAR: about['system'] = model.system # its checkpoints fit no other order
-    if hears: about['like'] = info['like']
+    if hears: about['reference'] = info['reference']
     if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
     saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
-    shown = {**labels, 'like': sounds[kin.at(0, range(len(notes)))]} if hears else labels
+    shown = {**labels, 'reference': sounds[same_instrument.at(0, range(len(notes)))]} if hears else labels
     show = var_board(m, var, tokens, shown, notes, log, out) if train.show_every and team.main else None
     try: fit(var, loss_of, train, log, progress, saved=saved, resume=resume, team=team, show=show)
     finally:
@@ -529,5 +529,5 @@ def var_board(m, var, tokens, labels, notes, log, out):
         quick, var.trunk._compiled_call_impl = var.trunk._compiled_call_impl, None
         made = var.generate(asked, len(some), seed=0, top_k=min(10, m.tokenizer.cfg.codebook_size))
         var.trunk._compiled_call_impl = quick
-        board(run_picture(log.all(), 'var', ('loss',), m.spec([t[some].long() for t in tokens]), m.spec(made), titles))
+        board(run_picture(log.all(), 'var', ('loss',), m.tokens_to_spec([t[some].long() for t in tokens]), m.tokens_to_spec(made), titles))
     return show

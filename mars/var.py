@@ -32,14 +32,14 @@ class VARConfig:
     label_drop:float = 0.1     # chance that a training note loses all its labels (for guidance)
     label_drop_each:float = 0.1 # chance that it loses each single label (for partial labels)
     n_instruments:int = 0      # size of an optional table of instrument ids; 0 leaves it out
-    like_dim:int = 0           # length of the embedding of a sound to resemble, the label `like`; 0 leaves it out
-    like_drop:float = 0.1      # chance that a training note loses that label, in place of label_drop_each
+    reference_dim:int = 0           # length of the embedding of a sound to resemble, the label `reference`; 0 leaves it out
+    reference_dropout:float = 0.1      # chance that a training note loses that label, in place of label_drop_each
 
     def __post_init__(self):
-        for name, low in dict(depth=1, width=0, heads=0, n_instruments=0, like_dim=0).items():
+        for name, low in dict(depth=1, width=0, heads=0, n_instruments=0, reference_dim=0).items():
             v = getattr(self, name)
             if isinstance(v, bool) or not isinstance(v, int) or v < low: raise ValueError(f'{name} is {v!r}; it must be a whole number of at least {low}')
-        for name in ('label_drop', 'label_drop_each', 'like_drop'):
+        for name in ('label_drop', 'label_drop_each', 'reference_dropout'):
             if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
         if not 0 <= self.drop_path < 1: raise ValueError(f'drop_path is {self.drop_path}; it must lie in 0..1, without 1')
         if not 0 < self.mlp_ratio < math.inf: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
@@ -55,8 +55,8 @@ class VARConfig:
         return dict(pitch=128, family=11, source=3, velocity=128, **(dict(instrument=self.n_instruments) if self.n_instruments else {}))
 
     def kept(self)->dict: # plain values for `from_dict`
-        "What a folder keeps: `like_dim` and `like_drop` only where they are in use."
-        return {k: v for k, v in asdict(self).items() if self.like_dim or k not in ('like_dim', 'like_drop')}
+        "What a folder keeps: `reference_dim` and `reference_dropout` only where they are in use."
+        return {k: v for k, v in asdict(self).items() if self.reference_dim or k not in ('reference_dim', 'reference_dropout')}
 
 config_class(VARConfig, dict(
     tiny=dict(depth=2, width=64, heads=2),
@@ -206,13 +206,13 @@ class VAR(nn.Module):
         self.cfg, self.tok_cfg = cfg, tok_cfg
         t, w = tok_cfg, cfg.width
         self.lengths = [h*w_ for h, w_ in t.scales]
-        self.pass_lengths = self.order() # tokens of each pass
+        self.pass_lengths = self.schedule() # tokens of each pass
         self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
-        self.labels = LabelEmbedding(cfg.labels, w, cfg.like_dim)
-        self.ends(math.sqrt(1/(3*w)))
+        self.labels = LabelEmbedding(cfg.labels, w, cfg.reference_dim)
+        self.make_embeddings(math.sqrt(1/(3*w)))
 
-    def ends(self, std): # what lies before and behind the trunk; other systems have other ends
+    def make_embeddings(self, std): # what lies before and behind the trunk; other systems have other ends
         t, w = self.tok_cfg, self.cfg.width
         self.word_embed, self.head = nn.Linear(self.branches*t.code_dim, w), nn.Linear(w, self.branches*t.codebook_size)
         for lin in (self.word_embed, self.head): nn.init.trunc_normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
@@ -232,44 +232,44 @@ class VAR(nn.Module):
         self.quantizer.load_state_dict(tok.quantizer.state_dict())
         return self
 
-    def order(self): # tokens that each pass writes, side by side; an order of prediction is this, `inputs` and `follow`
+    def schedule(self): # tokens that each pass writes, side by side; an order of prediction is this, `inputs` and `follow`
         return self.lengths
 
-    def inputs(self, tokens): # teacher forcing: K token maps -> (B, T - first pass, P*d)
+    def teacher_forcing_inputs(self, tokens): # teacher forcing: K token maps -> (B, T - first pass, P*d)
         return self.quantizer.next_inputs(tokens)
 
-    def follow(self, k, tokens, total): # after pass k: the sum so far, and the input of pass k+1 (B, n, P*d)
+    def next_input(self, k, tokens, total): # after pass k: the sum so far, and the input of pass k+1 (B, n, P*d)
         total = total + self.quantizer.contribution(k, tokens)
         return total, self.quantizer.area(k+1, total)
 
-    def places(self): # (1, T, w): position plus scale, what is added to every token
+    def position_embedding(self): # (1, T, w): position plus scale, what is added to every token
         return self.position + self.level[self.scale_of]
 
     def embed(self, z): # (B, n, P*d) what the quantizer has summed up, always float32 -> (B, n, w)
         return self.word_embed(z.to(self.word_embed.weight.dtype))
 
-    def score(self, h): # (B, n, w) -> (B, n, V) or (B, n, P, V), float32 also when the model is a half
+    def logits(self, h): # (B, n, w) -> (B, n, V) or (B, n, P, V), float32 also when the model is a half
         w, b = self.head.weight, self.head.bias
         y = F.linear(h.float(), w.float(), b.float()) if w.dtype != torch.float32 else F.linear(h, w, b).float()
         return y if self.branches == 1 else y.unflatten(-1, (self.branches, -1))
 
     def forward(self,
         tokens:list,      # K int64 token maps (B, h_k*w_k)
-        labels:dict=None, # label name -> int64 (B,), and 'like' -> (B, d); missing, -1 or NaN is the null
+        labels:dict=None, # label name -> int64 (B,), and 'reference' -> (B, d); missing, -1 or NaN is the null
         more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
     )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
-        cond = self.prepare(tokens, labels)
-        x = torch.cat([cond[:, None] + self.start, self.embed(self.inputs(tokens))], 1) + self.places()
+        cond = self.condition(tokens, labels)
+        x = torch.cat([cond[:, None] + self.start, self.embed(self.teacher_forcing_inputs(tokens))], 1) + self.position_embedding()
         if more: x = x + more()
-        return self.score(self.trunk(x, self.trunk.modulation(cond), self.mask))
+        return self.logits(self.trunk(x, self.trunk.modulation(cond), self.mask))
 
-    def prepare(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
+    def condition(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
         if len(tokens) != len(self.lengths): raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
         # On a GPU looking at values means waiting for them: tokens that train have been checked when they were made.
         if not (self.training and tokens[0].is_cuda): check_tokens(tokens, self.tok_cfg, len(tokens))
         labels = self.labels.check(labels, len(tokens[0]), self.start.device)
-        if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each, self.cfg.like_drop)
+        if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each, self.cfg.reference_dropout)
         return self.labels(labels)
 
     def loss(self,
@@ -284,10 +284,10 @@ class VAR(nn.Module):
             per = dict(loss=torch.stack([c.mean() for c in ce.split(self.lengths, 1)]), accuracy=torch.stack([h.mean() for h in hit.split(self.lengths, 1)]))
         return ce.mean(), per
 
-    def settle(self, **settings): # cfg_scale, cfg_ramp, temperature, top_k, top_p -> a tuple for each scale; ValueError
+    def validate_sampling(self, **settings): # cfg_scale, cfg_ramp, temperature, top_k, top_p -> a tuple for each scale; ValueError
         return scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings)
 
-    def draws(self, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
+    def n_uniforms(self, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
 
     @torch.no_grad()
     def stream(self,
@@ -298,22 +298,22 @@ class VAR(nn.Module):
         **settings,       # cfg_scale, cfg_ramp, top_k, top_p, temperature as for `generate`
     ): # iterator of K lists: the 1, 2, ... K token maps so far
         "Sample the token maps of n notes, coarse to fine, and yield them after each scale."
-        settings = self.settle(**settings)
+        settings = self.validate_sampling(**settings)
         labels, guided = self.labels.check(labels, n, self.start.device), any(s for s, *_ in settings)
         n = len(labels['pitch'])
-        u = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, self.draws(settings)).to(self.start.device)
+        u = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, self.n_uniforms(settings)).to(self.start.device)
         u = (u if self.branches == 1 else u.unflatten(1, (-1, self.branches))).split(self.lengths, 1)
         cond = self.labels(labels)                                                      # (n, D)
         if guided: cond = torch.cat([cond, self.labels(self.labels.nothing(n, cond.device))]) # (2n, D): with labels, without
         modulation, cache = self.trunk.modulation(cond), self.trunk.cache(len(cond), sum(self.lengths), cond.device, cond.dtype)
-        x, places, total, tokens = cond[:, None] + self.start, self.places().split(self.lengths, 1), 0, []
+        x, places, total, tokens = cond[:, None] + self.start, self.position_embedding().split(self.lengths, 1), 0, []
         for k, (s, *how) in enumerate(settings):
             h = self.trunk(x + places[k], modulation, cache=cache)                      # (n or 2n, h_k*w_k, D)
             if guided: h = h.float()
-            tokens.append(sample(self.score((1+s)*h[:n] - s*h[n:] if s else h[:n]), u[k], *how))
+            tokens.append(sample(self.logits((1+s)*h[:n] - s*h[n:] if s else h[:n]), u[k], *how))
             yield [*tokens]
             if k+1 == len(settings): return
-            total, z = self.follow(k, tokens[k], total)
+            total, z = self.next_input(k, tokens[k], total)
             x = self.embed(z).repeat(1 + guided, 1, 1)
 
     def generate(self,

@@ -109,8 +109,8 @@ def main():
         spec = m.spectrogram.encode(read)
         labels = {k: torch.tensor([label_ids(v, dict(family=FAMILIES, source=SOURCES).get(k))]) for k, v in asked.items()}
         made = m.var.generate(labels, 1, seed=0, cfg_scale=1., top_k=20)
-        tokens, written = [m.encode(read), made], m.spec(made).cpu()
-        wave = m.wave(written)
+        tokens, written = [m.encode(read), made], m.tokens_to_spec(made).cpu()
+        wave = m.spec_to_wave(written)
     scales, K = m.tokenizer.cfg.scales, len(m.tokenizer.cfg.scales)
     def line(wave, spec, tokens):
         image = m.cmx.fold(spec)[0].numpy()

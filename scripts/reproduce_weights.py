@@ -31,7 +31,7 @@ from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes
 from mars.eval import cents_error, f0
 from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.evaluation.protocol import MelPCA, NoteSet
-from mars.parts.classifier import Classifier, ClassifierConfig, listener
+from mars.parts.classifier import Classifier, ClassifierConfig, reference_encoder
 from mars.parts.device import pick_device
 from mars.parts.files import write_whole
 from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
@@ -40,7 +40,7 @@ from mars.tokenizer import TokenizerConfig
 from mars.train import TrainConfig, reconstruction_error, train_tokenizer, train_var
 from mars.training.checkpoints import Checkpoints
 from mars.training.log import read_log, versions
-from mars.training.tokens import Kin, embed_notes, tokenize
+from mars.training.tokens import SameInstrumentSampler, embed_notes, tokenize
 from mars.var import VARConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +48,7 @@ STRIPS = dict(patch=(2, 256), scales=tuple((2**k, 1) for k in range(8)), lookup=
 GPU = dict(batch_size=256, final_lr=0.02, log_every=50)
 RECIPES = dict( # what differs from the presets
     small=dict(tokenizer=dict(steps=4259, lr=1e-3, warmup=150, ema=0.999, **GPU), tokenizer_config=STRIPS,
-               var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU), var_config=dict(depth=5, drop_path=0.1, like_dim=128, like_drop=0.5),
+               var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU), var_config=dict(depth=5, drop_path=0.1, reference_dim=128, reference_dropout=0.5),
                further=dict(steps=1623, lr=8e-4, warmup=60, ema=0.998, **GPU),
                vocoder=dict(steps=4000), classifier=dict(steps=3000, lr=2e-3, precision='bf16', save_every=500, log_every=50)),
     tiny={})
@@ -81,8 +81,8 @@ def split_by_names(notes, sides): # sides: dict of lists of patterns of instrume
     "Split as a dict of patterns says; an instrument that shares recordings with a held-out one is on its side."
     side = {i: next((s for s in ('unused', 'test', 'valid') if any(fnmatch(i, p) for p in sides.get(s, ()))), 'train') for i in notes.instruments}
     for s in ('test', 'valid'):
-        keys = {k for i, where in side.items() if where == s for k in notes.kin.get(i, ())}
-        side |= {i: s for i, where in side.items() if where == 'train' and keys & {*notes.kin.get(i, ())}}
+        keys = {k for i, where in side.items() if where == s for k in notes.same_instrument.get(i, ())}
+        side |= {i: s for i, where in side.items() if where == 'train' and keys & {*notes.same_instrument.get(i, ())}}
     return [notes.select([i for i, n in enumerate(notes.notes) if side[n.instrument] == s]) for s in ('train', 'valid', 'test')]
 
 def make_sides(a, which): # -> namespace: grids, notes (all), train, held (pitches of training instruments), valid, test
@@ -150,9 +150,9 @@ def every(notes, n):
 def nats(m, notes):
     "Cross-entropy of a set's tokens by teacher forcing, from the labels and, where the model knows it, another note of the instrument."
     tokens, labels = tokenize(notes, m)
-    labels, ears = {k: v for k, v in labels.items() if k in m.var.labels.sizes}, listener(m.var.cfg, None, m.device)
+    labels, ears = {k: v for k, v in labels.items() if k in m.var.labels.sizes}, reference_encoder(m.var.cfg, None, m.device)
     ways = {'nats a token, labels': {}}
-    if ears: ways['nats a token, like'] = dict(like=embed_notes(notes, ears)[torch.as_tensor(Kin(notes).at(0, range(len(notes))))].to(m.device))
+    if ears: ways['nats a token, like'] = dict(reference=embed_notes(notes, ears)[torch.as_tensor(SameInstrumentSampler(notes).at(0, range(len(notes))))].to(m.device))
     out = {}
     for name, more in ways.items():
         total = 0.

@@ -1,6 +1,6 @@
 "Test files that take longest come first, so that no process of a parallel run ends long after the others."
 LONGEST = ('test_train', 'test_processes', 'test_app', 'test_benchmarks', 'test_site', 'test_evaluate', 'test_cli', 'test_types', 'test_without_torchaudio', 'test_var',
-           'test_tokenizer', 'test_phase', 'test_systems', 'test_like', 'test_ablations', 'test_aar', 'test_magnet', 'test_reproduce_weights', 'test_sat_study')
+           'test_tokenizer', 'test_phase', 'test_systems', 'test_reference', 'test_ablations', 'test_aar', 'test_magnet', 'test_reproduce_weights', 'test_sat_study')
 
 def pytest_collection_modifyitems(items):
     rank = {name: i for i, name in enumerate(LONGEST)}

@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from mars.baselines.aar import JudgeConfig, SAT, SATConfig, SisterConfig, WaveAdversary, WaveMars, rvq, scale_lengths
+from mars.baselines.aar import WaveDiscriminatorConfig, SAT, SATConfig, BaselineConfig, WaveAdversarialLoss, WaveMars, rvq, scale_lengths
 from mars.baselines.aar import train_sat
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.parts.quantizer import MultiScaleQuantizer
-from mars.baselines.seanet import Decoder, Encoder, Judges, mel_loss
+from mars.baselines.seanet import Decoder, Encoder, Discriminators, mel_loss
 from mars.train import TrainConfig, train_var
 from mars.training.log import RunLog, read_log
 from mars.parts.sampling import note_uniforms, scale_settings
@@ -180,10 +180,10 @@ def flat(tokens): return torch.cat(tokens, 1)
 
 def heard(m, labels, n, **settings):
     "Tokens and the cached logits of every pass."
-    scored, score = [], m.score
-    m.score = lambda h: scored.append(score(h)) or scored[-1]
+    scored, score = [], m.logits
+    m.logits = lambda h: scored.append(score(h)) or scored[-1]
     try: tokens = m.generate(labels, n, seed=1, **settings)
-    finally: m.score = score
+    finally: m.logits = score
     return tokens, torch.cat(scored, 1)
 
 @pytest.mark.parametrize('cfg', [CFG, PLAIN])
@@ -254,7 +254,7 @@ def test_eight_notes_are_learned_by_heart(kind, tok):
     assert (flat(made) == flat(tokens)).float().mean() > .95
 
 def test_the_paper_size_is_the_papers():
-    with torch.device('meta'): m = VAR(SisterConfig.preset('paper'), SATConfig())
+    with torch.device('meta'): m = VAR(BaselineConfig.preset('paper'), SATConfig())
     assert sum(p.numel() for p in m.parameters())/1e6 == pytest.approx(307.6, abs=1) and len(m.pass_lengths) == 16
 
 # --- the whole path
@@ -303,8 +303,8 @@ def test_the_split_changes_nothing(model, batch_size):
     assert torch.allclose(model.generate(pitch=[60, 61, 62, 63, 64], seed=2, batch_size=batch_size), want, atol=1e-5)
 
 def test_waves_of_other_lengths_are_cut_or_padded_for_the_tokenizer(model):
-    assert torch.equal(model.image(CLIPS[:, :1000])[:, 1000:], torch.zeros(8, 2200)) and torch.equal(model.image(CLIPS[0].repeat(3)), CLIPS[:1])
-    assert torch.equal(model.image((CLIPS[0]*32768).round().short()), CLIPS[:1])
+    assert torch.equal(model.wave_to_image(CLIPS[:, :1000])[:, 1000:], torch.zeros(8, 2200)) and torch.equal(model.wave_to_image(CLIPS[0].repeat(3)), CLIPS[:1])
+    assert torch.equal(model.wave_to_image((CLIPS[0]*32768).round().short()), CLIPS[:1])
 
 @pytest.mark.parametrize('what, words', [(dict(pitch=200), 'pitch'), (dict(pitch=60, cfg_scale='x'), 'cfg_scale'), (dict(pitch=60, steps=3), 'steps is no setting'), (dict(pitch=60, batch_size=0), 'batch_size is 0')])
 def test_bad_requests_get_one_sentence(model, what, words):
@@ -339,17 +339,17 @@ def test_bodies_that_cannot_be_built():
 @pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest is 1'), (dict(rest=-1), 'rest is -1'), (dict(feature_weight=-1.), 'feature_weight is -1'),
     (dict(feature_weight=math.inf), 'feature_weight is inf'), (dict(weight=-1.), 'weight is -1'), (dict(start=2.), 'start is 2'), (dict(lr=0.), 'lr is 0'), (dict(betas=(1., .9)), 'betas')])
 def test_judges_that_make_no_sense(change, words):
-    with pytest.raises(ValueError, match=words): JudgeConfig(**change)
+    with pytest.raises(ValueError, match=words): WaveDiscriminatorConfig(**change)
 
 def test_judges_of_the_presets():
-    assert JudgeConfig.preset('paper').windows == (2048, 1024, 512, 256, 128) and JudgeConfig.preset('tiny').windows == (1024, 256)
-    assert JudgeConfig.from_dict(json.loads(json.dumps(dict(windows=[512, 128], betas=[.5, .9])))) == JudgeConfig(windows=(512, 128))
+    assert WaveDiscriminatorConfig.preset('paper').windows == (2048, 1024, 512, 256, 128) and WaveDiscriminatorConfig.preset('tiny').windows == (1024, 256)
+    assert WaveDiscriminatorConfig.from_dict(json.loads(json.dumps(dict(windows=[512, 128], betas=[.5, .9])))) == WaveDiscriminatorConfig(windows=(512, 128))
 
 # --- judges
 
 def judged(**kwargs):
     torch.manual_seed(0)
-    return WaveAdversary(JudgeConfig.preset('tiny', **{'warmup': 0, 'windows': (256, 64), 'width': 2, **kwargs}), 1, 12)
+    return WaveAdversarialLoss(WaveDiscriminatorConfig.preset('tiny', **{'warmup': 0, 'windows': (256, 64), 'width': 2, **kwargs}), 1, 12)
 
 def state(gan): return torch.cat([p.detach().flatten() for p in gan.disc.parameters()])
 
@@ -395,18 +395,18 @@ def test_a_batch_without_numbers_does_not_spoil_the_judges():
 
 def settings(**kwargs): return TrainConfig.preset('tiny', 'sat', **{'steps': 6, 'batch_size': 4, 'save_every': 3, 'log_every': 1, 'revive_every': 2, 'revive_patience': 2, 'warmup': 2, **kwargs})
 
-JUDGES = JudgeConfig.preset('tiny', windows=(256, 64), width=2, warmup=1)
+JUDGES = WaveDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmup=1)
 
 @pytest.mark.parametrize('judges, more', [(JUDGES, {}), (None, dict(ema=.9)), (replace(JUDGES, start=.5), dict(accumulate=2))])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more):
     train = settings(**more)
-    whole = train_sat(NOTES, train, CFG, tmp_path/'whole', 'cpu', False, adversary=judges)
+    whole = train_sat(NOTES, train, CFG, tmp_path/'whole', 'cpu', False, discriminator=judges)
     parts = tmp_path/'parts'
-    train_sat(NOTES, train, CFG, parts, 'cpu', False, adversary=judges)
+    train_sat(NOTES, train, CFG, parts, 'cpu', False, discriminator=judges)
     newest = sorted((parts/'checkpoints').iterdir())[-1]
     assert '000000003' in newest.name
     for f in ('config.json', 'tokenizer.safetensors'): (parts/f).unlink()
-    again = train_sat(NOTES, train, CFG, parts, 'cpu', False, adversary=judges, resume=True)
+    again = train_sat(NOTES, train, CFG, parts, 'cpu', False, discriminator=judges, resume=True)
     for a, b in zip(whole.state_dict().values(), again.state_dict().values()): assert torch.equal(a, b)
     assert (tmp_path/'whole'/'tokenizer.safetensors').read_bytes() == (parts/'tokenizer.safetensors').read_bytes()
     keys = ('loss', 'recon', 'vq', 'commit', 'disc_loss', 'gen_loss', 'feature_loss', 'revived')
@@ -414,14 +414,14 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more)
     assert a == b and ('disc_loss' in a[-1]) == bool(judges)
 
 def test_resume_refuses_other_judges(tmp_path):
-    train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, adversary=JUDGES)
+    train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, discriminator=JUDGES)
     with pytest.raises(ValueError, match='another adversary'): train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, resume=True)
 
 def test_a_training_keeps_what_it_was(tmp_path):
     log = RunLog()
     tok = train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, log, JUDGES)
     m = Mars.from_pretrained(tmp_path)
-    assert type(m) is WaveMars and m.info['adversary']['windows'] == [256, 64] and not tok.training
+    assert type(m) is WaveMars and m.info['discriminator']['windows'] == [256, 64] and not tok.training
     assert all(torch.equal(a, b) for a, b in zip(tok.state_dict().values(), m.tokenizer.state_dict().values()))
     last = log.rows[-1]
     assert last['stage'] == 'sat' and len(last['usage']) == 4 and {'recon', 'vq', 'commit', 'disc_loss', 'gen_loss', 'feature_loss', 'revived'} <= last.keys()

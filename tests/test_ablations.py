@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Arm, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Variant, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
 from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
@@ -39,80 +39,80 @@ def ran(small, tmp_path_factory):
 def test_runs_and_is_written(ran, name):
     result, written = ran(name)
     assert written == json.loads(json.dumps(result))
-    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'arms', 'about'} <= set(result)
-    assert (result['experiment'], result['steps'], result['seed'], result['preset']) == (name, 2, 0, 'tiny') and result['base'] in result['arms']
+    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'about'} <= set(result)
+    assert (result['experiment'], result['steps'], result['seed'], result['preset']) == (name, 2, 0, 'tiny') and result['base'] in result['variants']
     assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['about'])
     assert result['data']['train_instruments'] > 0 < result['data']['test_instruments'] and result['data']['source']
-    for arm in result['arms'].values():
-        assert FACTS <= set(arm) and len(arm['curve']) == 2
-        assert all(math.isfinite(v) for k, v in arm.items() if isinstance(v, float))
-        assert 0 < arm['used'] <= 1 and arm['mse'] > 0 and arm['mae'] > 0 and arm['frechet'] >= 0 and arm['bits'] >= arm['tokens']
-    assert len(summary([result, result])) == len(result['arms'])
+    for variant in result['variants'].values():
+        assert FACTS <= set(variant) and len(variant['curve']) == 2
+        assert all(math.isfinite(v) for k, v in variant.items() if isinstance(v, float))
+        assert 0 < variant['used'] <= 1 and variant['mse'] > 0 and variant['mae'] > 0 and variant['frechet'] >= 0 and variant['bits'] >= variant['tokens']
+    assert len(summary([result, result])) == len(result['variants'])
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
 def test_bits_are_those_of_the_tokens(small, name):
     "Counted on the tokens that an untrained arm makes"
     ls = small['spectrogram']
-    arms = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Arm(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
-    for arm in arms.values():
-        tokens = arm.make(arm.cfg).encode(torch.rand(1, *arm.cfg.image_shape)*2 - 1)
-        assert sum(t.numel() for t in tokens)*math.log2(arm.cfg.codebook_size) == bits_of(arm.cfg)
-        assert max(int(t.max()) for t in tokens) < arm.cfg.codebook_size
+    variants = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
+    for variant in variants.values():
+        tokens = variant.make(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
+        assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_of(variant.cfg)
+        assert max(int(t.max()) for t in tokens) < variant.cfg.codebook_size
 
 def test_bits_per_second_use_the_length_of_the_sound(ran):
     for name in ('codes', 'content'):
-        for label, arm in ran(name)[0]['arms'].items():
+        for label, variant in ran(name)[0]['variants'].items():
             seconds = 63*64/16000*(1 if name == 'codes' else round(float(label.split(' s')[0])/0.252))
-            assert arm['kbps'] == pytest.approx(arm['bits']/seconds/1000, rel=1e-3)
+            assert variant['kbps'] == pytest.approx(variant['bits']/seconds/1000, rel=1e-3)
 
 def test_equal_seeds_equal_curves(small):
-    a, b, c = (run_experiment('truncation', steps=2, seed=s, **small)['arms'] for s in (0, 0, 1))
+    a, b, c = (run_experiment('truncation', steps=2, seed=s, **small)['variants'] for s in (0, 0, 1))
     for name in a:
         same = lambda x: {k: v for k, v in x[name].items() if 'seconds' not in k}
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
 def test_twin_loses_what_the_folded_arm_loses(small):
     "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
-    arms = run_experiment('twin', steps=50, **small)['arms']
-    a, b = (torch.tensor(arms[name]['curve']) for name in ('folded', 'twin'))
+    variants = run_experiment('twin', steps=50, **small)['variants']
+    a, b = (torch.tensor(variants[name]['curve']) for name in ('folded', 'twin'))
     assert len(a) == 50 and (a - b)[:3].abs().max() < 1e-4 and (a - b).abs().mean() < 2e-3 # another seed: 0.02
     assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality says little' # 0.07 to 0.08
 
 def test_arms_of_cmx(ran):
-    arms = ran('cmx')[0]['arms']
-    assert [a['patches'] for a in arms.values()] == [256, 64, 64, 256, 64, 256, 64]
+    variants = ran('cmx')[0]['variants']
+    assert [a['patches'] for a in variants.values()] == [256, 64, 64, 256, 64, 256, 64]
     for a, b in (('folded', 'twin'), ('unfolded', 'folded, same tokens')):
-        assert arms[a]['parameters'] == arms[b]['parameters'] and arms[a]['kept_bytes'] == pytest.approx(arms[b]['kept_bytes'], rel=0.02) and arms[a]['gflop'] == arms[b]['gflop']
-    assert arms['unfolded']['memory_ratio'] > 1.5 and arms['folded']['memory_ratio'] == arms['folded']['time_ratio'] == 1
-    assert len({a['bits'] for a in arms.values()}) == 1
+        assert variants[a]['parameters'] == variants[b]['parameters'] and variants[a]['kept_bytes'] == pytest.approx(variants[b]['kept_bytes'], rel=0.02) and variants[a]['gflop'] == variants[b]['gflop']
+    assert variants['unfolded']['memory_ratio'] > 1.5 and variants['folded']['memory_ratio'] == variants['folded']['time_ratio'] == 1
+    assert len({a['bits'] for a in variants.values()}) == 1
 
 def test_the_judges_of_gan_change_the_training(small):
-    arms = run_experiment('gan', steps=3, **small)['arms']
-    curves = {name: tuple(a['curve']) for name, a in arms.items()}
+    variants = run_experiment('gan', steps=3, **small)['variants']
+    curves = {name: tuple(a['curve']) for name, a in variants.items()}
     assert {c[0] for n, c in curves.items() if n.startswith('folded')} == {curves['folded'][0]}, 'the same start'
     assert len(set(curves.values())) == len(curves)
 
 def test_content_keeps_its_tokens(ran):
-    arms = ran('content')[0]['arms']
-    assert len({a['tokens'] for a in arms.values()}) == len({a['patches'] for a in arms.values()}) == 1
-    grows = [a['parameters'] for a in arms.values()]
+    variants = ran('content')[0]['variants']
+    assert len({a['tokens'] for a in variants.values()}) == len({a['patches'] for a in variants.values()}) == 1
+    grows = [a['parameters'] for a in variants.values()]
     assert grows[:3] == sorted(grows[:3]) and grows[3:] == sorted(grows[3:])
 
 def test_truncation_alone_is_less_than_a_truncated_arm(ran):
     result = ran('truncation')[0]
-    assert 0 < result['references']['truncation alone']['mse'] < result['arms']['truncated']['mse']
-    assert len({a['bits'] for a in result['arms'].values()}) == 1
+    assert 0 < result['references']['truncation alone']['mse'] < result['variants']['truncated']['mse']
+    assert len({a['bits'] for a in result['variants'].values()}) == 1
 
 def test_rate_goes_from_half_to_two_kbit_at_full_size():
-    kbps = [bits_of(a.cfg)/4000 for a in ablations.rate_arms('tiny', LogSpectrogram()).values()]
+    kbps = [bits_of(a.cfg)/4000 for a in ablations.rate_variants('tiny', LogSpectrogram()).values()]
     assert 0.45 < kbps[0] < 0.5 and 2 < kbps[-1] < 2.1 and kbps == sorted(kbps)
 
 @pytest.mark.parametrize('preset', SIZES)
 @pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'truncation')])
 def test_arms_can_be_built_at_every_size(name, preset):
-    arms = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
-    assert len({(a.cfg, a.cmx, a.make, a.adversary, a.unfold, a.mel) for a in arms.values()}) == len(arms), 'two arms are the same'
-    for arm in arms.values(): assert arm.image(torch.zeros(1, 1, 512, 256)).shape[1:] == arm.cfg.image_shape and bits_of(arm.cfg) > 0
+    variants = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
+    assert len({(a.cfg, a.cmx, a.make, a.discriminator, a.unfold, a.mel) for a in variants.values()}) == len(variants), 'two arms are the same'
+    for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_of(variant.cfg) > 0
 
 def test_schedules():
     "AAR's totals at 75 positions, and lists that end at the latent map"
@@ -130,7 +130,7 @@ def test_parameters_by_term_add_up(own):
     assert sum(parameters_by_term(cfg).values()) == sum(p.numel() for p in Tokenizer(cfg).parameters())
 
 def test_difference_is_students():
-    results = [dict(arms=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]
+    results = [dict(variants=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]
     mean, half = difference(results, 'x', 'a', 'b')
     assert mean == 2 and half == pytest.approx(4.302653/math.sqrt(3), rel=1e-6) # t of two degrees of freedom
     assert math.isnan(difference(results[:1], 'x', 'a', 'b')[1])
@@ -146,7 +146,7 @@ def test_runs_add_up_in_one_file(monkeypatch, tmp_path, capsys):
     "`mars ablate` adds a seed, replaces the same one, and leaves the file alone where it cannot."
     from mars.cli import main
     out, runs = tmp_path/'cmx.json', []
-    def fake(preset, seed, **kwargs): return runs.append(seed) or dict(experiment='cmx', preset=preset, seed=seed, run=len(runs), arms={})
+    def fake(preset, seed, **kwargs): return runs.append(seed) or dict(experiment='cmx', preset=preset, seed=seed, run=len(runs), variants={})
     monkeypatch.setitem(EXPERIMENTS, 'cmx', fake)
     def ablate(*more): return main(['ablate', 'cmx', '--out', str(out), *more])
     for seed in (1, 0): assert ablate('--seed', str(seed)) == 0
@@ -190,7 +190,7 @@ def test_mel_weight_trains_and_is_off_by_default(small):
 def test_cli_hands_over_notes(monkeypatch, capsys):
     from mars.cli import main
     seen = {}
-    monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: seen.update(kwargs) or dict(arms={}))
+    monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: seen.update(kwargs) or dict(variants={}))
     assert main(['ablate', 'cmx', '--data', 'additive', '--seed', '3', '--json']) == 0
     assert len(seen['notes']) > 1000 and seen['seed'] == 3
     assert main(['ablate', 'cmx', '--json']) == 0 and seen['notes'] is None
@@ -200,4 +200,4 @@ def test_committed_results(name):
     "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
-    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['arms'])) for r in results}) == 1
+    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['variants'])) for r in results}) == 1

@@ -207,7 +207,7 @@ def test_sigterm_ends_it_as_well():
 def test_what_stands_in_the_way_is_said_in_one_line():
     import socket
     with socket.socket() as s:
-        s.bind(('127.0.0.1', 0)); s.listen()
+        s.bind(('127.0.0.1', 0)); s.embed_reference()
         for argv, word in ((('--port', str(s.getsockname()[1])), '--port'), (('--model', 'nowhere'), 'nowhere'), (('--host', '::1'), '127.0.0.1')):
             process = command('app', *argv)
             out, err = process.communicate(timeout=120)

@@ -132,8 +132,8 @@ def sampling(monkeypatch):
     del sys.modules['sampling']
 
 def test_the_most_often_right_of_the_nearest_is_chosen(sampling):
-    arms = dict(near=dict(frechet=100, pitch=.6), right=dict(frechet=109, pitch=.7), far=dict(frechet=111, pitch=.9), same=dict(frechet=105, pitch=.7))
-    assert sampling.choose(arms) == 'same' and sampling.choose({k: arms[k] for k in ('far', 'near')}) == 'near'
+    variants = dict(near=dict(frechet=100, pitch=.6), right=dict(frechet=109, pitch=.7), far=dict(frechet=111, pitch=.9), same=dict(frechet=105, pitch=.7))
+    assert sampling.choose(variants) == 'same' and sampling.choose({k: variants[k] for k in ('far', 'near')}) == 'near'
 
 def test_a_choice_is_written_into_the_model(sampling, tmp_path):
     import shutil
@@ -143,7 +143,7 @@ def test_a_choice_is_written_into_the_model(sampling, tmp_path):
     ways = [dict(cfg_scale=1., top_k=3), dict(temperature=.5)]
     chosen = sampling.main(['--model', str(tmp_path/'m'), '--n', '8', '--seeds', '1', '--out', str(tmp_path/'s.json'), '--write'], AdditiveNotes(pitches=range(56, 60), velocities=(100,)), ways)
     said = json.loads((tmp_path/'s.json').read_text())
-    assert list(said['arms']) == ['cfg_scale=1 top_k=3', 'temperature=0.5'] and said['chosen'] == chosen in ways and said['notes'] == 8
+    assert list(said['variants']) == ['cfg_scale=1 top_k=3', 'temperature=0.5'] and said['chosen'] == chosen in ways and said['notes'] == 8
     assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and said['real']['frechet'] < 1e-3
 
 def test_quality_check(monkeypatch, tmp_path):
@@ -177,8 +177,8 @@ def test_scale_ablation(monkeypatch, tmp_path):
     data = scale_ablation.judged(m, notes.select(scale_ablation.evenly(torch.arange(len(notes)), 8)))
     (tokens, labels), way = data.sets['unseen'], m.sampling({})
     said = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
-    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, 0, **way), m.paint(m.var.generate(said, 8, seed=0, **way)))
-    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, K, **way), m.paint(tokens))
+    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, 0, **way), m.tokens_to_image(m.var.generate(said, 8, seed=0, **way)))
+    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, K, **way), m.tokens_to_image(tokens))
 
 # ---- benchmarks/classifier.py, comparison.py, latency.py
 

@@ -111,14 +111,14 @@ def test_split_names_what_is_missing():
 
 class Fake(Notes):
     "Labels only, with named shared recordings."
-    def __init__(self, n, kin, family='organ'):
-        super().__init__([Note(60, 100, f, 'acoustic', f'{f}_acoustic_{i:03d}') for f in ([family] if isinstance(family, str) else family) for i in range(n)], kin=kin)
+    def __init__(self, n, same_instrument, family='organ'):
+        super().__init__([Note(60, 100, f, 'acoustic', f'{f}_acoustic_{i:03d}') for f in ([family] if isinstance(family, str) else family) for i in range(n)], same_instrument=same_instrument)
 
 def test_shared_recordings_stay_on_one_side():
-    kin = {f'organ_acoustic_{i:03d}': {f'tape {i//2}'} for i in range(10)}
-    kin['organ_acoustic_001'].add('disc'), kin['organ_acoustic_002'].add('disc') # joins 0-3 over two keys
+    same_instrument = {f'organ_acoustic_{i:03d}': {f'tape {i//2}'} for i in range(10)}
+    same_instrument['organ_acoustic_001'].add('disc'), same_instrument['organ_acoustic_002'].add('disc') # joins 0-3 over two keys
     for seed in range(20):
-        sides = [{int(i[-3:]) for i in view.instruments} for view in Fake(10, kin).split_by_instrument(seed=seed)]
+        sides = [{int(i[-3:]) for i in view.instruments} for view in Fake(10, same_instrument).split_by_instrument(seed=seed)]
         assert all(side & group in (set(), group) for side in sides for group in ({0, 1, 2, 3}, {4, 5}, {6, 7}, {8, 9})) and all(sides)
     many = Fake(30, {}).split_by_instrument()
     assert [len(view) for view in many] == [24, 3, 3]

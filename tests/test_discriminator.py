@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mars.parts.discriminator import Adversary, AdversaryConfig, LeCam, NORMS, PatchGAN, adaptive_weight, frozen
+from mars.parts.discriminator import AdversarialLoss, DiscriminatorConfig, LeCam, NORMS, PatchGAN, adaptive_weight, frozen
 from mars.parts.discriminator import hinge_discriminator, hinge_generator
 
 settings.register_profile('mars', deadline=None, max_examples=25, derandomize=True, database=None)
@@ -18,7 +18,7 @@ settings.load_profile('mars')
 @pytest.fixture(autouse=True)
 def seed(): torch.manual_seed(0)
 
-def config(**kwargs): return AdversaryConfig(**{**dict(width=4, layers=2, norm='group', start=0., warmup=0, lr=1e-3), **kwargs})
+def config(**kwargs): return DiscriminatorConfig(**{**dict(width=4, layers=2, norm='group', start=0., warmup=0, lr=1e-3), **kwargs})
 def images(n=4, side=32, seed=0): return torch.rand(n, 2, side, side, generator=torch.Generator().manual_seed(seed))*2 - 1
 def same(a, b): return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
 logits = st.lists(st.floats(-5, 5, width=32), min_size=1, max_size=6).map(torch.tensor)
@@ -134,7 +134,7 @@ def test_lecam_before_the_first_batch_is_nothing():
 def test_lecam_holds_logits_together():
     def gap(weight):
         torch.manual_seed(0)
-        adv, x = Adversary(config(lecam=weight, lr=3e-3), 2, 100), images(2)
+        adv, x = AdversarialLoss(config(lecam=weight, lr=3e-3), 2, 100), images(2)
         for s in range(40): m = adv.update(s, x, x.roll(1, -1))
         return (m['real_logit'] - m['fake_logit']).item()
     assert gap(1.) < 0.7*gap(0.)
@@ -143,41 +143,41 @@ def test_lecam_holds_logits_together():
 # the config
 
 def test_presets():
-    tiny, small, paper = (AdversaryConfig.preset(n) for n in ('tiny', 'small', 'paper'))
+    tiny, small, paper = (DiscriminatorConfig.preset(n) for n in ('tiny', 'small', 'paper'))
     assert [(c.width, c.layers, c.norm) for c in (tiny, small, paper)] == [(16, 2, 'group'), (32, 3, 'group'), (64, 3, 'batch')]
     assert (paper.weight, paper.start, paper.updates, paper.betas) == (0.5, 0.28, 1, (0.9, 0.95))
 
 def test_config_survives_json():
-    cfg = AdversaryConfig.preset('small', betas=(0.5, 0.9))
-    assert AdversaryConfig.from_dict(json.loads(json.dumps(asdict(cfg)))) == cfg
+    cfg = DiscriminatorConfig.preset('small', betas=(0.5, 0.9))
+    assert DiscriminatorConfig.from_dict(json.loads(json.dumps(asdict(cfg)))) == cfg
     with pytest.raises(FrozenInstanceError): cfg.weight = 1.
 
 @pytest.mark.parametrize('field, value', [('weight', -1.), ('weight', math.nan), ('weight', math.inf), ('start', -0.1), ('start', 1.1), ('start', math.nan), ('width', 0),
     ('layers', 0), ('norm', 'layer'), ('lecam', -1.), ('updates', 0), ('lr', 0.), ('lr', math.nan), ('betas', (0.9,)), ('betas', (0.9, 1.)), ('weight_decay', -1.),
     ('warmup', -1), ('adaptive_every', 0)])
 def test_bad_values_are_named(field, value):
-    with pytest.raises(ValueError, match=f'^{field} ') as e: AdversaryConfig.preset('tiny', **{field: value})
+    with pytest.raises(ValueError, match=f'^{field} ') as e: DiscriminatorConfig.preset('tiny', **{field: value})
     assert '\n' not in str(e.value)
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="preset 'huge'"): AdversaryConfig.preset('huge')
-    with pytest.raises(ValueError, match="no field 'colour'"): AdversaryConfig.preset('tiny', colour=1)
-    with pytest.raises(ValueError, match='adaptive is 1; it must be of type bool'): AdversaryConfig.preset('tiny', adaptive=1)
+    with pytest.raises(ValueError, match="preset 'huge'"): DiscriminatorConfig.preset('huge')
+    with pytest.raises(ValueError, match="no field 'colour'"): DiscriminatorConfig.preset('tiny', colour=1)
+    with pytest.raises(ValueError, match='adaptive is 1; it must be of type bool'): DiscriminatorConfig.preset('tiny', adaptive=1)
 
 
 # when it plays
 
 @pytest.mark.parametrize('start, first', [(0., 0), (0.28, 28), (0.5, 50), (0.999, 100), (1., None)])
 def test_start(start, first):
-    adv = Adversary(config(start=start), 2, 100)
+    adv = AdversarialLoss(config(start=start), 2, 100)
     assert [s for s in range(101) if adv.active(s)] == ([] if first is None else list(range(first, 101)))
 
 def test_no_weight_no_game():
-    adv = Adversary(config(weight=0.), 2, 100)
+    adv = AdversarialLoss(config(weight=0.), 2, 100)
     assert not any(map(adv.active, range(100)))
 
 def test_nothing_happens_before_the_start():
-    adv, x = Adversary(config(start=0.5), 2, 100), images()
+    adv, x = AdversarialLoss(config(start=0.5), 2, 100), images()
     before, conv = adv.checkpoint(), nn.Conv2d(2, 2, 1)
     recon = conv(x)
     with FlopCounterMode(display=False) as flops:
@@ -186,7 +186,7 @@ def test_nothing_happens_before_the_start():
     assert flops.get_total_flops() == 0 and same(adv.checkpoint(), before) and not adv.opt.state
 
 def test_learning_rate_and_ramp():
-    adv = Adversary(config(start=0.2, warmup=9, lr=1e-3), 2, 100)
+    adv = AdversarialLoss(config(start=0.2, warmup=9, lr=1e-3), 2, 100)
     rates = [adv.lr_at(s) for s in range(20, 100)]
     assert rates[:9] == pytest.approx([1e-3*(i+1)/10 for i in range(9)])
     assert max(rates) == pytest.approx(1e-3) and rates[-1] == pytest.approx(1e-4) and adv.lr_at(1000) == pytest.approx(1e-4)
@@ -195,7 +195,7 @@ def test_learning_rate_and_ramp():
     assert adv.opt.param_groups[0]['lr'] == pytest.approx(5e-4)
 
 def test_weight_decay_spares_biases_and_norms():
-    adv = Adversary(config(weight_decay=0.1), 2, 100)
+    adv = AdversarialLoss(config(weight_decay=0.1), 2, 100)
     decayed, spared = adv.opt.param_groups
     assert {p.ndim for p in decayed['params']} == {4} and {p.ndim for p in spared['params']} == {1}
     assert (decayed['weight_decay'], spared['weight_decay']) == (0.1, 0.)
@@ -214,7 +214,7 @@ class Net(nn.Module):
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('adaptive', [True, False])
 def test_generator_gradient_is_that_of_the_plain_term(norm, adaptive):
-    G, x, adv = Net(), images(), Adversary(config(norm=norm, adaptive=adaptive, width=8), 2, 100)
+    G, x, adv = Net(), images(), AdversarialLoss(config(norm=norm, adaptive=adaptive, width=8), 2, 100)
     adv.update(0, x, G(x)) # gives BatchNorm running statistics
     recon = G(x)
     rec = F.mse_loss(recon, x)
@@ -229,7 +229,7 @@ def test_generator_gradient_is_that_of_the_plain_term(norm, adaptive):
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_generator_pass_leaves_the_discriminator_alone(norm):
-    G, x, adv = Net(), images(), Adversary(config(norm=norm), 2, 100)
+    G, x, adv = Net(), images(), AdversarialLoss(config(norm=norm), 2, 100)
     adv.disc.train()
     next(adv.disc.parameters()).requires_grad_(False)
     before, recon = {k: v.clone() for k, v in adv.disc.state_dict().items()}, G(x)
@@ -245,13 +245,13 @@ def test_frozen_gives_back_after_an_error():
     assert D.training and all(p.requires_grad for p in D.parameters())
 
 def test_the_term_rises_with_the_warmup():
-    G, x, adv = Net(), images(), Adversary(config(adaptive=False, warmup=3, start=0.1), 2, 100)
+    G, x, adv = Net(), images(), AdversarialLoss(config(adaptive=False, warmup=3, start=0.1), 2, 100)
     recon = G(x)
     weights = [adv.generator_loss(s, recon, None, None)[1]['adv_weight'].item() for s in range(10, 16)]
     assert weights == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5, 0.5])
 
 def test_adaptive_weight_is_computed_every_few_steps():
-    G, x, adv = Net(), images(), Adversary(config(adaptive_every=3, start=0.1), 2, 100)
+    G, x, adv = Net(), images(), AdversarialLoss(config(adaptive_every=3, start=0.1), 2, 100)
     def weight(s, scale):
         recon = G(x)
         return adv.generator_loss(s, recon, scale*F.mse_loss(recon, x), G.last.weight)[1]['adv_weight'].item()
@@ -259,7 +259,7 @@ def test_adaptive_weight_is_computed_every_few_steps():
     assert w == pytest.approx([w[0]]*3 + [8*w[0]]*3 + [64*w[0]], rel=1e-4)
 
 def test_metrics_are_detached():
-    G, x, adv = Net(), images(), Adversary(config(), 2, 100)
+    G, x, adv = Net(), images(), AdversarialLoss(config(), 2, 100)
     recon = G(x)
     step = lambda s: {**adv.generator_loss(s, recon, (s+1)*F.mse_loss(recon, x), G.last.weight)[1], **adv.update(s, x, recon)}
     m = step(0)
@@ -273,7 +273,7 @@ def test_metrics_are_detached():
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_update_learns_and_does_not_touch_the_generator(norm):
-    G, x, adv = Net(), images(8), Adversary(config(norm=norm, width=8, lr=3e-3), 2, 200)
+    G, x, adv = Net(), images(8), AdversarialLoss(config(norm=norm, width=8, lr=3e-3), 2, 200)
     first = adv.update(0, x, G(x))
     late = [adv.update(s, x, G(x)) for s in range(1, 60)][-20:]
     mean = lambda k: torch.stack([m[k] for m in late]).mean()
@@ -282,7 +282,7 @@ def test_update_learns_and_does_not_touch_the_generator(norm):
 
 def test_update_is_adamw_on_one_joint_batch():
     cfg = config(norm='batch', lecam=0.1, updates=2, weight_decay=0.01)
-    adv, x, y = Adversary(cfg, 2, 100), images(3), images(2, seed=1)
+    adv, x, y = AdversarialLoss(cfg, 2, 100), images(3), images(2, seed=1)
     D, lecam = PatchGAN(2, 4, 2, 'batch').train(), LeCam()
     D.load_state_dict(adv.disc.state_dict())
     opt = torch.optim.AdamW([dict(params=[p for p in D.parameters() if p.ndim > 1], weight_decay=0.01), dict(params=[p for p in D.parameters() if p.ndim == 1], weight_decay=0.)],
@@ -302,16 +302,16 @@ def test_separate_batches_hide_a_common_difference_from_batchnorm():
     assert gap(D(x), D(y)) < 0.02 < 0.2 < gap(*D(torch.cat([x, y])).chunk(2))
 
 def test_clipping_bounds_the_gradient():
-    adv, x = Adversary(config(lecam=1e6), 2, 100), images()
+    adv, x = AdversarialLoss(config(lecam=1e6), 2, 100), images()
     m = adv.update(0, x, x.flip(-1))
     m = adv.update(1, x, 10*x)
     grads = torch.cat([p.grad.flatten() for p in adv.disc.parameters()])
     assert m['disc_grad_norm'] > 1 and grads.norm().item() == pytest.approx(1., rel=1e-3)
 
 def test_shapes_must_agree():
-    adv = Adversary(config(), 2, 100)
+    adv = AdversarialLoss(config(), 2, 100)
     with pytest.raises(ValueError, match='cannot be compared'): adv.update(0, images(), images(side=64))
-    with pytest.raises(ValueError, match='steps is 0'): Adversary(config(), 2, 0)
+    with pytest.raises(ValueError, match='steps is 0'): AdversarialLoss(config(), 2, 0)
 
 
 # precision
@@ -326,7 +326,7 @@ def step_in_bf16(adv, G, x, s):
 @pytest.mark.parametrize('norm', NORMS)
 def test_bf16(norm):
     G, x = Net(), images().bfloat16()
-    adv, full = (Adversary(config(norm=norm, width=8), 2, 100) for _ in range(2))
+    adv, full = (AdversarialLoss(config(norm=norm, width=8), 2, 100) for _ in range(2))
     full.load_state_dict(adv.state_dict())
     loss, m = step_in_bf16(adv, G, x, 0)
     loss.backward()
@@ -338,7 +338,7 @@ def test_bf16(norm):
 
 def test_updates_in_one_autocast_context_use_new_weights():
     cfg, G, x = config(width=8, lr=0.1), Net(), images()
-    twice, once = Adversary(replace(cfg, updates=2), 2, 100), Adversary(cfg, 2, 100)
+    twice, once = AdversarialLoss(replace(cfg, updates=2), 2, 100), AdversarialLoss(cfg, 2, 100)
     once.load_state_dict(twice.state_dict())
     step_in_bf16(twice, G, x, 0)
     for _ in range(2): step_in_bf16(once, G, x, 0)
@@ -350,7 +350,7 @@ def test_updates_in_one_autocast_context_use_new_weights():
 def game(cfg, steps=12):
     torch.manual_seed(1)
     G = Net()
-    return G, torch.optim.AdamW(G.parameters(), lr=1e-2), Adversary(cfg, 2, steps)
+    return G, torch.optim.AdamW(G.parameters(), lr=1e-2), AdversarialLoss(cfg, 2, steps)
 
 def play(G, opt, adv, steps):
     for s in steps:
@@ -372,24 +372,24 @@ def test_a_resumed_run_is_bit_identical(kwargs, stop):
     frozen_copy = {k: v.clone() for k, v in saved.items()}
     play(*game(cfg)[:2], first, range(stop, 12)) # the checkpoint holds copies
     torch.manual_seed(99)
-    again = Adversary(cfg, 2, 12).restore(saved)
+    again = AdversarialLoss(cfg, 2, 12).restore(saved)
     play(G2, opt2, again, range(stop, 12))
     assert same(again.checkpoint(), adv.checkpoint()) and same(G2.state_dict(), G.state_dict())
     assert same(saved, frozen_copy)
 
 def test_checkpoint_is_a_flat_dict_of_tensors():
     from safetensors.torch import load, save
-    adv = Adversary(config(norm='batch'), 2, 100)
+    adv = AdversarialLoss(config(norm='batch'), 2, 100)
     adv.update(0, images(), images(seed=1))
     saved = adv.checkpoint()
-    again = Adversary(config(norm='batch'), 2, 100).restore(load(save(saved)))
+    again = AdversarialLoss(config(norm='batch'), 2, 100).restore(load(save(saved)))
     assert same(again.checkpoint(), saved) and {'factor', 'lecam.real', 'disc.net.0.weight', 'opt.net.0.weight.exp_avg', 'opt.net.0.weight.step'} <= set(saved)
 
 @pytest.mark.parametrize('spoil, key', [(lambda d: d.pop('lecam.real'), 'lecam.real'), (lambda d: d.update(other=torch.zeros(1)), 'other'),
     (lambda d: d.update({'disc.net.0.weight': torch.zeros(3)}), 'disc.net.0.weight'), (lambda d: d.pop('opt.net.0.weight.exp_avg'), 'opt.net.0.weight.exp_avg'),
     (lambda d: d.update({'opt.net.0.bias.exp_avg': torch.zeros(3)}), 'opt.net.0.bias.exp_avg'), (lambda d: d.update({'opt.net.99.weight.step': torch.zeros(())}), 'opt.net.99.weight.step')])
 def test_a_checkpoint_of_another_config_is_refused(spoil, key):
-    adv = Adversary(config(), 2, 100)
+    adv = AdversarialLoss(config(), 2, 100)
     adv.update(0, images(), images(seed=1))
     saved, before = adv.checkpoint(), adv.checkpoint()
     spoil(saved)
@@ -407,7 +407,7 @@ def test_a_generator_stops_averaging(norm):
     def nearest(weight, seed, steps=240):
         torch.manual_seed(seed)
         picture = nn.Parameter(torch.zeros(32))
-        adv = Adversary(config(weight=weight, adaptive=False, norm=norm, width=8, start=0.25, lr=3e-3, betas=(0.5, 0.9)), 2, steps)
+        adv = AdversarialLoss(config(weight=weight, adaptive=False, norm=norm, width=8, start=0.25, lr=3e-3, betas=(0.5, 0.9)), 2, steps)
         opt = torch.optim.AdamW([picture], lr=0.05, betas=(0.5, 0.9), weight_decay=0.)
         for s in range(steps):
             real = bars[torch.randint(2, (8,))]
@@ -420,7 +420,7 @@ def test_a_generator_stops_averaging(norm):
     assert found < 0.3*blind # from two of 19 starts found was 0.4 and 0.9 of blind, from the others less than 0.2
 
 def test_a_batch_without_numbers_does_not_spoil_the_discriminator():
-    adv = Adversary(config(start=0., norm='group', lecam=0.01), 2, 100)
+    adv = AdversarialLoss(config(start=0., norm='group', lecam=0.01), 2, 100)
     adv.update(0, images(2), images(2))
     before = {k: v.clone() for k, v in adv.state_dict().items()}
     adv.update(1, images(2), images(2)*float('nan'))

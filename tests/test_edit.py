@@ -16,10 +16,10 @@ from mars.var import VAR, VARConfig
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 FAST = dict(n_iter=3, seed=5)
 
-def make(kind=VAR, cfg=None, like_dim=0, **kwargs):
+def make(kind=VAR, cfg=None, reference_dim=0, **kwargs):
     torch.manual_seed(0)
     tok = Tokenizer(TokenizerConfig.preset('tiny', **{**SMALL, **(cfg or {})}))
-    var = kind and kind(VARConfig.preset('tiny', gamma_init=1., like_dim=like_dim), tok.cfg).bind(tok)
+    var = kind and kind(VARConfig.preset('tiny', gamma_init=1., reference_dim=reference_dim), tok.cfg).bind(tok)
     if var:
         with torch.no_grad(): var.head.weight.mul_(50)
     return Mars(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), **kwargs)
@@ -33,7 +33,7 @@ def waves(m):
     return torch.stack([sum(.3/k*torch.sin(2*torch.pi*f*k*t) for k in range(1, 7)) for f in (300., 500., 900., 1100.)])
 
 def flat(tokens): return torch.cat([t.flatten(1) for t in tokens], 1)
-def latents(m, waves): return m.tokenizer.encoder(m.image(waves)).detach()
+def latents(m, waves): return m.tokenizer.encoder(m.wave_to_image(waves)).detach()
 def all_of(m, value): return [torch.full((1, h*w), value) for h, w in m.tokenizer.cfg.scales]
 def full(m, n): return m.var.labels.check(None, n)
 
@@ -194,12 +194,12 @@ def test_a_sound_to_resemble():
         def features(self, x): self.calls.append(x); return x[:, :6].float()
         def eval(self): return self
         cfg = type('cfg', (), dict(features=6))
-    m, t = make(like_dim=6), torch.arange(2048)/16000
+    m, t = make(reference_dim=6), torch.arange(2048)/16000
     m.classifier, x = Ear(), torch.stack([torch.sin(2*torch.pi*f*t) for f in (300, 700)])[:, :m.n_samples]*.5
-    own = m.edit(x, keep_scales=0, like=True, **FAST)
+    own = m.edit(x, keep_scales=0, reference=True, **FAST)
     assert torch.equal(Ear.calls[0][:, :m.n_samples], x)
-    assert torch.equal(own, m.edit(x, keep_scales=0, like=x, **FAST)) and not torch.equal(own, m.edit(x, keep_scales=0, **FAST))
-    with pytest.raises(ValueError, match='has like_dim 0'): make().edit(x, like=True)
+    assert torch.equal(own, m.edit(x, keep_scales=0, reference=x, **FAST)) and not torch.equal(own, m.edit(x, keep_scales=0, **FAST))
+    with pytest.raises(ValueError, match='has reference_dim 0'): make().edit(x, reference=True)
 
 def test_rates_lengths_and_precision(m, waves):
     with warnings.catch_warnings(record=True) as said:
@@ -217,7 +217,7 @@ def test_rates_lengths_and_precision(m, waves):
 
 def test_nothing_clips(m, waves):
     loudest, ones, kw = make(), torch.ones(4, *m.spectrogram.shape), dict(time_range=(.02, .07))
-    loudest.spec = lambda tokens: ones[:len(tokens[0])]
+    loudest.tokens_to_spec = lambda tokens: ones[:len(tokens[0])]
     for peak in (.5, 1., 3.): # room for a change, none, and a source that is too loud itself
         loud = peak*waves/waves.abs().amax(-1, keepdim=True)
         new = loudest.edit(loud, **kw, **FAST)
@@ -266,7 +266,7 @@ def test_between_labels(m):
 
 def test_condition_is_mixed_and_the_null_is_not(m):
     a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
-    passes = KeptSampler(m.var, 2, m.var.settle(cfg_scale=1.))
+    passes = KeptSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
     passes.fill(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
     with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
@@ -328,7 +328,7 @@ def test_shell(tmp_path, capsys):
     assert torch.equal(old[:16000], new[:16000]) and torch.equal(old[32000:], new[32000:]) and not torch.equal(old, new)
     status, said = run('--freq', '2000,')
     assert status == 0 and 'a-edited.wav' in said.out
-    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "'kazoo' is no label"), (('--like', str(tmp_path/'a.wav')), 'has like_dim 0'), (('--like', str(tmp_path/'b.wav')), 'there is no file')):
+    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "'kazoo' is no label"), (('--reference', str(tmp_path/'a.wav')), 'has reference_dim 0'), (('--reference', str(tmp_path/'b.wav')), 'there is no file')):
         status, said = run(*bad)
         assert status == 2 and says in said.err and len(said.err.strip().splitlines()) == 1, said.err
     with pytest.raises(SystemExit): run('--time', 'soon')

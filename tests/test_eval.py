@@ -91,8 +91,8 @@ def test_kid_draws_by_seed_and_without_replacement():
 
 @pytest.mark.parametrize('d,mean,v,s,want', [(8, .5, 1, 4, 6.74745), (8, 0, 2, 4, 2.81324), (128, .1, 1, 16, .301126)])
 def test_kad_closed_form(d, mean, v, s, want):
-    draws = [kad(normal(800, d, 2*i), normal(800, d, 2*i+1, mean, v**.5), s) for i in range(8)]
-    assert abs(np.mean(draws)-want) < 4*np.std(draws)/np.sqrt(7)
+    values = [kad(normal(800, d, 2*i), normal(800, d, 2*i+1, mean, v**.5), s) for i in range(8)]
+    assert abs(np.mean(values)-want) < 4*np.std(values)/np.sqrt(7)
 
 def test_kad_width_null_and_slices():
     x, y = normal(1500, 6, 0), normal(1300, 6, 1)
@@ -314,19 +314,19 @@ def test_frechet_infinity_of_rows_that_belong_together():
 def test_interval_of_a_mean():
     x = normal(900, 1, 0)[:, 0]
     for method in ('subsample', 'bootstrap'):
-        r = interval(torch.mean, x, method=method, draws=600)
+        r = interval(torch.mean, x, method=method, n_resamples=600)
         assert r.std == pytest.approx(float(x.std())/30, rel=.12) and r.value == pytest.approx(float(x.mean()))
         assert r.low < r.value < r.high and r.high-r.low == pytest.approx(3.92*r.std, rel=.12)
-    assert interval(torch.mean, x, draws=20) == interval(torch.mean, x, draws=20) != interval(torch.mean, x, draws=20, seed=1)
+    assert interval(torch.mean, x, n_resamples=20) == interval(torch.mean, x, n_resamples=20) != interval(torch.mean, x, n_resamples=20, seed=1)
 
 def test_interval_draws_tuples_together():
     x = normal(50, 3, 0)
-    r = interval(lambda s, z: float((s[0]-s[1]).abs().sum()), (x, x.clone()), x, draws=12, method='bootstrap')
+    r = interval(lambda s, z: float((s[0]-s[1]).abs().sum()), (x, x.clone()), x, n_resamples=12, method='bootstrap')
     assert (r.value, r.low, r.high) == (0, 0, 0)
 
 def test_interval_of_a_frechet_distance_is_not_shifted_by_repeats():
     x, y = normal(100, 10, 0), normal(100, 10, 1)
-    r = interval(frechet_distance, x, y, draws=40)
+    r = interval(frechet_distance, x, y, n_resamples=40)
     assert r.low < frechet_distance(x, y) < r.high
     g = np.random.default_rng(0)
     plain = [frechet_distance(x[g.integers(100, size=100)], y[g.integers(100, size=100)]) for _ in range(40)]
@@ -444,7 +444,7 @@ def test_bad_input_of_the_newer_metrics():
     x, w = normal(40, 4, 0), torch.zeros(2, 4000)
     hole = x.clone(); hole[0, 0] = math.nan
     for call, say in [(lambda: frechet_infinity(hole, x), 'NaN'), (lambda: frechet_infinity(x, x, least=30), 'pass at least 60'), (lambda: frechet_infinity(x, x, points=2), 'at least 3'),
-                      (lambda: interval(torch.mean, x, method='jackknife'), 'subsample'), (lambda: interval(torch.mean, x, draws=3), 'at least 10'), (lambda: interval(torch.mean, x[:3]), 'at least 4'),
+                      (lambda: interval(torch.mean, x, method='jackknife'), 'subsample'), (lambda: interval(torch.mean, x, n_resamples=3), 'at least 10'), (lambda: interval(torch.mean, x[:3]), 'at least 4'),
                       (lambda: interval(torch.mean, (x, x[1:])), 'equal numbers'), (lambda: kid_nistal(x, hole), 'NaN'), (lambda: kid_nistal(x, x[:, :2]), 'same embedder'),
                       (lambda: posterior_kl(x, x[1:]), 'pair the notes'), (lambda: posterior_kl(x, hole), 'NaN'), (lambda: f0_accuracy([], []), 'at least one'),
                       (lambda: memorisation(x, x, x), 'at least 100'), (lambda: memorisation(x, x.repeat(5, 1), x), 'split by instrument'), (lambda: vendi_score(0*x), 'no direction'),

@@ -17,7 +17,7 @@ from mars.var import VAR, VARConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
-FAST = dict(n_iter=1, draws=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
+FAST = dict(n_iter=1, n_resamples=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
 ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser', 'memoriser, through the model']
 
 @pytest.fixture(scope='module')
@@ -166,7 +166,7 @@ def test_the_memoriser_trips_every_alarm(sides):
     many = real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
     near = sample_train(many.train, ref.labels, 120)[0]
-    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': matched(many.train, ref.labels, 'memoriser')}, near, [MelPCA.load()], n_f0=0, draws=10)
+    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': matched(many.train, ref.labels, 'memoriser')}, near, [MelPCA.load()], n_f0=0, n_resamples=10)
     assert alarms_of(result['rows'])['memoriser'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['memoriser']['NDB k'] == 10
 
 def test_several_seeds_are_several_rows(model, sides):
@@ -187,7 +187,7 @@ def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
         rows = {row[0]: row[2] for row in report.make_rows(m, ref, lambda waves, name: torch.cat([*waves]), phase='vocoder', n_iter=0, batch_size=2)}
         says[name] = rows['vocoder oracle']
     spec = model.spectrogram.encode(ref[:])
-    assert torch.equal(says['own'][:, 16:64000], own.wave(spec, 0, 0, 'vocoder')[:, 16:64000]) and not torch.equal(says['own'], says['packaged'])
+    assert torch.equal(says['own'][:, 16:64000], own.spec_to_wave(spec, 0, 0, 'vocoder')[:, 16:64000]) and not torch.equal(says['own'], says['packaged'])
 
 def test_what_the_reader_must_know_stands_under_the_table(made):
     said = '\n'.join(notes_on(made[0]))
@@ -213,7 +213,7 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
     "The most notes that any step reads, makes or stores at a time."
     def most(n):
         seen = []
-        get, conv, spec, measure = NoteSet.__getitem__, report.stored, Mars.spec, report.evaluate
+        get, conv, spec, measure = NoteSet.__getitem__, report.stored, Mars.tokens_to_spec, report.evaluate
         def watched(waves, *a, **kw): return conv((seen.append(len(w)) or w for w in waves), *a, **kw)
         with monkeypatch.context() as p:
             p.setattr(NoteSet, '__getitem__', lambda self, rows: (seen.append(len(w := get(self, rows))), w)[1])
@@ -230,7 +230,7 @@ def test_what_is_refused(model, sides, tmp_path):
     (tmp_path/'file').write_text('')
     ev = lambda *a, **kw: evaluate_model(model, *a, out=tmp_path/'none', **kw)
     for call, say in [(lambda: ev(sides.test, 10), 'at least 20 notes'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "phase 'x' is unknown"),
-                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, draws=3), 'draws is 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds is 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train is 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
+                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, n_resamples=3), 'n_resamples is 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds is 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train is 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
                       (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 that the classifier knows'),
                       (lambda: evaluate_model(model, sides.test, 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: ev(sides.test, 20, device='abacus'), 'device')]:
         with pytest.raises(ValueError, match=say): call()
@@ -242,7 +242,7 @@ def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
 
 def test_the_command(model, tmp_path, capsys):
     model.save_pretrained(tmp_path/'m')
-    argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--draws', 10, '--n-f0', 2, '--n-train', 100, '--seeds', 1]
+    argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--n-resamples', 10, '--n-f0', 2, '--n-train', 100, '--seeds', 1]
     assert main([*map(str, argv), '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert said['settings']['filters']['families'] == ['organ', 'flute'] and said['settings']['names']['data'] == 'additive' and set(said['rows']) >= {'generated', 'memoriser'}
@@ -261,5 +261,5 @@ def test_usual_iterations_are_those_of_decode(model, monkeypatch):
     spec[..., 40, :] = 0.
     for m, phase in ((model, 'griffinlim'), (model, 'pghi'), (model, 'vocoder'), (own, 'vocoder')):
         n = report.usual_iterations(m, phase)
-        assert torch.equal(m.wave(spec, None, 0, phase), m.wave(spec, n, 0, phase)) and not torch.equal(m.wave(spec, n + 1, 0, phase), m.wave(spec, n, 0, phase))
+        assert torch.equal(m.spec_to_wave(spec, None, 0, phase), m.spec_to_wave(spec, n, 0, phase)) and not torch.equal(m.spec_to_wave(spec, n + 1, 0, phase), m.spec_to_wave(spec, n, 0, phase))
     assert report.usual_iterations(own, 'vocoder') == 7

@@ -162,7 +162,7 @@ def test_bad_wishes_are_refused(flow, kwargs, says):
     with pytest.raises(ValueError, match=says) as e: flow.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'cannot be cut'), (dict(shift=0.), 'shift is 0'), (dict(like_dim=8), 'no sound to resemble'), (dict(patch=(4,)), 'it must be 2 numbers'), (dict(heads=5), 'not divisible'), (dict(image_shape=(2, 0, 32)), 'image_shape is'), (dict(colour=1), "no field 'colour'")])
+@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'cannot be cut'), (dict(shift=0.), 'shift is 0'), (dict(reference_dim=8), 'no sound to resemble'), (dict(patch=(4,)), 'it must be 2 numbers'), (dict(heads=5), 'not divisible'), (dict(image_shape=(2, 0, 32)), 'image_shape is'), (dict(colour=1), "no field 'colour'")])
 def test_bad_shapes_are_refused(kwargs, says):
     with pytest.raises(ValueError, match=says): FlowConfig.preset('tiny', **{**SMALL, **kwargs})
 
@@ -210,7 +210,7 @@ def test_the_methods_of_mars():
     assert torch.equal(waves, torch.cat([*m.stream(pitch=[60, 61, 62], family='flute', seed=1, steps=2, n_iter=2, batch_size=2, progress=False)]))
     *_, (spec, wave) = m.preview(pitch=60, seed=1, steps=3, n_iter=2)
     assert spec.shape == (1, 1, 64, 32) and wave.shape == (1, SPEC.n_samples)
-    assert torch.equal(spec, m.spec(m.var.generate(dict(pitch=60), seed=1, steps=3)))
+    assert torch.equal(spec, m.tokens_to_spec(m.var.generate(dict(pitch=60), seed=1, steps=3)))
     assert isinstance(m, Mars) and 'FlowMars' in repr(m) and m.device.type == 'cpu'
     m.half()
     assert m.var.generate(dict(pitch=60), steps=2, seed=0, cfg_scale=1.).dtype == torch.float32
@@ -225,7 +225,7 @@ def test_it_learns_a_few_notes():
     train, cfg = TrainConfig.preset('tiny', 'flow', steps=200, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
     m = train_flow(notes, train, cfg, None, 'cpu', False, log, spectrogram=SPEC)
     waves, labels = notes.batch(range(4))
-    real, made = m.image(waves.float()/32768), m.var.generate(labels, seed=0)
+    real, made = m.wave_to_image(waves.float()/32768), m.var.generate(labels, seed=0)
     far = (made[:, None] - real).square().mean((2, 3, 4))
     assert torch.equal(far.argmin(1), torch.arange(4)) and far.diag().mean() < .25*real.var(0).mean(), far # 0.04 to 0.10 over seeds and kernels; the mean of all has 0.75
     assert log.rows[-1]['loss'] < .1*log.rows[0]['loss'] # 0.001 to 0.011

@@ -4,8 +4,8 @@ import mido, numpy as np, pytest, soundfile, torch
 import mars.apps.instruments as instruments
 from mars.data import AdditiveNotes, NSynth
 from mars.eval import f0
-from mars.apps.instruments import Bank, Sample, Struck, Wish, export_instrument, find_loop, loudness, mix, play_midi
-from mars.apps.instruments import read_midi, sfz_text, shift, steadiest, timbre_steps, zones
+from mars.apps.instruments import SampleBank, Sample, NoteEvent, NoteRequest, export_instrument, find_loop, loudness, mix, play_midi
+from mars.apps.instruments import read_midi, sfz_text, shift, most_stable_take, timbre_steps, zones
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
@@ -42,28 +42,28 @@ def loud(x): return 20*np.log10(np.sqrt((np.asarray(x, float)**2).mean()) + 1e-9
 
 def test_only_tries_in_tune_are_kept_and_the_rest_is_counted():
     off = lambda pitch, c: {60: [700, 30, None], 61: [None, -90, 60], 62: [49, 0, 1200]}[pitch][c]
-    bank = Bank(Stub(off, tries=3), tries=3)
-    a, b, c = bank.fetch([Wish(p, 100, 'organ') for p in (60, 61, 62)])
+    bank = SampleBank(Stub(off, tries=3), tries=3)
+    a, b, c = bank.fetch([NoteRequest(p, 100, 'organ') for p in (60, 61, 62)])
     assert b is None and a.right == 1 and c.right == 2 and abs(a.cents - 30) < 4
     assert (bank.drawn, bank.wrong) == (9, 6) and abs(np.abs(a.wave).max() - .89) < 1e-3
     assert abs(f0(a.wave).midi - 60.3) < .05
 
 def test_the_choice_is_the_shortest_path():
     rng = np.random.default_rng(1)
-    for like in (None, rng.normal(size=3)):
+    for reference in (None, rng.normal(size=3)):
         z, ok = rng.normal(size=(4, 3, 3)), rng.random((4, 3)) < .6
         ok[:, 1] |= ~ok.any(1)
         def cost(path):
             x = z[np.arange(4), list(path)]
-            return np.linalg.norm(np.diff(x, axis=0), axis=1).sum() + (0 if like is None else np.linalg.norm(x - like, axis=1).sum())
-        assert steadiest(z, ok, like) == list(min((p for p in itertools.product(range(3), repeat=4) if ok[np.arange(4), list(p)].all()), key=cost))
+            return np.linalg.norm(np.diff(x, axis=0), axis=1).sum() + (0 if reference is None else np.linalg.norm(x - reference, axis=1).sum())
+        assert most_stable_take(z, ok, reference) == list(min((p for p in itertools.product(range(3), repeat=4) if ok[np.arange(4), list(p)].all()), key=cost))
 
 def test_the_choice_finds_one_instrument_among_two():
     "Of three tries one is always of the organ that the others are not: the path stays with one instrument."
-    bank = Bank(Stub(), tries=2)
+    bank = SampleBank(Stub(), tries=2)
     organ, other = (AdditiveNotes(name, range(60, 70, 3), 100) for name in ('organ_electronic_800', 'reed_acoustic_800'))
     waves = torch.stack([torch.stack([(organ, other)[(i + j) % 2][i][0] for j in range(2)]) for i in range(4)])
-    assert steadiest(bank.unit(waves), np.ones((4, 2), bool)) in ([0, 1, 0, 1], [1, 0, 1, 0])
+    assert most_stable_take(bank.unit(waves), np.ones((4, 2), bool)) in ([0, 1, 0, 1], [1, 0, 1, 0])
 
 def test_steps_of_timbre_tell_one_instrument_from_two():
     notes = AdditiveNotes(('organ_electronic_800', 'organ_electronic_801', 'flute_acoustic_800'), (60, 63, 64), 100)
@@ -108,7 +108,7 @@ def test_levels_are_even_and_follow_velocity(made):
     assert np.abs(levels - levels[-1] - want).max() < 2, levels  # also across the border of the layers, 75 and 76
 
 def test_velocity_layers_play_their_own_samples():
-    samples = [Sample(Wish(60, v, 'organ'), AdditiveNotes(f, 60, 100)[0][0].numpy(), 60., 1) for v, f in ((50, 'organ'), (100, 'reed'))]
+    samples = [Sample(NoteRequest(60, v, 'organ'), AdditiveNotes(f, 60, 100)[0][0].numpy(), 60., 1) for v, f in ((50, 'organ'), (100, 'reed'))]
     text = sfz_text(samples, ['soft.wav', 'loud.wav'])
     assert 'lovel=0 hivel=75' in text and 'lovel=76 hivel=127' in text and text.index('soft.wav') < text.index('lovel=76')
 
@@ -139,11 +139,11 @@ def test_the_classifier_names_what_was_not_said(tmp_path, monkeypatch):
     "Like a sound: NSynth's layout wants a family and a source."
     m = hearing(128)
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
-    made = export_instrument(m, tmp_path/'x', like=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
-    assert len(NSynth(tmp_path/'x')) == 2 and made['name'] == 'like'
+    made = export_instrument(m, tmp_path/'x', reference=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
+    assert len(NSynth(tmp_path/'x')) == 2 and made['name'] == 'reference'
 
 @pytest.mark.parametrize('kw, message', [(dict(), 'needs a family'), (dict(family='organ', format='sf2'), "format 'sf2'"), (dict(family='organ', pitches=[128]), 'from 0 to 127'), (dict(family='organ', pitches=[60.5]), 'whole numbers'),
-    (dict(family='organ', velocities=[0]), 'from 1 to 127'), (dict(family='organ', tries=0), 'tries is 0'), (dict(family='organ', release=-1), 'release is -1'), (dict(family='kazoo'), 'kazoo'), (dict(family='organ', like='nowhere.wav'), 'no file')])
+    (dict(family='organ', velocities=[0]), 'from 1 to 127'), (dict(family='organ', tries=0), 'tries is 0'), (dict(family='organ', release=-1), 'release is -1'), (dict(family='kazoo'), 'kazoo'), (dict(family='organ', reference='nowhere.wav'), 'no file')])
 def test_bad_wishes_get_one_sentence_and_no_folder(tmp_path, kw, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as e: export_instrument(Stub(), tmp_path/'none', **kw)
     assert '\n' not in str(e.value) and not (tmp_path/'none').exists()
@@ -154,25 +154,25 @@ def test_an_instrument_of_nothing_in_tune_is_refused(tmp_path):
 
 # --- one sound in
 
-def hearing(like_dim):
+def hearing(reference_dim):
     "Untrained: for the wiring."
     torch.manual_seed(0)
     cfg = TokenizerConfig.preset('tiny', **STRIPS)
-    return Mars(Tokenizer(cfg), VAR(VARConfig.preset('tiny', like_dim=like_dim), cfg))
+    return Mars(Tokenizer(cfg), VAR(VARConfig.preset('tiny', reference_dim=reference_dim), cfg))
 
 def test_like_reaches_the_model(tmp_path, monkeypatch):
     m, tone = hearing(128), AdditiveNotes('reed', 60, 100)[0][0].numpy()
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     soundfile.write(tmp_path/'my note.wav', tone, 16000)
     heard, stream = [], Mars.stream
-    monkeypatch.setattr(Mars, 'stream', lambda self, *args, **kw: heard.append(kw['like']) or stream(self, *args, **kw))
-    made = export_instrument(m, tmp_path/'mine', like=tmp_path/'my note.wav', pitches=60, velocities=(50, 100), tries=2, n_iter=1)
-    assert made['name'] == 'like-my_note' and np.abs(heard[-1] - tone).max() < 1e-3
+    monkeypatch.setattr(Mars, 'stream', lambda self, *args, **kw: heard.append(kw['reference']) or stream(self, *args, **kw))
+    made = export_instrument(m, tmp_path/'mine', reference=tmp_path/'my note.wav', pitches=60, velocities=(50, 100), tries=2, n_iter=1)
+    assert made['name'] == 'reference-my_note' and np.abs(heard[-1] - tone).max() < 1e-3
     sfizz, _ = player(made['file'])
     assert sfizz._synth.get_num_regions() == 2
 
 def test_a_model_that_hears_nothing_says_so(tmp_path):
-    with pytest.raises(ValueError, match='has like_dim 0'): export_instrument(hearing(0), tmp_path/'none', like=np.ones(64000, np.float32), pitches=60)
+    with pytest.raises(ValueError, match='has reference_dim 0'): export_instrument(hearing(0), tmp_path/'none', reference=np.ones(64000, np.float32), pitches=60)
     assert not (tmp_path/'none').exists()
 
 # --- MIDI
@@ -242,7 +242,7 @@ def test_pitches_at_their_times(tmp_path):
 def test_each_label_is_drawn_once(tmp_path):
     tune = midi(tmp_path/'a.mid', [[e for i in range(12) for e in (on(.1*i, 60 + i % 3, 100 + i % 2), off(.1*i + .1, 60 + i % 3))]])
     model = Stub()
-    bank = Bank(model, tries=2)
+    bank = SampleBank(model, tries=2)
     _, about = play_midi(bank, tune, family='organ')
     assert sorted(model.asked) == sorted([(p, 100, 'organ') for p in (60, 61, 62)]*2) and (about['notes'], about['distinct'], about['tries']) == (12, 3, 6)
     assert play_midi(bank, tune, family='organ')[1]['tries'] == 0 and len(model.asked) == 6
@@ -261,8 +261,8 @@ def test_chords_hold_all_their_notes(tmp_path):
         assert near > 10*beside, p
 
 def test_a_sum_is_the_sum_of_its_parts():
-    tones = {p: Sample(Wish(p, 100, 'organ'), AdditiveNotes('organ', p, 100)[0][0].numpy(), float(p), 1) for p in (60, 67)}
-    keys = [Struck(0, 1, 60, 100, 0, 0), Struck(.5, 1.5, 67, 100, 0, 0)]
+    tones = {p: Sample(NoteRequest(p, 100, 'organ'), AdditiveNotes('organ', p, 100)[0][0].numpy(), float(p), 1) for p in (60, 67)}
+    keys = [NoteEvent(0, 1, 60, 100, 0, 0), NoteEvent(.5, 1.5, 67, 100, 0, 0)]
     both = mix(keys, [tones[k.pitch] for k in keys])
     alone = [mix([k], [tones[k.pitch]]) for k in keys]
     x = np.stack([np.pad(a, (0, len(both)))[:len(both)] for a in alone]).astype(float)
@@ -270,16 +270,16 @@ def test_a_sum_is_the_sum_of_its_parts():
     assert np.abs(gains @ x - both).max() < .01 and abs(loudness(gains[0]*x[0]) - loudness(gains[1]*x[1])) < 1
 
 def test_velocity_release_and_the_end_of_a_note():
-    tone = Sample(Wish(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
-    soft, hard = Struck(0, .5, 60, 40, 0, 0), Struck(2, 2.5, 60, 120, 0, 0)
+    tone = Sample(NoteRequest(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
+    soft, hard = NoteEvent(0, .5, 60, 40, 0, 0), NoteEvent(2, 2.5, 60, 120, 0, 0)
     wave = mix([soft, hard], [tone]*2, release=.1)
     assert abs(loudness(wave[32000:40000]) - loudness(wave[:8000]) - 40*np.log10(120/40)) < .3
     assert loud(wave[9700:31000]) < -80 and len(wave) <= 41600
-    assert len(mix([Struck(0, 9, 60, 100, 0, 0)], [tone])) <= 64000  # held for 9 s, over after 4
+    assert len(mix([NoteEvent(0, 9, 60, 100, 0, 0)], [tone])) <= 64000  # held for 9 s, over after 4
 
 def test_many_voices_do_not_clip():
-    tone = Sample(Wish(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
-    wave = mix([Struck(0, 1, 60 + i % 12, 127, 0, 0) for i in range(60)], [tone]*60)
+    tone = Sample(NoteRequest(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
+    wave = mix([NoteEvent(0, 1, 60 + i % 12, 127, 0, 0) for i in range(60)], [tone]*60)
     assert np.isfinite(wave).all() and abs(np.abs(wave).max() - .89) < 1e-3
 
 def test_channels_play_their_own_families_and_what_has_none_is_told(tmp_path):
@@ -292,7 +292,7 @@ def test_channels_play_their_own_families_and_what_has_none_is_told(tmp_path):
     with pytest.raises(ValueError, match='no note of organ was in tune'): play_midi(Stub(lambda p, c: None), tmp_path/'a.mid', family='organ', tries=1)
 
 @pytest.mark.parametrize('kw, message', [(dict(release=0), 'release is 0'), (dict(source='acoustic'), 'without a family'), (dict(family='kazoo'), 'kazoo'), (dict(family='organ', tries=0), 'tries is 0'),
-    (dict(family='organ', velocities=[200]), 'from 1 to 127'), (dict(family='organ', like=np.ones((2, 9))), 'give one sound')])
+    (dict(family='organ', velocities=[200]), 'from 1 to 127'), (dict(family='organ', reference=np.ones((2, 9))), 'give one sound')])
 def test_bad_requests_get_one_sentence_and_no_file(tmp_path, kw, message):
     tune = midi(tmp_path/'a.mid', [[on(0, 60), off(1, 60)]])
     with pytest.raises(ValueError, match=message) as e: play_midi(Stub(), tune, tmp_path/'none'/'a.wav', **kw)
@@ -306,10 +306,10 @@ def test_bad_requests_get_one_sentence_and_no_file(tmp_path, kw, message):
 def test_small_plays_what_it_hits(tmp_path):
     m, notes = Mars.from_pretrained('small'), [55, 60, 64, 67]
     ask = dict(n_iter=8, cfg_scale=2., top_k=20)
-    bank = Bank(m, tries=3, **ask)
+    bank = SampleBank(m, tries=3, **ask)
     tune = midi(tmp_path/'a.mid', [[e for i, p in enumerate(notes) for e in (on(i, p), off(i + .9, p))]])
     wave, about = play_midi(bank, tune, family='guitar', release=.05)
     assert about['tries'] == 12
-    hits = [bank.samples[Wish(p, 100, 'guitar')] is not None for p in notes]
+    hits = [bank.samples[NoteRequest(p, 100, 'guitar')] is not None for p in notes]
     right = [abs(100*(f0(wave[16000*i:int(16000*(i + .9))]).midi - p)) <= 50 for i, p in enumerate(notes)]
     assert sum(right) >= sum(hits) - 1 and sum(hits) >= 1, (hits, right)  # one may be heard otherwise in the shorter piece

@@ -101,22 +101,22 @@ def test_rates_are_resampled_and_said(rate):
     (torch.ones(9), 0, 'sample_rate is 0'), (torch.ones(9), 44.1, 'sample_rate is 44.1'), (torch.ones(9), True, 'sample_rate is True'), (torch.ones(9), '44100', "sample_rate is '44100'"), ([torch.ones(9), torch.zeros(0)], 16000, 'no samples')])
 def test_what_is_no_sound_gets_a_sentence(m, bad, rate, why):
     with pytest.raises(ValueError, match=why): m.reconstruct(bad, rate)
-    with pytest.raises(ValueError, match=why.replace('wave 0', 'like 0').replace('wave 1', 'like 1')): as_waves(bad, rate, name='like')
+    with pytest.raises(ValueError, match=why.replace('wave 0', 'reference 0').replace('wave 1', 'reference 1')): as_waves(bad, rate, name='reference')
 
 def test_a_sound_to_resemble_comes_the_same_ways():
-    m = make(like_dim=128)
+    m = make(reference_dim=128)
     notes = AdditiveNotes(('organ', 'flute'), range(60, 61), (100,), cache=False)
     x = notes[0][0]
-    want = m.listen(x)
+    want = m.embed_reference(x)
     assert want.shape == (128,)
     for given, shape in ((torch.stack([x, x], 1), (128,)), (x.tolist(), (128,)), (x[None], (1, 128)), (torch.stack([x, x])[None], (1, 128)), ([x, x], (2, 128))):
-        got = m.listen(given)
+        got = m.embed_reference(given)
         assert got.shape == shape and torch.allclose(got, want.expand(shape), atol=1e-3)
     from mars.parts.files import resample
     double = resample(x.numpy(), 16000, 32000)
-    with pytest.warns(UserWarning, match='like was resampled from 32000'): far = m.listen(double, 32000)
-    assert torch.nn.functional.cosine_similarity(far, want, 0) > .98 > torch.nn.functional.cosine_similarity(m.listen(double), want, 0)
-    with pytest.warns(UserWarning, match='resampled'): a = m.generate(like=double, like_rate=32000, seed=1, n_iter=1, temperature=0)
+    with pytest.warns(UserWarning, match='reference was resampled from 32000'): far = m.embed_reference(double, 32000)
+    assert torch.nn.functional.cosine_similarity(far, want, 0) > .98 > torch.nn.functional.cosine_similarity(m.embed_reference(double), want, 0)
+    with pytest.warns(UserWarning, match='resampled'): a = m.generate(reference=double, reference_rate=32000, seed=1, n_iter=1, temperature=0)
     assert a.shape == (1, m.n_samples)
 
 # --- models that travel

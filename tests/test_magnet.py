@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from test_var import Tape
 import mars.baselines.magnet, mars.parts.inference, mars.parts.sampling, mars.var
 from mars.baselines.aar import SAT, SATConfig
-from mars.baselines.aar import SisterConfig
+from mars.baselines.aar import BaselineConfig
 from mars.baselines.magnet import Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, delay, frame_count
 from mars.baselines.magnet import hybrid, mask_schedule, remask, span_rates, span_scores, spans_for, undelay, widen
 from mars.baselines.next_token import NextToken
@@ -40,7 +40,7 @@ def magnet(): return make(MAGNeT)
 # --- shapes
 
 def test_systems_and_configs():
-    assert [m.system for m in SYSTEMS] == ['flat', 'delayed', 'magnet'] and VARConfig.presets() != SisterConfig.presets()
+    assert [m.system for m in SYSTEMS] == ['flat', 'delayed', 'magnet'] and VARConfig.presets() != BaselineConfig.presets()
     for m in SYSTEMS:
         c = m.config.preset('tiny')
         assert (c.depth, c.width, c.heads) == (4, 128, 4) and type(c) is m.config and m.config.from_dict(vars(c)) == c
@@ -234,16 +234,16 @@ def test_step_table():
     assert [n for n, _ in mask_schedule(66, 20)] == [66, 65, 65, 63, 62, 60, 58, 55, 52, 48, 44, 40, 36, 31, 26, 21, 16, 10, 5, 1]
     assert [n for n, _ in mask_schedule(66, 10)] == [66, 64, 62, 57, 50, 42, 32, 22, 11, 1]
     m = make(MAGNeT)
-    run = m.sampler(m, 1, m.settle(steps=(20, 10, 10)))
+    run = m.sampler(m, 1, m.validate_sampling(steps=(20, 10, 10)))
     assert [s[3] for s in run.settings[:20]][::19] == [9, 0] and run.settings[0][4] == pytest.approx(2.85) and run.settings[19][4] == .01
     assert run.settings[20][4] == pytest.approx(2.7) and [s[2] for s in run.settings[20:30]] == [n for n, _ in mask_schedule(17, 10)] # 50 frames are 17 chunks
-    assert {s[3] for s in m.sampler(m, 1, m.settle(cfg_ramp=False)).settings} == {9}
+    assert {s[3] for s in m.sampler(m, 1, m.validate_sampling(cfg_ramp=False)).settings} == {9}
 
 def watch(m, n=3, labels=ALL, prompt=None, **settings):
     "For each step: stage, masked before, columns after."
-    d, seen = m.settle(prompt=0 if prompt is None else prompt[0].shape[1], **settings), []
+    d, seen = m.validate_sampling(prompt=0 if prompt is None else prompt[0].shape[1], **settings), []
     run = m.sampler(m, n, d)
-    run.fill(m.labels.check(labels, n), note_uniforms(0, 0, n, m.draws(d)))
+    run.fill(m.labels.check(labels, n), note_uniforms(0, 0, n, m.n_uniforms(d)))
     if prompt is not None: run.prompt.copy_(torch.stack(prompt, 1))
     for j, (k, *_) in enumerate(run.settings):
         run.step(j)
@@ -447,14 +447,14 @@ def test_passes_can_be_recorded(system, settings, monkeypatch):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
     monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
     m = make(system)
-    d = m.settle(**settings)
+    d = m.validate_sampling(**settings)
     run = m.sampler(m, 3, d)
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
         with tape: run.step(k)
     run.graphs = tapes
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50]))):
-        *_, got = run.run(m.labels.check(labels, 3), note_uniforms(seed, 0, 3, m.draws(d)))
+        *_, got = run.run(m.labels.check(labels, 3), note_uniforms(seed, 0, 3, m.n_uniforms(d)))
         assert torch.equal(flat(got), flat(m.generate(labels, seed=seed, **settings)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

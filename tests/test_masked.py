@@ -152,11 +152,11 @@ def test_one_pass_a_scale_is_next_scale(name, kwargs):
 
 def listen(m, *args, **kwargs):
     "A generation, and for each scale its passes: tokens and what was known of them, then the scores of the last one."
-    seen, scores, see, score = [[] for _ in m.lengths], [], m.see, m.score
+    seen, scores, see, score = [[] for _ in m.lengths], [], m.see, m.logits
     m.see = lambda k, tokens, known: seen[k].append((tokens, known)) or see(k, tokens, known)
-    m.score = lambda h: scores.append(score(h)) or scores[-1]
+    m.logits = lambda h: scores.append(score(h)) or scores[-1]
     try: made = m.generate(*args, **kwargs)
-    finally: del m.see, m.score
+    finally: del m.see, m.logits
     return made, seen, scores
 
 @pytest.mark.parametrize('name', CFGS)
@@ -271,8 +271,8 @@ def test_every_shape_of_trunk(name):
 
 @torch.no_grad()
 def test_a_sound_to_resemble():
-    m = make(like_dim=8)
-    a, b = (flat(m.generate(dict(pitch=[60, 61], like=torch.eye(8)[i]), seed=1, cfg_scale=1.)) for i in (0, 1))
+    m = make(reference_dim=8)
+    a, b = (flat(m.generate(dict(pitch=[60, 61], reference=torch.eye(8)[i]), seed=1, cfg_scale=1.)) for i in (0, 1))
     assert a.shape == (2, 30) and not torch.equal(a, b)
 
 # --- training

@@ -150,7 +150,7 @@ def test_pghi_is_a_better_start_than_chance(small, spec):
     assert start < .8*chance
 
 def test_silence_stays_silent(small):
-    for phase in ('pghi', Vocoder(TINY, small).wave): assert (small.decode(torch.full((2, *small.shape), -1.), phase=phase) == 0).all()
+    for phase in ('pghi', Vocoder(TINY, small).magnitude_to_wave): assert (small.decode(torch.full((2, *small.shape), -1.), phase=phase) == 0).all()
 
 # --- refining
 
@@ -234,15 +234,15 @@ def test_loss_falls_to_the_truth(vocoder, small):
 
 def test_wave(vocoder, small, spec):
     M = small.magnitude(spec)[:, 0]
-    whole = vocoder.wave(small, M, None, 5)
-    assert whole.shape == (3, small.n_padded) and torch.equal(whole, vocoder.wave(small, M, 2, 5))
-    assert torch.equal(whole[1:], vocoder.wave(small, M[1:], 2, 5, first=1))
-    with pytest.raises(ValueError, match='n_fft 256, not 1024'): vocoder.wave(LogSpectrogram(), torch.zeros(1, 513, 256))
+    whole = vocoder.magnitude_to_wave(small, M, None, 5)
+    assert whole.shape == (3, small.n_padded) and torch.equal(whole, vocoder.magnitude_to_wave(small, M, 2, 5))
+    assert torch.equal(whole[1:], vocoder.magnitude_to_wave(small, M[1:], 2, 5, first=1))
+    with pytest.raises(ValueError, match='n_fft 256, not 1024'): vocoder.magnitude_to_wave(LogSpectrogram(), torch.zeros(1, 513, 256))
 
 def test_folder(vocoder, small, spec, tmp_path):
     vocoder.save(tmp_path/'v')
     again, M = Vocoder.from_pretrained(tmp_path/'v'), small.magnitude(spec)[:, 0]
-    assert torch.equal(again.wave(small, M), vocoder.wave(small, M)) and again.spectrogram.config == small.config
+    assert torch.equal(again.magnitude_to_wave(small, M), vocoder.magnitude_to_wave(small, M)) and again.spectrogram.config == small.config
     vocoder.save(tmp_path/'h', half=True)
     assert (tmp_path/'h'/'vocoder.safetensors').stat().st_size < .7*(tmp_path/'v'/'vocoder.safetensors').stat().st_size
     config = json.loads((tmp_path/'v'/'vocoder.json').read_text())
@@ -290,7 +290,7 @@ def test_copies_of_a_model(vocoder, small, notes):
     m = Mars(tok, spectrogram=small)
     idx, specs = copies = model_copies(notes, m, 3)
     assert len(idx) == 3 and specs.shape == (3, 128, 64) and specs.dtype == torch.float16
-    assert torch.equal(specs[1:2], m.spec(m.encode(notes.batch([int(idx[1])])[0]/32768))[:, 0].half())
+    assert torch.equal(specs[1:2], m.tokens_to_spec(m.encode(notes.batch([int(idx[1])])[0]/32768))[:, 0].half())
     S, seen = Crops(notes, small, 8, 10, copies=copies, share=1.)(0)
     assert not torch.allclose(seen[:, 0], Crops(notes, small, 8, 10)(0)[1][:, 0]) and S.shape == (8, 129, 10)
     loss, _ = step_loss(vocoder, S, seen)
@@ -331,7 +331,7 @@ def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
     m.save_pretrained(tmp_path)
     again = Mars.from_pretrained(tmp_path)
     wave = tone(69, 4000)
-    a, b, plain = again.reconstruct(wave, phase='vocoder'), m.reconstruct(wave, phase=vocoder.wave), m.reconstruct(wave)
+    a, b, plain = again.reconstruct(wave, phase='vocoder'), m.reconstruct(wave, phase=vocoder.magnitude_to_wave), m.reconstruct(wave)
     assert torch.equal(a, b) and not torch.equal(a, plain)
 
 def test_without_weights_the_error_says_what_to_do(monkeypatch, small, spec, tmp_path):

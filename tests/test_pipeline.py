@@ -38,13 +38,13 @@ def wide(m, n, **kwargs): return m.generate(n, n_iter=2, **kwargs)
 # --- the path
 
 def test_the_path_is_its_stations(m, waves):
-    image, tokens = m.image(waves), m.encode(waves)
+    image, tokens = m.wave_to_image(waves), m.encode(waves)
     assert image.shape == (3, 2, 32, 32) and all(torch.equal(a, b) for a, b in zip(tokens, m.tokenizer.encode(image)))
-    spec = m.spec(tokens)
+    spec = m.tokens_to_spec(tokens)
     assert spec.shape == m.spectrogram.encode(waves).shape and torch.equal(spec, m.cmx.unfold(m.tokenizer.decode(tokens)))
-    assert torch.equal(m.wave(spec, n_iter=3, seed=4), m.decode(tokens, n_iter=3, seed=4))
+    assert torch.equal(m.spec_to_wave(spec, n_iter=3, seed=4), m.decode(tokens, n_iter=3, seed=4))
     assert torch.equal(m.reconstruct(waves, n_iter=3, seed=4), m.decode(tokens, n_iter=3, seed=4))
-    assert torch.equal(m.spec(tokens, 2), m.spec(tokens[:2])) and not torch.equal(m.spec(tokens, 2), spec)
+    assert torch.equal(m.tokens_to_spec(tokens, 2), m.tokens_to_spec(tokens[:2])) and not torch.equal(m.tokens_to_spec(tokens, 2), spec)
 
 def test_waves_are_cpu_floats_that_do_not_clip(m):
     loud = make()
@@ -54,9 +54,9 @@ def test_waves_are_cpu_floats_that_do_not_clip(m):
     assert (wide(loud, 3, seed=0).abs().amax(-1) - .999).abs().max() < 1e-6
 
 def test_waves_begin_at_rest(m, waves):
-    spec = m.image(waves)
-    made = m.wave(m.picture(spec), n_iter=3, seed=4)
-    raw = m.spectrogram.decode(m.picture(spec), n_iter=3, seed=4)
+    spec = m.wave_to_image(waves)
+    made = m.spec_to_wave(m.image_to_spec(spec), n_iter=3, seed=4)
+    raw = m.spectrogram.decode(m.image_to_spec(spec), n_iter=3, seed=4)
     n = m.sample_rate//1000
     assert (raw[:, 0].abs() > .01).any() and not made[:, 0].any() and torch.equal(made[:, n:], raw[:, n:])
     assert (made[:, :n].abs() <= raw[:, :n].abs()).all()
@@ -138,7 +138,7 @@ def test_preview_ends_with_the_note(m):
     assert len(seen) == 4 and all(s.shape == (2, 1, 64, 32) and w.shape == (2, m.spectrogram.n_samples) for s, w in seen)
     assert torch.equal(seen[-1][1], wide(m, None, **kw))
     assert all(not torch.equal(a[0], b[0]) for a, b in zip(seen, seen[1:]))
-    assert torch.equal(seen[1][0], m.spec(m.var.generate(dict(pitch=[60, 61]), **{k: v for k, v in kw.items() if k != 'pitch'}), 2))
+    assert torch.equal(seen[1][0], m.tokens_to_spec(m.var.generate(dict(pitch=[60, 61]), **{k: v for k, v in kw.items() if k != 'pitch'}), 2))
 
 def test_two_branches(tmp_path, waves):
     torch.manual_seed(0)
@@ -164,15 +164,15 @@ def test_half_precision(waves, dtype):
     assert w.dtype == torch.float32 and w.isfinite().all()
     assert (torch.cat(small.encode(waves), 1) == torch.cat(m.encode(waves), 1)).float().mean() > .8
     tokens = m.encode(waves)
-    assert (small.spec(tokens) - m.spec(tokens)).abs().max() < .1 and small.spec(tokens).dtype == torch.float32
+    assert (small.tokens_to_spec(tokens) - m.tokens_to_spec(tokens)).abs().max() < .1 and small.tokens_to_spec(tokens).dtype == torch.float32
     back = small.to(dtype='float32')
-    assert back.dtype == torch.float32 and (back.spec(tokens) - m.spec(tokens)).abs().max() < .1
+    assert back.dtype == torch.float32 and (back.tokens_to_spec(tokens) - m.tokens_to_spec(tokens)).abs().max() < .1
 
 def test_half_is_float16_and_leaves_no_trace_on_the_tokenizer(waves):
     m = make()
     tok, before = m.tokenizer, m.tokenizer.decode(m.encode(waves))
     assert m.half() is m and m.dtype == torch.float16 and m.to() is m
-    m.spec(m.encode(waves))
+    m.tokens_to_spec(m.encode(waves))
     assert not tok.decoder._forward_pre_hooks
     assert (m.to(dtype=torch.float32).tokenizer.decode(m.encode(waves)) - before).abs().max() < 2
 
@@ -185,7 +185,7 @@ def test_half_files(tmp_path, waves, how):
     assert size('half') < .6*size('full')
     got = Mars.from_pretrained(tmp_path/('full' if how == 'load' else 'half'), dtype='bfloat16' if how != 'save' else None)
     assert got.dtype == (torch.bfloat16 if how != 'save' else torch.float32)
-    assert wide(got, 2, seed=0).isfinite().all() and (got.spec(m.encode(waves)) - m.spec(m.encode(waves))).abs().max() < .1
+    assert wide(got, 2, seed=0).isfinite().all() and (got.tokens_to_spec(m.encode(waves)) - m.tokens_to_spec(m.encode(waves))).abs().max() < .1
     got.save_pretrained(tmp_path/'again')
     assert torch.equal(wide(Mars.from_pretrained(tmp_path/'again', dtype=got.dtype), 2, seed=0), wide(got, 2, seed=0))
 

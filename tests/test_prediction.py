@@ -9,7 +9,7 @@ from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.parts.config import EXPERIMENTS
 from mars.studies.prediction import aar_shapes, codes_kept, cross_entropy, evenly, generated, in_turns, judged
-from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_arm
+from mars.studies.prediction import prediction_data, rung_seconds, rungs, settings_of, speed_up, sweep_data, train_variant
 from mars.tokenizer import TokenizerConfig
 from mars.parts.inference import Sampler, generate
 from mars.var import VAR, VARConfig
@@ -23,7 +23,7 @@ def data(): return prediction_data(notes=FEW, steps=3, device='cpu')
 
 @pytest.fixture(scope='module')
 def swept(data):
-    data.model.var = train_arm(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 2, data))[0]
+    data.model.var = train_variant(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 2, data))[0]
     return sweep_data(data.model, notes=FEW, most=8)
 
 def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
@@ -43,21 +43,21 @@ def test_the_judge_finds_real_notes_at_no_distance_from_themselves(data):
     assert finite(real) and finite(back)
 
 def test_cross_entropy_is_the_mean_over_tokens(data):
-    arm = train_arm(NextToken, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
-    got, (tokens, labels) = cross_entropy(arm, data)['unseen'], data.sets['unseen']
-    with torch.no_grad(): want = torch.nn.functional.cross_entropy(arm(tokens, labels).flatten(0, 1), torch.cat(tokens, 1).flatten())
+    variant = train_variant(NextToken, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
+    got, (tokens, labels) = cross_entropy(variant, data)['unseen'], data.sets['unseen']
+    with torch.no_grad(): want = torch.nn.functional.cross_entropy(variant(tokens, labels).flatten(0, 1), torch.cat(tokens, 1).flatten())
     assert got['mean'] == pytest.approx(want.item(), abs=1e-5) and len(got['by_scale']) == 6
 
 def test_generated_notes_do_not_depend_on_the_batch(data):
-    arm = train_arm(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
-    assert torch.allclose(generated(arm, data, 1), generated(arm, data, 1, batch_size=2), atol=1e-5)
+    variant = train_variant(VAR, VARConfig.preset('tiny'), data, settings_of('tiny', 0, 1, data))[0]
+    assert torch.allclose(generated(variant, data, 1), generated(variant, data, 1, batch_size=2), atol=1e-5)
 
 def test_an_arm_is_trained_once_and_the_same_way_again(data):
     cfg, train = VARConfig.preset('tiny'), settings_of('tiny', 3, 2, data)
-    first = train_arm(VAR, cfg, data, train)
-    assert train_arm(VAR, cfg, data, train) is first and train_arm(NextToken, cfg, data, train)[0] is not first[0]
+    first = train_variant(VAR, cfg, data, train)
+    assert train_variant(VAR, cfg, data, train) is first and train_variant(NextToken, cfg, data, train)[0] is not first[0]
     data.trained.clear()
-    again = train_arm(VAR, cfg, data, train)
+    again = train_variant(VAR, cfg, data, train)
     assert again[1] == first[1] and torch.equal(again[0].head.weight, first[0].head.weight) and train.batch_size == min(32, len(data.sets['train'][0][0]))
 
 def test_evenly():
@@ -126,17 +126,17 @@ def test_trained_experiments(name, data, tmp_path):
     out = run_experiment(name, seed=1, out=tmp_path/'r.json', data=data, steps=2, repeats=1, device='cpu')
     assert json.loads((tmp_path/'r.json').read_text()) == [json.loads(json.dumps(out))]
     assert finite(out) and out['seed'] == 1 and out['steps'] == 2 and out['about']['torch'] == torch.__version__
-    assert [*out['arms']] == (['next-scale', 'next-token'] if name == 'order' else [*rungs(50)])
-    assert all(0 < a['ce']['unseen']['mean'] < 20 for a in out['arms'].values())
+    assert [*out['variants']] == (['next-scale', 'next-token'] if name == 'order' else [*rungs(50)])
+    assert all(0 < a['ce']['unseen']['mean'] < 20 for a in out['variants'].values())
 
 @pytest.mark.parametrize('name', ['labels', 'guidance'])
 def test_sweeps(name, swept):
-    out = run_experiment(name, data=swept, scales=(0., 3.), draws=10, device='cpu')
-    assert finite(out) and [*out['arms']] == (['0', '3'] if name == 'labels' else ['0 ramp', '3 ramp', '3 constant'])
-    for a in out['arms'].values():
+    out = run_experiment(name, data=swept, scales=(0., 3.), n_resamples=10, device='cpu')
+    assert finite(out) and [*out['variants']] == (['0', '3'] if name == 'labels' else ['0 ramp', '3 ramp', '3 constant'])
+    for a in out['variants'].values():
         for k, (low, high) in a['interval'].items(): assert low <= a[k] + 1e-9 and a[k] <= high + 1e-9, k
-    again = run_experiment(name, data=swept, scales=(3.,), draws=10, device='cpu')['arms']
-    assert all(out['arms'][k] == v for k, v in again.items())
+    again = run_experiment(name, data=swept, scales=(3.,), n_resamples=10, device='cpu')['variants']
+    assert all(out['variants'][k] == v for k, v in again.items())
 
 def test_the_command_knows_them():
     from mars.cli import parser
@@ -151,4 +151,4 @@ def test_committed_results(name):
     assert len({r['seed'] for r in runs}) == len(runs) >= (3 if name in ('order', 'ladder') else 1)
     for r in runs:
         assert r['experiment'] == name and r['preset'] == COMMITTED[name] and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')
-        assert r['data']['source'] == 'SoundFontNotes' and [*r['arms']] == [*runs[0]['arms']] and (COMMITTED[name] == 'tiny' or all('interval' in a for a in r['arms'].values())) and r['data']['real']['frechet'] < 1e-6
+        assert r['data']['source'] == 'SoundFontNotes' and [*r['variants']] == [*runs[0]['variants']] and (COMMITTED[name] == 'tiny' or all('interval' in a for a in r['variants'].values())) and r['data']['real']['frechet'] < 1e-6

@@ -202,9 +202,9 @@ def test_class_means():
     with pytest.raises(ValueError, match='no note of pitch 99'): list(class_means(s, [99]))
 
 def test_memoriser():
-    train, wish = tones(48, 0), tones(24, 1)
-    m = memoriser(train, wish.labels)
-    assert all((m.labels[k] == wish.labels[k]).all() for k in wish.labels) and all((w == train[:]).all(1).any() for w in m[:])
+    train, request = tones(48, 0), tones(24, 1)
+    m = memoriser(train, request.labels)
+    assert all((m.labels[k] == request.labels[k]).all() for k in request.labels) and all((w == train[:]).all(1).any() for w in m[:])
 
 # The table
 
@@ -212,7 +212,7 @@ def test_memoriser():
 def result(pca):
     ref, train = tones(120, 0), tones(240, 5)
     rows = {'real': tones(120, 1), 'copy of reference': ref, 'noise': NoteSet(add_noise(ref[:], snr=0.), ref.labels, name='noise'), 'memoriser': memoriser(train, ref.labels)}
-    return evaluate(ref, rows, train, [pca], Stub(), paired=('copy of reference', 'noise'), n_f0=4, draws=12, size=50)
+    return evaluate(ref, rows, train, [pca], Stub(), paired=('copy of reference', 'noise'), n_f0=4, n_resamples=12, size=50)
 
 def test_evaluate_orders_the_rows(result):
     r = result['rows']; v = lambda row, m: getattr(r[row][m], 'value', r[row][m])
@@ -239,13 +239,13 @@ def test_evaluate_says_what_it_did(result, pca):
 
 def test_evaluate_is_repeatable_and_blocks_do_not_matter(pca):
     ref, row = tones(24, 0), tones(24, 1)
-    a, b = (evaluate(ref, dict(x=row), embedders=[pca], n_f0=0, draws=10, size=n)['rows']['x'] for n in (24, 7))
+    a, b = (evaluate(ref, dict(x=row), embedders=[pca], n_f0=0, n_resamples=10, size=n)['rows']['x'] for n in (24, 7))
     assert set(a) == set(b) and all(getattr(a[k], 'value', a[k]) == pytest.approx(getattr(b[k], 'value', b[k]), rel=1e-4, abs=1e-6) for k in a)
 
 def test_silence_and_clipping_are_counted_on_both_sides(pca):
     ref = tones(24, 0)
     w = ref[:].float()/32768; w[0] = 0; w[1] = (50*w[1]).clamp(-1, 1)
-    out = evaluate(NoteSet(w, ref.labels), dict(x=NoteSet(w, ref.labels)), embedders=[pca], paired=('x',), n_f0=2, draws=10)['rows']['x']
+    out = evaluate(NoteSet(w, ref.labels), dict(x=NoteSet(w, ref.labels)), embedders=[pca], paired=('x',), n_f0=2, n_resamples=10)['rows']['x']
     assert (out['silent'], out['clipped'], out['MSE paired'].value, out['mel distance'].value) == (1, 1, 0, 0)
 
 def test_bad_tables(pca):

@@ -10,7 +10,7 @@ from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
 from mars.baselines.magnet import Delayed, Flat, MAGNeT
 from mars.parts.config import EXPERIMENTS
-from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, arm_of, compare_motion, frame_data, leak, loudness
+from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, variant_of, compare_motion, frame_data, leak, loudness
 from mars.studies.magnet import masked_ce, masked_scores, motion, moving_notes, part_calls, part_times, score_notes
 from mars.studies.magnet import span_masks, trembles
 from mars.pipeline import Mars
@@ -32,7 +32,7 @@ def model():
 def data(model): return frame_data(tokenizer=model, notes=FEW, device='cpu', most=8)
 
 @pytest.fixture(scope='module')
-def magnet(data): return arm_of(MAGNeT, data, 'tiny', settings_of('tiny', 0, 2, data))[0]
+def magnet(data): return variant_of(MAGNeT, data, 'tiny', settings_of('tiny', 0, 2, data))[0]
 
 def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
 
@@ -65,7 +65,7 @@ def test_notes_are_scored_once_for_each_question(data, magnet, monkeypatch):
     a = score_notes(magnet, data, 0, cfg_scale=1., steps=2)
     assert score_notes(magnet, data, 0, steps=2, cfg_scale=1.) is a
     assert score_notes(magnet, data, 1, cfg_scale=1., steps=2) != a != score_notes(magnet, data, 0, cfg_scale=0., steps=2)
-    two = [arm_of(Delayed, data, 'tiny', settings_of('tiny', s, 1, data), hide=.5)[0] for s in (0, 1)]
+    two = [variant_of(Delayed, data, 'tiny', settings_of('tiny', s, 1, data), hide=.5)[0] for s in (0, 1)]
     b, c = (score_notes(magnet, data, 0, steps=3, rescorer=d, rescore_weight=0.) for d in two)
     assert b is not c # rescorers that look alike are two
 
@@ -90,7 +90,7 @@ def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
 def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
     seen = []
     real = mars.studies.magnet.masked_scores
-    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda arm, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(arm, tokens, labels, stage, masked))
+    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda variant, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(variant, tokens, labels, stage, masked))
     found = leak(magnet, *data.sets['unseen'], spans=(1, 3), spacing=20)
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['unseen'], spacing=20)
@@ -139,7 +139,7 @@ def test_no_tremolo_is_found_where_none_is():
 def test_moving_notes_and_their_comparison(data, model):
     moving = moving_notes(data.notes, model, 8)
     assert len(moving.labels['pitch']) == 8 == len(moving.real['decay']) and moving.half == 4
-    rest = motion(model.image(data.notes.batch(range(56))[0]))['decay']
+    rest = motion(model.wave_to_image(data.notes.batch(range(56))[0]))['decay']
     assert moving.real['decay'][4:].min() >= rest.sort(descending=True).values[7] - 1e-9 # at most four steeper ones stand in the first half
     same = compare_motion(moving.real, moving)
     assert same['decay_error'] == 0 and same['same_period'] == same['tremolo']
@@ -176,11 +176,11 @@ def test_experiments(name, data, tmp_path):
     if name == 'parts':
         size = out['sizes']['tiny, 3 codebooks']
         assert size['passes'] == dict(magnet=40, delayed=52, flat=150) and all(t['speed_up']['magnet'] == 1 for t in size['times'].values())
-    else: assert [*out['arms']] == ARMS[name] and all(a['frechet'] > 0 for a in out['arms'].values())
+    else: assert [*out['variants']] == ARMS[name] and all(a['frechet'] > 0 for a in out['variants'].values())
 
 def test_one_arm_is_in_four_experiments(data):
     "The usual model, trained once: what it scores does not depend on who asks."
-    spans, context, rescore, decoding = (run_experiment(n, data=data, steps=2, device='cpu', **WAYS[n])['arms'] for n in ('spans', 'context', 'rescore', 'decoding'))
+    spans, context, rescore, decoding = (run_experiment(n, data=data, steps=2, device='cpu', **WAYS[n])['variants'] for n in ('spans', 'context', 'rescore', 'decoding'))
     assert spans['3']['frechet'] == context['5']['frechet'] == rescore['1']['frechet'] == decoding[f'{GUIDANCE:g}']['frechet']
     assert spans['3']['ce']['3'] == context['5']['ce'] and spans['1']['ce'] != spans['3']['ce'] and context['0']['ce'] != context['5']['ce']
     assert rescore['0']['frechet'] != rescore['1']['frechet']
@@ -196,4 +196,4 @@ def test_committed_results(name):
     for r in runs:
         assert r['experiment'] == name and r['preset'] == 'tiny' and finite(r) and r['about']['wall_seconds'] > 0 and r['about']['device'].startswith('CPU')
         assert r['data']['source'] == 'SoundFontNotes' and r['data']['tokenizer']['lengths'] == [200]*6 and r['data']['real']['frechet'] < 1e-6 and r['steps'] == runs[0]['steps']
-        if name != 'parts': assert [*r['arms']] == [*runs[0]['arms']] and r['guidance'] == GUIDANCE
+        if name != 'parts': assert [*r['variants']] == [*runs[0]['variants']] and r['guidance'] == GUIDANCE

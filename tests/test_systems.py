@@ -2,7 +2,7 @@
 import json
 from dataclasses import asdict
 import pytest, torch
-from mars.baselines.aar import SAT, SATConfig, SisterConfig, WaveMars, rvq
+from mars.baselines.aar import SAT, SATConfig, BaselineConfig, WaveMars, rvq
 from mars.cli import main, spelled, transformer_of
 from mars.parts.files import load_wave, save_wave
 from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 BODY = dict(width=2, dimension=8, lstm=1, code_dim=4, codebook_size=16)
 SCALES, FRAMES = (SATConfig.preset('tiny', **BODY, **layout) for layout in (dict(lengths=(1, 8, 40, 200), n_phi=2), rvq(2)))
 SHAPE = dict(depth=1, width=32, heads=1)
-MODELS = {'aar': (VAR, SisterConfig, SCALES, {}), 'next-token': (NextToken, SisterConfig, SCALES, {}), 'flat': (Flat, SisterConfig, FRAMES, {}),
+MODELS = {'aar': (VAR, BaselineConfig, SCALES, {}), 'next-token': (NextToken, BaselineConfig, SCALES, {}), 'flat': (Flat, BaselineConfig, FRAMES, {}),
           'delayed': (Delayed, DelayedConfig, FRAMES, {}), 'magnet': (MAGNeT, MAGNeTConfig, FRAMES, dict(steps=[3, 2]))}
 
 def make(name):
@@ -111,7 +111,7 @@ def test_generate_and_reconstruct(saved, tmp_path, capsys):
 
 def test_evaluate_judges_a_model_of_waves(tmp_path, capsys):
     make('aar').save_pretrained(tmp_path/'m')
-    assert main(['evaluate', '--model', str(tmp_path/'m'), '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', '20', '--n-iter', '1', '--draws', '10', '--n-f0', '2',
+    assert main(['evaluate', '--model', str(tmp_path/'m'), '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', '20', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2',
                  '--n-train', '100', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert {'generated', 'reconstruction', 'Griffin-Lim oracle'} <= set(said['rows']) and said['settings']['phases']['generated'] == 'of the decoder' and said['settings']['phases']['Griffin-Lim oracle'] == 'griffinlim 1'

@@ -3,7 +3,7 @@ import pytest, torch
 from torch import nn
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.parts.discriminator import AdversaryConfig
+from mars.parts.discriminator import DiscriminatorConfig
 from mars.parts.files import load_weights, save_weights
 from mars.pipeline import Mars
 from mars.parts.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
@@ -49,7 +49,7 @@ def test_an_image_too_small_for_the_patchgan_is_refused_before_training():
     ls = LogSpectrogram(n_fft=64, hop_length=32, n_frames=16)
     cfg = TokenizerConfig.preset('tiny', image_shape=(2, 16, 16), patch=8, scales=(1, 2))
     with pytest.raises(ValueError, match='PatchGAN takes images'):
-        train_tokenizer(notes, TrainConfig.preset('tiny', steps=2), cfg, progress=False, cmx=CMX(2, 1), spectrogram=ls, adversary=AdversaryConfig.preset('paper'))
+        train_tokenizer(notes, TrainConfig.preset('tiny', steps=2), cfg, progress=False, cmx=CMX(2, 1), spectrogram=ls, discriminator=DiscriminatorConfig.preset('paper'))
 
 def test_two_branches_have_two_codebooks():
     tok = mini(branches=2).train()

@@ -34,10 +34,10 @@ def var(): return make()
 
 def heard(var, *args, **kwargs):
     "Tokens of a generation, and the logits it sampled from."
-    seen, score = [], var.score
-    var.score = lambda h: seen.append(score(h)) or seen[-1]
+    seen, score = [], var.logits
+    var.logits = lambda h: seen.append(score(h)) or seen[-1]
     try: return var.generate(*args, **kwargs), torch.cat(seen, 1)
-    finally: del var.score
+    finally: del var.logits
 
 # --- the cache against teacher forcing
 
@@ -82,8 +82,8 @@ def test_finer_scales_never_change_coarser_logits(name, k):
 def test_no_gradient_flows_from_coarse_logits_to_finer_inputs(var):
     z = torch.randn(1, sum(var.lengths)-1, CFG.code_dim, requires_grad=True)
     cond = var.labels(var.labels.check({}))
-    x = torch.cat([cond[:, None] + var.start, var.embed(z)], 1) + var.places()
-    y = var.score(var.trunk(x, var.trunk.modulation(cond), var.mask))
+    x = torch.cat([cond[:, None] + var.start, var.embed(z)], 1) + var.position_embedding()
+    y = var.logits(var.trunk(x, var.trunk.modulation(cond), var.mask))
     for k, first in enumerate([0, 1, 5, 14]):
         grad, = torch.autograd.grad(y[:, first:first+var.lengths[k]].sum(), z, retain_graph=True)
         seen = grad[0].abs().sum(-1) > 0
@@ -235,7 +235,7 @@ def test_fast_linear():
     with torch.no_grad(), fast_linear(): assert F.linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
 
 @pytest.mark.parametrize('settings', [{}, dict(cfg_scale=2.), dict(cfg_scale=2., cfg_ramp=False, top_k=20, top_p=.9, temperature=[1, .9, .8, 0])])
-@pytest.mark.parametrize('kwargs', [{}, dict(shared_adaln=True), dict(like_dim=8)])
+@pytest.mark.parametrize('kwargs', [{}, dict(shared_adaln=True), dict(reference_dim=8)])
 def test_the_sampler_gives_the_tokens_of_the_plain_loop(settings, kwargs):
     var = make(**kwargs)
     assert torch.equal(flat(generate(var, ALL, seed=3, **settings)), flat(var.generate(ALL, seed=3, **settings)))
@@ -248,7 +248,7 @@ def test_the_sampler_gives_the_tokens_of_the_plain_loop(settings, kwargs):
 def test_half_models_score_in_float32(dtype):
     var = make(sharp=1.).to(dtype)
     h = torch.randn(2, 3, 64).to(dtype)
-    assert torch.allclose(var.score(h), F.linear(h.float(), var.head.weight.float(), var.head.bias.float()), atol=1e-6)
+    assert torch.allclose(var.logits(h), F.linear(h.float(), var.head.weight.float(), var.head.bias.float()), atol=1e-6)
     tokens, got = heard(var, ALL, seed=0, cfg_scale=2., top_k=50)
     assert got.dtype == torch.float32 and not torch.equal(got, got.to(dtype).float())
     s = torch.tensor([v[0] for v in scale_settings(4, 256, 2.)])[var.scale_of][:, None]

@@ -15,9 +15,9 @@ sys.meta_path.insert(0, Broken())
 '''
 NOTE = ['--n-iter', '1', '--seed', '0', '--json']
 DATA = ['--data', 'additive', '--families', 'guitar,flute,organ', '--pitches', '48-63', '--velocities', '50,100']
-FAST = ['--n', '24', '--n-iter', '1', '--draws', '10', '--n-f0', '2', '--n-train', '100', '--seeds', '1', '--seed', '0', '--json']
+FAST = ['--n', '24', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2', '--n-train', '100', '--seeds', '1', '--seed', '0', '--json']
 COMMANDS = [['generate', '--pitch', '60', '--family', 'guitar', '--out', 'notes', *NOTE],
-            ['generate', '--pitch', '64', '--like', 'notes/note-0000.wav', '--out', 'like', *NOTE],
+            ['generate', '--pitch', '64', '--reference', 'notes/note-0000.wav', '--out', 'reference', *NOTE],
             ['evaluate', *DATA, '--out', 'report', *FAST]]
 
 def run_python(code, folder):
@@ -41,7 +41,7 @@ def test_no_module_names_torchaudio():
 
 def test_notes_are_generated_from_labels_and_from_a_reference(folder):
     import soundfile
-    for name in ('notes', 'like'):
+    for name in ('notes', 'reference'):
         wave, rate = soundfile.read(next((folder/name).glob('*.wav')))
         assert (wave.shape, rate) == ((64000,), 16000) and abs(wave).max() > .01
 

@@ -47,10 +47,10 @@ def scale_errors(
     most:int=64, # notes that are looked at, the first ones
 )->list: # K floats, dB (RMS where the notes sound)
     "Measure how far a picture is off after each scale."
-    image = m.image(notes.batch(range(min(most, len(notes))))[0])
-    spec, tokens, half_range = m.picture(image), m.tokenizer.encode(image), -10*math.log10(m.spectrogram.floor)
+    image = m.wave_to_image(notes.batch(range(min(most, len(notes))))[0])
+    spec, tokens, half_range = m.image_to_spec(image), m.tokenizer.encode(image), -10*math.log10(m.spectrogram.floor)
     on = active_frames(spec)[:, None, None].expand_as(spec)
-    return [half_range*(m.spec(tokens, k) - spec)[on].square().mean().sqrt().item() for k in range(1, len(tokens)+1)]
+    return [half_range*(m.tokens_to_spec(tokens, k) - spec)[on].square().mean().sqrt().item() for k in range(1, len(tokens)+1)]
 
 # %% ../../nbs/guides/troubleshooting.ipynb #d89730ff
 def _others(v): # (n,) labels -> for each note a value that another one has; None where all are equal

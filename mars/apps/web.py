@@ -92,12 +92,12 @@ def rebuild(
     m:Mars,
     file,              # as for `open_sound`
     n_scales:int=None, # use only so many token maps; None is all
-    seed:int=0, **how, # of `Mars.wave`: phase, n_iter
+    seed:int=0, **how, # of `Mars.spec_to_wave`: phase, n_iter
 )->tuple: # waves (2, N): the sound and what is left of it, titles, words
     "Send a sound through the tokenizer and back."
     (wave, done), scales = open_sound(m, file), len(m.tokenizer.cfg.scales)
     wave, n, seed = wave[None], round(n_scales or scales), round(seed or 0)
-    with torch.no_grad(): back = m.reconstruct(wave, m.sample_rate, seed=seed, **how) if n == scales else m.wave(m.spec(m.encode(wave), n), seed=seed, **how)
+    with torch.no_grad(): back = m.reconstruct(wave, m.sample_rate, seed=seed, **how) if n == scales else m.spec_to_wave(m.tokens_to_spec(m.encode(wave), n), seed=seed, **how)
     a, b = m.spectrogram.encode(torch.cat([wave, back])).split(1)
     far = float(log_spectral_distance(a, b, active_frames(a)))
     tokens = sum(h*w for h, w in m.tokenizer.cfg.scales[:n])*getattr(m.tokenizer.cfg, 'branches', 1)

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from .aar import SATConfig, SisterConfig, rvq, scale_lengths, train_sat
+from .aar import SATConfig, BaselineConfig, rvq, scale_lengths, train_sat
 from ..parts.config import EXPERIMENTS, PIPELINES
 from ..parts.codec import Codec
 from ..parts.classifier import Classifier
@@ -114,7 +114,7 @@ def shared_data(
     mixed, n = torch.tensor([*matched, *(i for i in mixed.tolist() if i not in {*matched})]), min(n, max(1, len(held)*2//3))
     models = {k: m.to(device) for k, m in shared_tokenizers(train, preset, folder, device=device, progress=progress, **more).items()}
     return SimpleNamespace(preset=preset, device=device, train=train, test=held.select(mixed[:n].sort().values), tune=held.select(mixed[n:n+n_tune].sort().values), models=models,
-                           tokens={k: tokenize(train, m) for k, m in models.items()}, images=Images(train, models['mars'].image, device, keep=4096, hold=.2))
+                           tokens={k: tokenize(train, m) for k, m in models.items()}, images=Images(train, models['mars'].wave_to_image, device, keep=4096, hold=.2))
 
 # %% ../../nbs/baselines/comparison.ipynb #7bbfd374
 def loss_of(system, model, data, idx): # -> scalar
@@ -192,7 +192,7 @@ def make_notes(system, model, data, labels, way, seed=0, batch_size=None): # -> 
     m = data.models[system.tokens or 'mars']
     def make(first, size):
         made = write(system, model, data, {k: v[first:first+size] for k, v in labels.items()}, size, way, seed, first)
-        return m.decode(made, n_iter=N_ITER, seed=seed, first=first) if system.tokens else m.sound(made, N_ITER, seed, first=first)
+        return m.decode(made, n_iter=N_ITER, seed=seed, first=first) if system.tokens else m.image_to_wave(made, N_ITER, seed, first=first)
     return in_batches(make, len(labels['pitch']), batch_size or (128 if data.device.type == 'cuda' else 16))
 
 def count_passes(system, model, data, way)->int:
@@ -241,7 +241,7 @@ def times_of(
     return out
 
 def layout_times(
-    preset:str='tiny', # of the trunk: of `SisterConfig`
+    preset:str='tiny', # of the trunk: of `BaselineConfig`
     device=None,       # None takes the GPU if there is one
     repeats:int=3,     # of each
     n:int=1,           # notes at a time
@@ -250,9 +250,9 @@ def layout_times(
     "Time the four layouts of track B as their sources have them, on one trunk with random weights."
     device, way = pick_device(device), dict(cfg_scale=2.) if guided else dict(cfg_scale=0.)
     layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (Flat, SATConfig(**rvq(4), codebook_size=2048)), 'RVQ, delayed': (Delayed, SATConfig(**rvq(4), codebook_size=2048)), 'MAGNeT': (MAGNeT, SATConfig(**rvq(4), codebook_size=2048))}
-    nets = {name: make(getattr(make, 'config', SisterConfig).preset(preset) if make is not VAR else SisterConfig.preset(preset), cfg).to(device).eval() for name, (make, cfg) in layouts.items()}
+    nets = {name: make(getattr(make, 'config', BaselineConfig).preset(preset) if make is not VAR else BaselineConfig.preset(preset), cfg).to(device).eval() for name, (make, cfg) in layouts.items()}
     took = in_turns({name: (lambda m=m: generate(m, dict(pitch=60), n, seed=0, graph=m.start.is_cuda, **way)) for name, m in nets.items()}, repeats)
-    passes = {name: sum(m.settle().steps) if isinstance(m, MAGNeT) else len(m.pass_lengths) for name, m in nets.items()}
+    passes = {name: sum(m.validate_sampling().steps) if isinstance(m, MAGNeT) else len(m.pass_lengths) for name, m in nets.items()}
     return {name: dict(passes=passes[name], tokens=m.tok_cfg.n_tokens, seconds=took[name]) for name, m in nets.items()}
 
 # %% ../../nbs/baselines/comparison.ipynb #eb9fac18

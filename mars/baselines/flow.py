@@ -44,7 +44,7 @@ class FlowConfig(VARConfig):
             if len(getattr(self, name)) != n or min(getattr(self, name)) < 1: raise ValueError(f'{name} is {getattr(self, name)}; it must be {n} numbers of at least 1')
         (_, H, W), (h, w) = self.image_shape, self.patch
         if H % h or W % w: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {h}x{w}; choose a patch that divides both sides')
-        if self.like_dim: raise ValueError(f'like_dim is {self.like_dim}; a flow takes no sound to resemble, so leave it 0')
+        if self.reference_dim: raise ValueError(f'like_dim is {self.reference_dim}; a flow takes no sound to resemble, so leave it 0')
         if not 0 < self.shift < math.inf: raise ValueError(f'shift is {self.shift}; it must be above 0')
 
     @property
@@ -198,7 +198,7 @@ class FlowMars(Mars):
     def dtype(self): return self.var.position.dtype
     def __repr__(self): return f'FlowMars({sum(p.numel() for p in self.var.parameters())/1e6:.2f} M, {self.var.cfg.patch_shape[0]} patches, {self.device})'
 
-    def paint(self, image, n_scales=None): # (B, C, H, W) -> the same
+    def tokens_to_image(self, image, n_scales=None): # (B, C, H, W) -> the same
         "Return the image that the flow has made: there are no tokens to decode."
         return image.to(self.device).float()
 
@@ -266,7 +266,7 @@ def train_flow(
     flow, info, own = Flow(cfg).to(team.device), {}, log is None
     m = FlowMars(flow, cmx, spectrogram)
     open_first(notes, team)
-    images, order = Images(notes, m.image, team.device), Batches(notes, train.batch_size, train.seed)
+    images, order = Images(notes, m.wave_to_image, team.device), Batches(notes, train.batch_size, train.seed)
     if train.warm_start: flow.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     if cfg.n_instruments: ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
     team.same([*flow.parameters()])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 import torch, torch.nn.functional as F
 from torch import nn
-from .aar import SISTERS, SisterConfig
+from .aar import BASELINES, BaselineConfig
 from .next_token import NextToken
 from ..parts.config import SYSTEMS, config_class
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
@@ -42,15 +42,15 @@ class FlatSampler(Sampler):
 
 class Flat(NextToken):
     "Next-token transformer over frames of K tokens: pass t*K + q writes token q of frame t."
-    system, config, sampler = 'flat', SisterConfig, FlatSampler
+    system, config, sampler = 'flat', BaselineConfig, FlatSampler
 
-    def ends(self, std):
+    def make_embeddings(self, std):
         frame_count(self.tok_cfg)
-        super().ends(std)
+        super().make_embeddings(std)
         self.scale_of.copy_(torch.arange(sum(self.lengths)) % len(self.lengths)) # of each pass, no longer of each token of the maps
 
-    def inputs(self, tokens): return torch.stack([self.codes(q, t) for q, t in enumerate(tokens)], 2).flatten(1, 2)[:, :-1]
-    def follow(self, i, tokens, total): return total, self.codes(i % len(self.lengths), tokens)
+    def teacher_forcing_inputs(self, tokens): return torch.stack([self.codes(q, t) for q, t in enumerate(tokens)], 2).flatten(1, 2)[:, :-1]
+    def next_input(self, i, tokens, total): return total, self.codes(i % len(self.lengths), tokens)
     def forward(self, tokens, labels=None): # (B, K*T, V), map by map as `loss` wants it
         return super().forward(tokens, labels).unflatten(1, (-1, len(self.lengths))).transpose(1, 2).flatten(1, 2)
 
@@ -73,9 +73,9 @@ def undelay(
 # %% ../../nbs/baselines/magnet.ipynb #81165be4
 class Frames(SamplerMixin, VAR):
     "Transformer over frames: the sum of K embeddings goes in, K heads come out."
-    config = SisterConfig
+    config = BaselineConfig
 
-    def ends(self, std):
+    def make_embeddings(self, std):
         K, V, w = len(self.lengths), self.tok_cfg.codebook_size, self.cfg.width
         self.n_frames, new = frame_count(self.tok_cfg), lambda *shape: nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=std))
         self.word_embed, self.position, self.head = new(K, V+1, w), new(1, sum(self.pass_lengths), w), nn.Linear(w, K*V) # row V stands for no token
@@ -85,11 +85,11 @@ class Frames(SamplerMixin, VAR):
 
     @property
     def absent(self)->int: return self.tok_cfg.codebook_size # the id of no token
-    def places(self): return self.position
+    def position_embedding(self): return self.position
     def embed(self, columns): # (B, K, n) -> (B, n, w)
         return F.embedding(columns + self.first_row, self.word_embed.flatten(0, 1)).sum(1)
-    def score(self, h): # (B, n, w) -> (B, n, K, V)
-        return super().score(h).unflatten(-1, (len(self.lengths), -1))
+    def logits(self, h): # (B, n, w) -> (B, n, K, V)
+        return super().logits(h).unflatten(-1, (len(self.lengths), -1))
 
     def score_map(self,
         h:torch.Tensor, # (B, n, w)
@@ -116,27 +116,27 @@ def by_map(
 
 # %% ../../nbs/baselines/magnet.ipynb #4b485c19
 @dataclass(frozen=True)
-class DelayedConfig(SisterConfig):
+class DelayedConfig(BaselineConfig):
     "The shape of a delayed next-token transformer."
     hide:float = 0. # share of training notes that lose their later codebooks, from a random one on (for rescoring)
     def __post_init__(self):
         super().__post_init__()
         if not 0 <= self.hide <= 1: raise ValueError(f'hide is {self.hide}; it must lie in 0..1')
 
-config_class(DelayedConfig, SISTERS);
+config_class(DelayedConfig, BASELINES);
 
 class Delayed(Frames):
     "Next-token transformer in the delay pattern: a column of K tokens a pass (MusicGen, Copet et al. 2023)."
     system, config = 'delayed', DelayedConfig
 
-    def order(self): return [1]*(self.lengths[0] + len(self.lengths) - 1)
-    def ends(self, std):
-        super().ends(std)
+    def schedule(self): return [1]*(self.lengths[0] + len(self.lengths) - 1)
+    def make_embeddings(self, std):
+        super().make_embeddings(std)
         self.start = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, self.cfg.width), std=std))
         self.register_buffer('mask', scale_mask(self.pass_lengths), persistent=False)
 
     def read(self, tokens, cond, mods, cache=None): # (B, K, T), absent ones allowed -> hidden vectors (B, T+K-1, w)
-        x = torch.cat([cond[:, None] + self.start, self.embed(delay(tokens, self.absent)[:, :, :-1])], 1) + self.places()
+        x = torch.cat([cond[:, None] + self.start, self.embed(delay(tokens, self.absent)[:, :, :-1])], 1) + self.position_embedding()
         return self.trunk(x, mods, self.mask, cache)
 
     def forward(self,
@@ -145,9 +145,9 @@ class Delayed(Frames):
         shown:torch.Tensor=None, # (B,) how many codebooks go in; None is all
     )->torch.Tensor: # (B, K*T, V) float32, map by map
         "Score all tokens by teacher forcing."
-        cond, x = self.prepare(tokens, labels), torch.stack(tokens, 1)
+        cond, x = self.condition(tokens, labels), torch.stack(tokens, 1)
         if shown is not None: x = x.masked_fill(torch.arange(x.shape[1], device=x.device)[:, None] >= shown[:, None, None], self.absent)
-        return undelay(self.score(self.read(x, cond, self.trunk.modulation(cond))).transpose(1, 2)).flatten(1, 2)
+        return undelay(self.logits(self.read(x, cond, self.trunk.modulation(cond))).transpose(1, 2)).flatten(1, 2)
 
     def probability(self, tokens, q, cond, mods): # (B, K, T), later codebooks absent -> (B, T), of the tokens of codebook q
         h = self.read(tokens, cond, mods, Memoryless())[:, q:q+self.n_frames]
@@ -168,7 +168,7 @@ class Delayed(Frames):
         loss, per = mean(ce)
         return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
 
-    def settle(self, frames=None, cfg_ramp=False, **settings): # -> (K tuples as of `scale_settings`, frames)
+    def validate_sampling(self, frames=None, cfg_ramp=False, **settings): # -> (K tuples as of `scale_settings`, frames)
         T, each = self.n_frames, scale_settings(len(self.lengths), self.tok_cfg.codebook_size, cfg_ramp=cfg_ramp, **settings)
         if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= T):
             raise ValueError(f'frames is {frames!r}; it must be a whole number in 1..{T}, or None for all')
@@ -192,7 +192,7 @@ class Delayed(Frames):
         for tokens in self.stream(labels, n, seed=seed, first=first, graph=graph, **settings): pass
         return tokens
 
-    def draws(self, settings): return (settings[1] + len(self.lengths) - 1) * len(self.lengths)
+    def n_uniforms(self, settings): return (settings[1] + len(self.lengths) - 1) * len(self.lengths)
 
 # %% ../../nbs/baselines/magnet.ipynb #fb211d0a
 class DelayedSampler(Sampler):
@@ -214,7 +214,7 @@ class DelayedSampler(Sampler):
             cond = self.condition()
             self.x, self.mods, self.columns = cond[:, None] + v.start, v.trunk.modulation(cond), []
         self.cache.length = i
-        y = v.score(v.trunk(self.x + v.position[:, i:i+1], self.mods, cache=self.cache))
+        y = v.logits(v.trunk(self.x + v.position[:, i:i+1], self.mods, cache=self.cache))
         if self.guided: y = (1+self.s)*y[:n] - self.s*y[n:]
         u, each = self.u[:, i:i+1], self.settings[i]
         draw = sample(y, u, *each[0][1:]) if self.alike else torch.stack([sample(y[:, :, q], u[..., q], *s[1:]) for q, s in enumerate(each)], 2)
@@ -260,7 +260,7 @@ def widen(
 
 # %% ../../nbs/baselines/magnet.ipynb #4221b02b
 @dataclass(frozen=True)
-class MAGNeTConfig(SisterConfig):
+class MAGNeTConfig(BaselineConfig):
     "The shape of a MAGNeT and how it is masked. `preset` names the three sizes."
     span:int = 3       # frames that are masked together; 3 are 60 ms
     context:int = 5    # frames on either side that the stages behind the first attend to; 0 is all
@@ -273,16 +273,16 @@ class MAGNeTConfig(SisterConfig):
             if isinstance(v, bool) or not isinstance(v, int) or v < low: raise ValueError(f'{name} is {v!r}; it must be a whole number of at least {low}')
         if not 0 <= self.prompt <= 1: raise ValueError(f'prompt is {self.prompt}; it must lie in 0..1')
 
-config_class(MAGNeTConfig, SISTERS);
+config_class(MAGNeTConfig, BASELINES);
 
 # %% ../../nbs/baselines/magnet.ipynb #42cfbfae
 class MAGNeT(Frames):
     "Masked transformer over frames, one codebook after the other (MAGNeT, Ziv et al. 2024)."
     system, config = 'magnet', MAGNeTConfig
 
-    def order(self): return self.lengths[:1]
-    def ends(self, std):
-        super().ends(std)
+    def schedule(self): return self.lengths[:1]
+    def make_embeddings(self, std):
+        super().make_embeddings(std)
         T, c = self.n_frames, self.cfg
         if c.span > T: raise ValueError(f'span is {c.span}; it must not exceed the {T} frames')
         at = torch.arange(T)
@@ -301,7 +301,7 @@ class MAGNeT(Frames):
         prompt:torch.Tensor=None, # (B,) int64, first frames of which all codebooks are shown; None is none
     )->torch.Tensor: # (B, T, V) float32
         "Score the tokens of one codebook of each note from the codebooks before it and what is not masked."
-        cond, x = self.prepare(tokens, labels), torch.stack(tokens, 1)
+        cond, x = self.condition(tokens, labels), torch.stack(tokens, 1)
         (B, K, T), dev = x.shape, x.device
         at, row = torch.arange(T, device=dev), torch.arange(K, device=dev)[:, None]
         of = torch.as_tensor(stage, device=dev).expand(B)[:, None, None]
@@ -315,7 +315,7 @@ class MAGNeT(Frames):
         return self.score_map(h, stage)
 
     def look(self, columns, mods, see=None, cache=None): # (B, K, T), absent where masked -> (B, T, w)
-        return self.trunk(self.embed(columns) + self.places(), mods, see, cache)
+        return self.trunk(self.embed(columns) + self.position_embedding(), mods, see, cache)
 
     def draw(self,
         n:int,         # number of notes
@@ -350,7 +350,7 @@ class MAGNeT(Frames):
         loss, per = mean(ce)
         return loss, dict(loss=per.detach(), accuracy=mean((logits.argmax(-1) == target).float())[1])
 
-    def settle(self, cfg_scale=9., cfg_ramp=True, temperature=3., top_k=0, top_p=.9, steps=None, scoring='nonoverlap', score=None, prompt=0, rescorer=None, rescore_weight=.7):
+    def validate_sampling(self, cfg_scale=9., cfg_ramp=True, temperature=3., top_k=0, top_p=.9, steps=None, scoring='nonoverlap', score=None, prompt=0, rescorer=None, rescore_weight=.7):
         K, w = len(self.lengths), rescore_weight
         each, steps = scale_settings(K, self.tok_cfg.codebook_size, cfg_scale, False, temperature, top_k, top_p), _steps(K, steps)
         if scoring not in ('nonoverlap', 'stride1'): raise ValueError(f"scoring is {scoring!r}; choose 'nonoverlap' or 'stride1'")
@@ -362,7 +362,7 @@ class MAGNeT(Frames):
             if rescorer.tok_cfg != self.tok_cfg or rescorer.cfg.labels != self.cfg.labels: raise ValueError('this rescorer was made for another tokenizer or other labels; give one trained on the same tokens')
         return Decoding(each, bool(cfg_ramp), steps, scoring, score, prompt, rescorer, float(w) if rescorer is not None else 1.)
 
-    def draws(self, settings): return sum(settings.steps) * self.n_frames
+    def n_uniforms(self, settings): return sum(settings.steps) * self.n_frames
 
     def prompt_of(self, prompt): # K maps (n, P) or None -> (n, K, P) or None; ValueError for what does not fit
         if prompt is None: return None
@@ -387,7 +387,7 @@ class MAGNeT(Frames):
     ): # iterator of K lists: the 1, 2, ... K token maps so far
         "Write the tokens of n notes and show them after each stage."
         prompt = self.prompt_of(prompt)
-        settings, seed, first = self.settle(**settings, prompt=0 if prompt is None else prompt.shape[2]), check_seed(seed), check_seed(first, 'first')
+        settings, seed, first = self.validate_sampling(**settings, prompt=0 if prompt is None else prompt.shape[2]), check_seed(seed), check_seed(first, 'first')
         if n is None and prompt is not None: n = len(prompt)
         labels = self.labels.check(labels, n)
         n = len(labels['pitch'])
@@ -395,7 +395,7 @@ class MAGNeT(Frames):
         if settings.rescorer is not None:
             if graph: raise ValueError('graph=True does not go with a rescorer; leave one of them out')
             graph = False
-        u = note_uniforms(seed, first, n, self.draws(settings))
+        u = note_uniforms(seed, first, n, self.n_uniforms(settings))
         with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u, prompt)
 
     def generate(self,

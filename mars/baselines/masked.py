@@ -35,8 +35,8 @@ class MaskedScale(VAR):
     "Masked transformer over the same token maps and trunk: each map in a few passes (MAGNeT, Ziv et al. 2024, with a scale as a stage)."
     system, span, at_once = 'masked-scale', 3, 4 # cells of a run; a map of so many tokens is written, and learned, in one pass
 
-    def ends(self, std):
-        super().ends(std)
+    def make_embeddings(self, std):
+        super().make_embeddings(std)
         self.known = nn.Linear(self.word_embed.in_features, self.cfg.width)
         nn.init.trunc_normal_(self.known.weight, std=std); nn.init.zeros_(self.known.bias)
 
@@ -144,9 +144,9 @@ class MaskedSampler(Sampler):
     def __init__(self, var, n, settings): # settings: of `scale_settings`, each with the passes of its scale behind
         super().__init__(var, n, settings)
         self.left = [left_masked(m, s[4]) for m, s in zip(var.lengths, settings)]
-        draws = [m*s[4] for m, s in zip(var.lengths, settings)]
-        self.u = torch.zeros(n, sum(draws), *self.u.shape[2:], device=self.u.device)
-        self.us = self.u.split(draws, 1)
+        n_uniforms = [m*s[4] for m, s in zip(var.lengths, settings)]
+        self.u = torch.zeros(n, sum(n_uniforms), *self.u.shape[2:], device=self.u.device)
+        self.us = self.u.split(n_uniforms, 1)
 
     def write(self, k, logits):
         "Draw what is masked and keep the likeliest, pass after pass."

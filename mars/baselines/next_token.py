@@ -16,9 +16,9 @@ class NextToken(SamplerMixin, VAR):
     "Flat next-token transformer over the same token maps and the same trunk: one token a pass, coarse to fine, row by row."
     system = 'next-token'
 
-    def order(self): return [1]*sum(self.lengths)
-    def inputs(self, tokens): return torch.cat([self.codes(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
-    def follow(self, i, tokens, total): return total, self.codes(self.of[i], tokens)
+    def schedule(self): return [1]*sum(self.lengths)
+    def teacher_forcing_inputs(self, tokens): return torch.cat([self.codes(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
+    def next_input(self, i, tokens, total): return total, self.codes(self.of[i], tokens)
 
     @property
     def of(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)] # scale of each token

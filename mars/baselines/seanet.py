@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['fill', 'Conv', 'ConvUp', 'Unit', 'Along', 'check_body', 'Encoder', 'Decoder', 'calibrate', 'nonempty_mel_filters',
-           'log_mels', 'mel_loss', 'STFTJudge', 'Judges', 'judge_loss', 'pass_loss', 'feature_loss']
+           'log_mels', 'mel_loss', 'STFTDiscriminator', 'Discriminators', 'discriminator_loss', 'adversarial_loss',
+           'feature_loss']
 
 # %% ../../nbs/baselines/seanet.ipynb #6c3ac330
 import math
@@ -175,7 +176,7 @@ def mel_loss(
     return loss
 
 # %% ../../nbs/baselines/seanet.ipynb #3eaa356e
-class STFTJudge(nn.Module):
+class STFTDiscriminator(nn.Module):
     "Wave (B, N) -> logits (B, 1, frames, bins) and the maps of five inner layers, for one window."
     def __init__(self, n_fft, width=32):
         super().__init__()
@@ -194,34 +195,34 @@ class STFTJudge(nn.Module):
             x = F.leaky_relu(maps[-1], 0.2)
         return self.out(x), maps
 
-class Judges(nn.Module):
+class Discriminators(nn.Module):
     "One judge for each window: wave (B, N) -> list of (logits, maps)."
     def __init__(self,
         windows=(2048, 1024, 512, 256, 128), # samples
         width:int=32, # channels
     ):
         super().__init__()
-        self.judges = nn.ModuleList(STFTJudge(n, width) for n in windows)
+        self.judges = nn.ModuleList(STFTDiscriminator(n, width) for n in windows)
 
     def forward(self, wave): return [j(wave) for j in self.judges]
 
 # %% ../../nbs/baselines/seanet.ipynb #3647d317
-def judge_loss(
-    real:list, # of `Judges`, for waves
-    fake:list, # of `Judges`, for detached reconstructions
+def discriminator_loss(
+    real:list, # of `Discriminators`, for waves
+    fake:list, # of `Discriminators`, for detached reconstructions
 )->torch.Tensor: # scalar, float32
     "Hinge loss of the discriminator."
     return sum(F.relu(1 - a.float()).mean() + F.relu(1 + b.float()).mean() for (a, _), (b, _) in zip(real, fake))/len(real)
 
-def pass_loss(
-    fake:list, # of `Judges`, for reconstructions
+def adversarial_loss(
+    fake:list, # of `Discriminators`, for reconstructions
 )->torch.Tensor: # scalar, float32
     "Hinge loss of the generator."
     return sum(F.relu(1 - logits.float()).mean() for logits, _ in fake)/len(fake)
 
 def feature_loss(
-    real:list, # of `Judges`, for waves
-    fake:list, # of `Judges`, for reconstructions
+    real:list, # of `Discriminators`, for waves
+    fake:list, # of `Discriminators`, for reconstructions
 )->torch.Tensor: # scalar, float32
     "Feature matching: how differently the inner layers answer, relative to their answer to the original."
     pairs = [(a.detach().float(), b.float()) for (_, x), (_, y) in zip(real, fake) for a, b in zip(x, y)]

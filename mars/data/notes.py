@@ -158,7 +158,7 @@ class RowCache:
 # %% ../../nbs/data/notes.ipynb #4303fa0f
 class LabelTable:
     "What a set of notes knows without a sound: `notes`, a list of `Note`, and tables made of it."
-    notes, credits, kin, missing = (), (), {}, () # kin: instrument -> keys; two instruments that share a key share recordings
+    notes, credits, same_instrument, missing = (), (), {}, () # kin: instrument -> keys; two instruments that share a key share recordings
 
     def __len__(self): return len(self.notes)
     def __repr__(self): return f'{type(self).__name__}: {len(self)} notes, {len(self.instruments)} instruments, {len(self.families)} families'
@@ -194,10 +194,10 @@ class Notes(LabelTable):
         credits=(), # list of `Credit`
         about:dict|None=None, # all that the sound depends on; None: never cached
         cache=None, # a folder; None: the user's cache folder; False: no cache
-        kin:dict|None=None, # instrument -> set of keys; two instruments that share a key share recordings
+        same_instrument:dict|None=None, # instrument -> set of keys; two instruments that share a key share recordings
     ):
         self.notes, self.credits, self.about, self.cache = list(notes), list(credits), about, cache
-        self.kin, self.missing = kin or {}, []
+        self.same_instrument, self.missing = same_instrument or {}, []
         if not self.notes: raise ValueError(f'{type(self).__name__} has no note: loosen its filters')
 
     def _make(self, i): raise NotImplementedError # -> (64000,) int16
@@ -397,7 +397,7 @@ class NotesView(Notes):
     ):
         if isinstance(parent, NotesView): parent, index = parent.parent, parent.index[index]
         self.parent, self.index, self.missing = parent, index, []
-        self.notes, self.credits, self.kin = [parent.notes[i] for i in index], parent.credits, parent.kin
+        self.notes, self.credits, self.same_instrument = [parent.notes[i] for i in index], parent.credits, parent.same_instrument
     def row(self, i): return self.parent.row(int(self.index[i]))
 
 # %% ../../nbs/data/notes.ipynb #a1be07e8
@@ -410,9 +410,9 @@ class ConcatNotes(Notes):
         self.parts, self.ends, self.missing = parts, np.cumsum([len(p) for p in parts]).tolist(), []
         self.notes = [note for part in parts for note in part.notes]
         self.credits = list(dict.fromkeys(credit for part in parts for credit in part.credits))
-        self.kin = {}
+        self.same_instrument = {}
         for part in parts:
-            for name, keys in part.kin.items(): self.kin[name] = self.kin.get(name, set()) | set(keys)
+            for name, keys in part.same_instrument.items(): self.same_instrument[name] = self.same_instrument.get(name, set()) | set(keys)
     def row(self, i):
         part = bisect.bisect_right(self.ends, i)
         return self.parts[part].row(i - (self.ends[part-1] if part else 0))
@@ -489,7 +489,7 @@ def _units(notes):
         return name
     seen = {}
     for name in notes.instruments:
-        for key in sorted(notes.kin.get(name, ())):
+        for key in sorted(notes.same_instrument.get(name, ())):
             a, b = sorted((find(name), find(seen.setdefault(key, name))))
             root[b] = a
     return {name: find(name) for name in root}
@@ -551,8 +551,8 @@ def hold_out(
     if not 0 <= share < 1: raise ValueError(f'share is {share}: it must be at least 0 and below 1')
     @lru_cache(None)
     def out(instrument, pitch): return int.from_bytes(hashlib.sha256(f'{seed}/{instrument.split(".", 1)[-1]}/{pitch}'.encode()).digest()[:4], 'big') < share*2**32
-    units, kin = _units(ds), {}
-    for name, unit in units.items(): kin.setdefault(unit, []).append(name)
+    units, same_instrument = _units(ds), {}
+    for name, unit in units.items(): same_instrument.setdefault(unit, []).append(name)
     held = np.array([out(n.instrument, n.pitch) for n in ds.notes], bool)
-    near = np.array([any(out(name, n.pitch) for name in kin[units[n.instrument]]) for n in ds.notes], bool)
+    near = np.array([any(out(name, n.pitch) for name in same_instrument[units[n.instrument]]) for n in ds.notes], bool)
     return HeldOut(ds.select(~near), ds.select(held))

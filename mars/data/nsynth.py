@@ -41,7 +41,7 @@ def _nsynth_credits(examples):
     return [Credit(f'github.com/{repo}', licence, f'{repo.replace("/", ", ")}, at {commit}') for repo, licence, commit in sorted(own)] or [NSYNTH_CREDIT]
 
 FLUID_RENDERINGS = {'fluid-piano': 'fluid-r3 0 0', 'fluid-e_piano': 'fluid-r3 0 4'} # x_name -> bank and program of Fluid (R3)
-def _nsynth_kin(examples):
+def _same_nsynth_instruments(examples):
     return {e['instrument_str']: {FLUID_RENDERINGS[e['x_name']]} for e in examples.values() if e.get('x_name') in FLUID_RENDERINGS}
 
 # %% ../../nbs/data/nsynth.ipynb #efbf5141
@@ -68,7 +68,7 @@ class NSynth(Notes):
             raise ValueError(f'{self.folder/"audio"} lacks {len(lost)} of {len(notes)} files, {lost[0] + suffix} for one: download the split again')
         self.files = [self.folder/'audio'/(name + suffix) for name in self.examples]
         if cache is None and (Path(root)/'cache').is_dir(): cache = Path(root)/'cache'
-        super().__init__(notes, _nsynth_credits(self.examples), dict(files=_stamp(self.files)), cache, _nsynth_kin(self.examples))
+        super().__init__(notes, _nsynth_credits(self.examples), dict(files=_stamp(self.files)), cache, _same_nsynth_instruments(self.examples))
 
     def _make(self, i): return fit_note(*read_audio(self.files[i]))
 

@@ -56,18 +56,18 @@ def _font_programs(font, programs):
         if (bank, program) not in font.presets: raise ValueError(f'{font.path.name} has no program {program} in bank {bank}: leave it out')
     return pairs
 
-def _font_kin(fonts, keys, notes):
+def _same_font_instruments(fonts, keys, notes):
     "Name what instruments share: most of the samples of one of the two, or a place in Fluid (R3) and its descendants."
     instruments = {key[:3]: note.instrument for key, note in zip(keys, notes)}
     samples = {key: {re.sub(r'\(?[LR]\)?$|[^a-z0-9#]', '', s, flags=re.I) for s in fonts[key[0]].presets[key[1:]].samples} for key in instruments}
-    kin = {name: set() for name in instruments.values()}
+    same_instrument = {name: set() for name in instruments.values()}
     for f, bank, program in instruments:
-        if 'fluid' in (fonts[f].info['name'] + fonts[f].info['engineer']).lower(): kin[instruments[f, bank, program]].add(f'fluid-r3 {bank} {program}')
+        if 'fluid' in (fonts[f].info['name'] + fonts[f].info['engineer']).lower(): same_instrument[instruments[f, bank, program]].add(f'fluid-r3 {bank} {program}')
     for a in instruments:
         for b in instruments:
             if a < b and 2*len(samples[a] & samples[b]) >= min(len(samples[a]), len(samples[b])):
-                for key in (a, b): kin[instruments[key]].add(f'{instruments[a]} {instruments[b]}')
-    return kin
+                for key in (a, b): same_instrument[instruments[key]].add(f'{instruments[a]} {instruments[b]}')
+    return same_instrument
 
 # %% ../../nbs/data/rendered.ipynb #d5366bfc
 class SoundFontNotes(Notes):
@@ -93,7 +93,7 @@ class SoundFontNotes(Notes):
                 notes += [Note(p, v, family, source, name) for *_, p, v in keys]
         about = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1, normalize=normalize,
                      keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
-        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _font_kin(self.fonts, self.keys, notes))
+        super().__init__(notes, [_soundfont_credit(font) for font in self.fonts], about, cache, _same_font_instruments(self.fonts, self.keys, notes))
 
     def _make(self, i):
         f, bank, program, pitch, velocity = self.keys[i]

@@ -160,8 +160,8 @@ def train_classifier(
 
     def loss_of(step, part=0):
         mel, labels = data(order.at(step)[part::train.accumulate])
-        draws = torch.Generator(device).manual_seed((train.seed*10**7 + step)*100 + part) # by the step alone, so that a resumed run draws the same
-        with torch.no_grad(), torch.autocast(device.type, enabled=False): mel = augment(mel, draws, cfg.range_db)
+        generator = torch.Generator(device).manual_seed((train.seed*10**7 + step)*100 + part) # by the step alone, so that a resumed run draws the same
+        with torch.no_grad(), torch.autocast(device.type, enabled=False): mel = augment(mel, generator, cfg.range_db)
         losses = head_losses(clf(mel)[1], labels)
         loss = sum(losses.values())
         return loss, dict(loss=loss.detach(), **{k: v.detach() for k, v in losses.items()})

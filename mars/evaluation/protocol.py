@@ -106,14 +106,14 @@ def match_labels(available,                # dict of (m,) ids, of the notes to c
                  seed=0,                   # of the choice
                  )->torch.Tensor:          # (n,) int64 indices into the available notes, none twice
     "Choose notes whose labels are the wanted ones, row by row; raise ValueError when a combination runs out."
-    have, wish = _combos(available, keys), _combos(wanted, keys)
+    have, request = _combos(available, keys), _combos(wanted, keys)
     pools = {}
     for i in torch.randperm(len(have), generator=torch.Generator().manual_seed(seed)).tolist(): pools.setdefault(have[i], []).append(i)
-    for c in dict.fromkeys(wish):
-        if wish.count(c) > len(pools.get(c, [])):
+    for c in dict.fromkeys(request):
+        if request.count(c) > len(pools.get(c, [])):
             what = ', '.join(f'{k} {v}' for k, v in zip(keys, c))
-            raise ValueError(f"{wish.count(c)} notes of {what} are wanted and {len(pools.get(c, []))} are there: drop those notes from the other side, or match fewer labels than {', '.join(keys)}.")
-    return torch.tensor([pools[c].pop() for c in wish])
+            raise ValueError(f"{request.count(c)} notes of {what} are wanted and {len(pools.get(c, []))} are there: drop those notes from the other side, or match fewer labels than {', '.join(keys)}.")
+    return torch.tensor([pools[c].pop() for c in request])
 
 def check_labels(reference,                # NoteSet
                  notes,                    # NoteSet
@@ -374,49 +374,49 @@ def bins_for(n): # reference notes -> bins of NDB, or None
     return next((k for k in (100, 50, 20, 10) if n >= 10*k), None)
 
 # %% ../../nbs/evaluation/protocol.ipynb #3dfec366
-def _between(f, x, y, seed, draws):
+def _between(f, x, y, seed, n_resamples):
     "Give a distance an interval; rows with the same labels are drawn together, else the sets would seem less alike than they are."
-    return interval(lambda s: f(*s), (x, y), draws=draws, seed=seed)
+    return interval(lambda s: f(*s), (x, y), n_resamples=n_resamples, seed=seed)
 
 def _distance_name(name): return 'FAD (VGGish)' if name == 'VGGish' else f'Fréchet distance, {name}'
 
-def _features_block(name, x, y, seed, draws):
+def _features_block(name, x, y, seed, n_resamples):
     "Distances of one embedder's features, (n, windows, d); row i of both has the same labels."
     flat = lambda a: a.flatten(0, -2)
     label = _distance_name(name)
     n, d, out = len(x), x.shape[-1], {}
     if len(flat(x)) > d:   # else the covariance is singular and the floor formula does not hold
-        fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, draws)
+        fd = _between(lambda a, b: frechet_distance(flat(a), flat(b)), x, y, seed, n_resamples)
         out = {label: replace(fd, low=max(0., fd.low)), f'{label}, floor': frechet_floor(torch.linalg.eigvalsh(torch.cov(flat(x).double().T)), n)}
     if n >= 4*d: out[f'{label}, infinity'] = frechet_infinity(x, y, together=True, seed=seed).value
     x, y = (a.double().mean(1) for a in (x, y))   # one row per note for what compares notes
     sigma = _median_distance(x)   # frozen: the kernel must not change with the draw
-    out[f'KAD, {name}'] = _between(lambda a, b: kad(a, b, sigma), x, y, seed, draws)
+    out[f'KAD, {name}'] = _between(lambda a, b: kad(a, b, sigma), x, y, seed, n_resamples)
     dc = density_coverage(x, y); out[f'density, {name}'], out[f'coverage, {name}'] = dc.density, dc.coverage
     out[f'Vendi score, {name}'] = vendi_score(y - x.mean(0))
     return out
 
-def _logits_block(ref_logits, logits, labels, seed, draws):
+def _logits_block(ref_logits, logits, labels, seed, n_resamples):
     "Scores of the classifier's logits; row i of both has the same labels."
     out = {}
     for key, letter in (('pitch', 'P'), ('family', 'I')):
         a, b = _finite(ref_logits[key]), _finite(logits[key])
         n = min(len(a), len(b))
-        out[f'{letter}KID'] = _between(_whole_kid, *_scaled(a, b), seed, draws)
+        out[f'{letter}KID'] = _between(_whole_kid, *_scaled(a, b), seed, n_resamples)
         out[f'{letter}KID, Nistal less floor'] = kid_nistal(a, b) - kid_nistal_floor(len(a), len(b))
         out[f'{letter}KID, Nistal floor'] = kid_nistal_floor(len(a), len(b))
-        out[f'{letter}IS'] = interval(inception_score, b, method='bootstrap', draws=draws, seed=seed)
+        out[f'{letter}IS'] = interval(inception_score, b, method='bootstrap', n_resamples=n_resamples, seed=seed)
         if n >= 100: out[f'{letter}IS, 10 splits'] = inception_score(b, 10)[0]
-        kl = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key], logits[key])), method='bootstrap', draws=draws, seed=seed)
+        kl = interval(torch.mean, torch.from_numpy(posterior_kl(ref_logits[key], logits[key])), method='bootstrap', n_resamples=n_resamples, seed=seed)
         out[f'KL {key}'] = replace(kl, low=max(0., kl.low))
     for key, hit in label_accuracy(logits, labels).items():
         if len(hit): out[f'accuracy {key}'] = share_interval(hit)
     return out
 
 # %% ../../nbs/evaluation/protocol.ipynb #558068ef
-def _waves_block(reference, notes, paired, n_f0, seed, draws, size, device):
+def _waves_block(reference, notes, paired, n_f0, seed, n_resamples, size, device):
     "Errors measured on the sound itself."
-    mean = lambda v: interval(torch.mean, torch.from_numpy(np.asarray(v, np.float64)), method='bootstrap', draws=draws, seed=seed)
+    mean = lambda v: interval(torch.mean, torch.from_numpy(np.asarray(v, np.float64)), method='bootstrap', n_resamples=n_resamples, seed=seed)
     near = nearest_mel_error(reference, notes, block=4*size, device=device)   # each block of the reference is read again for each of the notes
     out = dict(MSE=mean(near.mse), MAE=mean(near.mae))
     if paired:
@@ -445,7 +445,7 @@ def evaluate(reference,       # NoteSet of test notes
              paired=(),       # names of rows whose note i is a version of reference note i
              keys=('pitch', 'family'), # labels whose mix must agree
              n_f0=64,         # notes whose pitch is measured, spread evenly
-             draws=50,        # of each interval
+             n_resamples=50,        # of each interval
              seed=0,          # of every draw
              size=64,         # notes in memory at a time
              device=None,     # where features and waves are compared; None is the CPU
@@ -477,14 +477,14 @@ def evaluate(reference,       # NoteSet of test notes
                 out |= {f'NDB/k{note}': float(np.mean([b.ndb_over_k for b in bins])), f'JS{note}': float(np.mean([b.js for b in bins]))}; more['bins'].setdefault(name, bins[0])
             out['NDB k'] = k
         if classifier is not None:
-            out |= part('scores and intervals', _logits_block, {k: v[pairs] for k, v in ref_logits.items()}, logits, notes.labels, seed, draws)
-            out['KID features'] = part('scores and intervals', _between, _whole_kid, x['classifier'][pairs, 0], y['classifier'][:, 0], seed, draws)
-        sound, more['nearest'][name] = part('errors and pitch', _waves_block, reference, notes, name in paired, n_f0, seed, draws, size, device)
+            out |= part('scores and intervals', _logits_block, {k: v[pairs] for k, v in ref_logits.items()}, logits, notes.labels, seed, n_resamples)
+            out['KID features'] = part('scores and intervals', _between, _whole_kid, x['classifier'][pairs, 0], y['classifier'][:, 0], seed, n_resamples)
+        sound, more['nearest'][name] = part('errors and pitch', _waves_block, reference, notes, name in paired, n_f0, seed, n_resamples, size, device)
         out |= sound
-        for e in x: out |= part('scores and intervals', _features_block, e, x[e][pairs], y[e], seed, draws)
+        for e in x: out |= part('scores and intervals', _features_block, e, x[e][pairs], y[e], seed, n_resamples)
         if seen is not None and len(reference) >= 100: out |= {f'memorisation {k}': v for k, v in vars(part('memorisation', lambda: memorisation(seen, x[first].mean(1), y[first].mean(1), seed=seed))).items()}
         table[name], more['features'][name] = out | flaws, y[first].mean(1).cpu()
-    return dict(rows=table, left_out=few, settings=_settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train), seconds=dict(spent), **more)
+    return dict(rows=table, left_out=few, settings=_settings(reference, embedders, classifier, keys, seed, n_resamples, k, n_f0, train), seconds=dict(spent), **more)
 
 def _bar(items, show):
     if not show: return items
@@ -492,12 +492,12 @@ def _bar(items, show):
     return progress_bar(items)
 
 # %% ../../nbs/evaluation/protocol.ipynb #0bae4214
-def _settings(reference, embedders, classifier, keys, seed, draws, k, n_f0, train):
+def _settings(reference, embedders, classifier, keys, seed, n_resamples, k, n_f0, train):
     "List everything that the numbers depend on."
     import mars
     versions = dict(mars=mars.__version__, torch=torch.__version__, numpy=np.__version__)
     notes = hashlib.sha256(b''.join(hashlib.sha256(w.numpy().tobytes()).digest() for _, w in blocks(reference, 1))).hexdigest()[:16]
-    return dict(notes=len(reference), samples=reference.shape[1], rate=SAMPLE_RATE, reference=notes, matched_labels=list(keys), seed=seed, draws=draws, ndb_bins=k, n_f0=n_f0,
+    return dict(notes=len(reference), samples=reference.shape[1], rate=SAMPLE_RATE, reference=notes, matched_labels=list(keys), seed=seed, n_resamples=n_resamples, ndb_bins=k, n_f0=n_f0,
                 train_notes=None if train is None else len(train), versions=versions, embedders={e.name: dict(dim=e.dim, digest=e.digest) for e in embedders},
                 classifier=None if classifier is None else {**classifier.describe(), 'digest': classifier.digest})
 

@@ -161,8 +161,8 @@ def timed_notes(
     def make(first, size):
         t = [now()]
         tokens = generate(m.var, {k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **sampling); t.append(now())
-        image = m.paint(tokens); t.append(now())
-        wave = m.sound(image, n_iter, seed, phase, first); t.append(now())
+        image = m.tokens_to_image(tokens); t.append(now())
+        wave = m.image_to_wave(image, n_iter, seed, phase, first); t.append(now())
         spent.append((size, *np.diff(t).tolist()))
         return wave
     return in_batches(make, len(labels['pitch']), batch_size)
@@ -193,7 +193,7 @@ def make_rows(
     "Make the rows of the table one after the other."
     each, own = lambda f: (f(w, i) for i, w in blocks(ref, batch_size)), f'{phase} {n_iter}' if m.kind is None else 'of the decoder'
     def oracle(phase): return each(lambda w, i: griffin_lim_oracle(w, m.spectrogram, m.cmx, n_iter, seed, i, phase, m.device))
-    method = m.vocoder.to(m.device).wave if phase == 'vocoder' and m.vocoder is not None else phase # as `Mars.wave` has it
+    method = m.vocoder.to(m.device).magnitude_to_wave if phase == 'vocoder' and m.vocoder is not None else phase # as `Mars.spec_to_wave` has it
     yield 'reference itself', 'recorded', ref, True
     for name, notes in real: yield (name, 'recorded', notes, False) if isinstance(notes, NoteSet) else (name, None, notes, None)
     yield (name := 'true-phase oracle'), 'true', keep(each(lambda w, i: true_phase_oracle(w, m.spectrogram, m.device)), name), True
@@ -285,7 +285,7 @@ def evaluate_model(
     seed=0, # of every draw
     phase='griffinlim', n_iter=None, # phase method and its iterations; None is its usual number
     seeds=3, # how often the model generates its notes
-    draws=50, n_f0=64, n_train=8192, # draws of an interval; notes whose pitch is measured; training notes that are searched
+    n_resamples=50, n_f0=64, n_train=8192, # draws of an interval; notes whose pitch is measured; training notes that are searched
     batch_size=None, size=None, # notes made, and notes measured, at a time; None is 16 and 64, on a GPU 256
     device=None, # None takes the GPU if there is one
     progress=False, # show bars
@@ -297,7 +297,7 @@ def evaluate_model(
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
     n_iter, sampling = usual_iterations(m, phase) if n_iter is None else n_iter, m.sampling(sampling)
     batch_size, size = (v or (256 if m.device.type == 'cuda' else least) for v, least in ((batch_size, 16), (size, 64)))
-    check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train)
+    check_request(m, clf, test, n, phase, n_iter, n_resamples, seeds, n_train)
     rows, others = draw_reference(test.targets, n, names := [note.instrument for note in test.notes], seed, sides=[side.targets for side in (valid, train) if side is not None])
     if out is not None: make_out(out)
     if m.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
@@ -322,7 +322,7 @@ def evaluate_model(
                 if same: paired.append(name)
         bar.end()
         embedders = [pca, *vggish(left_out)]
-        result = evaluate(ref, table, near, embedders, clf, paired, n_f0=n_f0, draws=draws, seed=seed, size=size, device=m.device, progress=progress)
+        result = evaluate(ref, table, near, embedders, clf, paired, n_f0=n_f0, n_resamples=n_resamples, seed=seed, size=size, device=m.device, progress=progress)
         result['settings'] |= dict(model=describe_model(m, phase), phases=how, phase=phase, n_iter=n_iter, seeds=seeds, sampling=sampling, train_searched=searched, versions=result['settings']['versions'] | versions(m.device),
             data=dict(test=about_data(test), train=train and about_data(train), valid=valid and about_data(valid), pairs_of_one_instrument=same_share(names, rows, others), drawn=about_draw(test, rows)), **(about or {}))
         if n < 100: left_out['memorisation'] = f'{n} notes are too few to compare distances: use at least 100'
@@ -332,12 +332,12 @@ def evaluate_model(
     return result
 
 # %% ../../nbs/evaluation/report.ipynb #863e4bc2
-def check_request(m, clf, test, n, phase, n_iter, draws, seeds, n_train):
+def check_request(m, clf, test, n, phase, n_iter, n_resamples, seeds, n_train):
     "Raise ValueError for what cannot be judged, before anything is made."
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 20: raise ValueError(f'n is {n}: use at least 20 notes, and 256 or more for numbers to believe.')
     if phase not in PHASES: raise ValueError(f'phase {phase!r} is unknown: choose one of {", ".join(sorted(PHASES))}.')
     if isinstance(n_iter, bool) or not isinstance(n_iter, (int, np.integer)) or n_iter < 0: raise ValueError(f'n_iter is {n_iter}: use a whole number of iterations, 64 is usual.')
-    if draws < 10: raise ValueError(f'draws is {draws}: an interval needs at least 10.')
+    if n_resamples < 10: raise ValueError(f'n_resamples is {n_resamples}: an interval needs at least 10.')
     if seeds < 1: raise ValueError(f'seeds is {seeds}: notes must be generated at least once.')
     if n_train < 100: raise ValueError(f'n_train is {n_train}: search at least 100 training notes for copies.')
     if m.n_samples != 64000: raise ValueError(f'this model makes notes of {m.n_samples} samples; the classifier judges 64000, 4 s at 16 kHz.')
@@ -412,8 +412,8 @@ def over_seeds(
     rows, # of `evaluate`
 )->dict: # column -> (mean, standard deviation) over the draws of the generated notes; empty for one draw
     "Say how much another seed of the generation changes."
-    draws = [row for name, row in rows.items() if name.split(',')[0] == 'generated']
-    columns = {k: [number(row[k]) for row in draws] for k in draws[0] if all(row.get(k) is not None for row in draws)} if len(draws) > 1 else {}
+    sampled = [row for name, row in rows.items() if name.split(',')[0] == 'generated']
+    columns = {k: [number(row[k]) for row in sampled] for k in sampled[0] if all(row.get(k) is not None for row in sampled)} if len(sampled) > 1 else {}
     return {k: (float(np.mean(v)), float(np.std(v, ddof=1))) for k, v in columns.items() if np.isfinite(v).all()}
 
 def report_markdown(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'FORMAT', 'HEADS', 'ClassifierConfig', 'mel_bank', 'LogMel', 'Residual', 'make_trunk',
-           'find_classifier', 'whole_notes', 'Classifier', 'listener']
+           'find_classifier', 'whole_notes', 'Classifier', 'reference_encoder']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
 import hashlib, json, math
@@ -236,13 +236,13 @@ class Classifier(nn.Module):
         return clf.to(device)
 
 # %% ../../nbs/parts/classifier.ipynb #a019a0f7
-def listener(
+def reference_encoder(
     cfg,             # of the transformer
     classifier=None, # None takes the one of the package
     device='cpu',    # where that should be
-): # the classifier, or None for a config without `like_dim`; ValueError where its features have another length
-    "Find the classifier whose features are the label `like`."
-    if not cfg.like_dim: return None
+): # the classifier, or None for a config without `reference_dim`; ValueError where its features have another length
+    "Find the classifier whose features are the label `reference`."
+    if not cfg.reference_dim: return None
     found = classifier or Classifier.from_pretrained(device=device)
-    if found.cfg.features != cfg.like_dim: raise ValueError(f'like_dim is {cfg.like_dim}, but the classifier has {found.cfg.features} features; set it to that')
+    if found.cfg.features != cfg.reference_dim: raise ValueError(f'like_dim is {cfg.reference_dim}, but the classifier has {found.cfg.features} features; set it to that')
     return found.eval()

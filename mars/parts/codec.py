@@ -166,27 +166,27 @@ class Codec:
     @property
     def n_samples(self)->int: return self.spectrogram.n_samples # of a note
 
-    def image(self, wave:torch.Tensor)->torch.Tensor: # (N,) or (B, N) -> (B, C, H, W) in [-1, 1]
+    def wave_to_image(self, wave:torch.Tensor)->torch.Tensor: # (N,) or (B, N) -> (B, C, H, W) in [-1, 1]
         "Waves at the spectrogram's rate to CMX images."
         return self.cmx.fold(self.spectrogram.encode(torch.as_tensor(wave).to(self.device)))
 
     def encode(self, wave:torch.Tensor)->list: # (N,) or (B, N) -> K int64 token maps
         "Waves to tokens."
-        return self.tokenizer.encode(self.image(wave))
+        return self.tokenizer.encode(self.wave_to_image(wave))
 
-    def picture(self, image:torch.Tensor)->torch.Tensor: # (B, C, H, W) -> (B, 1, F, T) in [-1, 1]
+    def image_to_spec(self, image:torch.Tensor)->torch.Tensor: # (B, C, H, W) -> (B, 1, F, T) in [-1, 1]
         "Images to spectrograms."
         return self.cmx.unfold(image)
 
-    def paint(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
+    def tokens_to_image(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
         "Tokens, or those of the first `n_scales` maps, to images."
         return self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float()
 
-    def spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
+    def tokens_to_spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
         "Tokens, or those of the first `n_scales` maps, to spectrograms."
-        return self.picture(self.paint(tokens, n_scales))
+        return self.image_to_spec(self.tokens_to_image(tokens, n_scales))
 
-    def wave(self,
+    def spec_to_wave(self,
         spec:torch.Tensor,      # (B, 1, F, T) in [-1, 1]
         n_iter:int=None,        # iterations of Griffin-Lim; None is the phase method's usual number
         seed:int=0,             # of the initial phase
@@ -194,19 +194,19 @@ class Codec:
         first:int=0,            # index of the first note, when a batch is split
     )->torch.Tensor:            # (B, n_samples) float32 on the CPU, |x| <= 1
         "Spectrograms to waves."
-        if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).wave
+        if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).magnitude_to_wave
         wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
         n = self.sample_rate//1000
         wave[:, :n] *= torch.sin(torch.linspace(0, math.pi/2, n+1)[:n]).square()
         return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
-    def sound(self, image:torch.Tensor, n_iter:int=None, seed:int=0, phase:str='griffinlim', first:int=0)->torch.Tensor:
+    def image_to_wave(self, image:torch.Tensor, n_iter:int=None, seed:int=0, phase:str='griffinlim', first:int=0)->torch.Tensor:
         "Images to waves; arguments as for `wave`."
-        return self.wave(self.picture(image), n_iter, seed, phase, first)
+        return self.spec_to_wave(self.image_to_spec(image), n_iter, seed, phase, first)
 
     def decode(self, tokens:list, n_scales:int=None, n_iter:int=None, seed:int=0, phase:str='griffinlim', first:int=0)->torch.Tensor:
         "Tokens to waves; arguments as for `paint` and `wave`."
-        return self.sound(self.paint(tokens, n_scales), n_iter, seed, phase, first)
+        return self.image_to_wave(self.tokens_to_image(tokens, n_scales), n_iter, seed, phase, first)
 
     def reconstruct(self,
         wave,                   # one sound or several, as for `as_waves`

@@ -16,7 +16,7 @@ from .sampling import check_seed, note_uniforms
 from .inference import Sampler
 from ..var import VAR
 from .codec import as_waves
-from .conditioning import _wishes
+from .conditioning import resolve_labels
 from .device import in_batches
 
 # %% ../../nbs/guides/editing.ipynb #12624adf
@@ -72,11 +72,11 @@ def redraw(
     **settings,          # of sampling, as for `VAR.generate`
 )->list: # K int64 token maps
     "Draw the free tokens of notes and keep the others."
-    n, settled = len(labels['pitch']), var.settle(**settings)
+    n, settled = len(labels['pitch']), var.validate_sampling(**settings)
     sampler = KeptSampler(var, n, settled)
     if latent is not None: sampler.keep(latent, free)
     if toward is not None: sampler.mix(toward, weight)
-    u = note_uniforms(seed, first, 1 if alike else n, var.draws(settled))
+    u = note_uniforms(seed, first, 1 if alike else n, var.n_uniforms(settled))
     for tokens in sampler.run(labels, u.expand(n, -1)): pass
     return tokens
 
@@ -183,10 +183,10 @@ def heard_labels(
     return {**labels, **{k: heard[k].argmax(-1).cpu() for k in wanted}}
 
 # %% ../../nbs/guides/editing.ipynb #c7feb3b0
-def _editable(m, draws=True):
+def _editable(m, generates=True):
     "Refuse models whose maps cannot be kept one by one."
     if m.tokenizer is None or m.kind == 'wave': raise ValueError('this model has no token maps of spectrograms to keep; edit with a model of `mars train tokenizer` and `mars train var`')
-    if draws and m.var is not None and m.var.system != VAR.system: raise ValueError(f'this transformer predicts in the order {m.var.system!r}; editing needs {VAR.system!r}, which writes whole maps from coarse to fine')
+    if generates and m.var is not None and m.var.system != VAR.system: raise ValueError(f'this transformer predicts in the order {m.var.system!r}; editing needs {VAR.system!r}, which writes whole maps from coarse to fine')
 
 def _sources(m, wave, sample_rate, n): # -> (B, n_samples)
     wave, N = as_waves(wave, sample_rate, m.sample_rate).cpu(), m.n_samples
@@ -207,13 +207,13 @@ def latent_of(
     wave:torch.Tensor, # (B, N)
 )->torch.Tensor: # (B, P*d, h, w) float32
     "Encode waves as far as the latent map, before any token."
-    with torch.no_grad(): return m.tokenizer.encoder(m.image(wave).to(m.dtype)).float()
+    with torch.no_grad(): return m.tokenizer.encoder(m.wave_to_image(wave).to(m.dtype)).float()
 
 # %% ../../nbs/guides/editing.ipynb #7c08b2e3
 def edit(
     m, wave, sample_rate:int=16000, # the model and the sound, as for `Mars.edit`
     *, keep_scales:int=None, time_range=None, freq_range=None, # what is kept
-    labels:dict=None, like=None,         # what is wanted
+    labels:dict=None, reference=None,         # what is wanted
     n:int=None,                          # versions of a single wave
     seed:int=None, n_iter:int=None, phase:str='griffinlim', batch_size:int=16, # as for `Mars.generate`
     **settings,                          # of sampling
@@ -224,13 +224,13 @@ def edit(
     region = dict(time_range=time_range, freq_range=freq_range) if time_range is not None or freq_range is not None else None
     free = free_tokens(m, keep_scales, region_weights(m.spectrogram, **region) if region else None)
     wave, seed = _sources(m, wave, sample_rate, n), check_seed(seed)
-    wishes, settings = _wishes(m, len(wave), {**heard_labels(m, wave, labels), 'like': wave if like is True else like, **settings})
+    requests, settings = resolve_labels(m, len(wave), {**heard_labels(m, wave, labels), 'reference': wave if reference is True else reference, **settings})
     def make(i, size):
         part = wave[i:i+size]
-        tokens = redraw(m.var, latent_of(m, part), free, {k: v[i:i+size] for k, v in wishes.items()}, seed=seed, first=i, **settings)
-        spec, how = m.spec(tokens), dict(n_iter=n_iter, seed=seed, first=i)
-        if not region: return m.wave(spec, phase=phase, **how)
-        start = None if phase == 'griffinlim' else m.wave(torch.lerp(m.spectrogram.encode(part).to(spec), spec, region_weights(m.spectrogram, **region)[:-1].to(spec)), phase=phase, **how)
+        tokens = redraw(m.var, latent_of(m, part), free, {k: v[i:i+size] for k, v in requests.items()}, seed=seed, first=i, **settings)
+        spec, how = m.tokens_to_spec(tokens), dict(n_iter=n_iter, seed=seed, first=i)
+        if not region: return m.spec_to_wave(spec, phase=phase, **how)
+        start = None if phase == 'griffinlim' else m.spec_to_wave(torch.lerp(m.spectrogram.encode(part).to(spec), spec, region_weights(m.spectrogram, **region)[:-1].to(spec)), phase=phase, **how)
         part = part/part.abs().amax(-1, keepdim=True).clamp(min=1)
         return _room(part, join(m.spectrogram, part, spec, **region, start=start, **{**how, 'n_iter': 64 if n_iter is None else n_iter}).cpu())
     return torch.cat([*in_batches(make, len(wave), batch_size)])
@@ -251,8 +251,8 @@ def mixing_weights(
 # %% ../../nbs/guides/editing.ipynb #aa187033
 def _between_labels(m, a, b, w, seed, settings): # -> K token maps
     "Draw notes whose condition lies between two."
-    a, settings = _wishes(m, len(w), {**a, **settings})
-    b, _ = _wishes(m, len(w), {**b})
+    a, settings = resolve_labels(m, len(w), {**a, **settings})
+    b, _ = resolve_labels(m, len(w), {**b})
     return redraw(m.var, None, None, a, toward=b, weight=w, seed=seed, alike=True, **settings)
 
 def _between_waves(m, pair, w, keep_scales, labels, seed, settings): # -> K token maps
@@ -260,8 +260,8 @@ def _between_waves(m, pair, w, keep_scales, labels, seed, settings): # -> K toke
     a, b = latent_of(m, pair).split(1)
     f = torch.lerp(a, b, w.to(a)[:, None, None, None])
     if keep_scales is None: return m.tokenizer.quantizer.encode(f)
-    wishes, settings = _wishes(m, len(w), {**(labels or {}), **settings})
-    return redraw(m.var, f, free_tokens(m, keep_scales), wishes, seed=seed, alike=True, **settings)
+    requests, settings = resolve_labels(m, len(w), {**(labels or {}), **settings})
+    return redraw(m.var, f, free_tokens(m, keep_scales), requests, seed=seed, alike=True, **settings)
 
 # %% ../../nbs/guides/editing.ipynb #ba65dd7e
 def interpolate(
@@ -281,4 +281,4 @@ def interpolate(
         pair = [_sources(m, x, sample_rate, None) for x in (a, b)]
         if len(pair[0]) + len(pair[1]) != 2: raise ValueError(f'the ends hold {len(pair[0])} and {len(pair[1])} waves; give one and one')
         tokens = _between_waves(m, torch.cat(pair), w, keep_scales, labels, seed, settings)
-    return torch.cat([m.wave(s[None], n_iter, seed, phase) for s in m.spec(tokens)]) # all from the same first phases
+    return torch.cat([m.spec_to_wave(s[None], n_iter, seed, phase) for s in m.tokens_to_spec(tokens)]) # all from the same first phases

@@ -75,20 +75,20 @@ class Sampler:
         v = self.var
         if k == 0:
             cond = self.condition()
-            self.x, self.mods, self.places = cond[:, None] + v.start, v.trunk.modulation(cond), v.places().split(v.pass_lengths, 1)
+            self.x, self.mods, self.position_embedding = cond[:, None] + v.start, v.trunk.modulation(cond), v.position_embedding().split(v.pass_lengths, 1)
             self.total, self.tokens = 0, []
         self.tokens.append(self.write(k, self.hear(k, self.x)))
         if k+1 < len(v.pass_lengths):
-            self.total, inputs = v.follow(k, self.tokens[k], self.total)
+            self.total, inputs = v.next_input(k, self.tokens[k], self.total)
             self.x = v.embed(inputs)
             if self.guided: self.x = torch.cat([self.x, self.x])
 
     def hear(self, k, x): # -> (n, m, V) or (n, m, P, V)
         "Score what pass k sees, behind what is cached of earlier passes."
         v, n, s, self.cache.length = self.var, self.n, self.settings[k][0], self.begin[k]
-        h = v.trunk(x + self.places[k], self.mods, cache=self.cache).float()
+        h = v.trunk(x + self.position_embedding[k], self.mods, cache=self.cache).float()
         h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
-        return v.score(h.to(v.head.weight.dtype) if not self.guided else h)
+        return v.logits(h.to(v.head.weight.dtype) if not self.guided else h)
 
     def write(self, k, logits): # -> (n, m) or (n, m, P)
         "Draw the tokens of pass k."
@@ -137,7 +137,7 @@ def forget_samplers(model):
 def lend_sampler(
     model,         # a `VAR` or another prediction order; its attribute `sampler`, if it has one, is the class
     n:int,         # number of notes
-    settings,      # of `model.settle`
+    settings,      # of `model.validate_sampling`
     graph=None,    # replay recorded passes; None does so on a GPU
 ):
     "Lend a sampler for so many notes and these settings, a recorded one if the last two kinds of call fit."
@@ -162,13 +162,13 @@ def stream_samples(
     *, seed:int=None, # None draws one
     first:int=0,      # index of the first note, when a large batch is split
     graph:bool=None,  # replay recorded passes; None does so on a GPU
-    **settings,       # as for `model.settle`
+    **settings,       # as for `model.validate_sampling`
 ): # iterator of lists of token maps
     "Sample the tokens of n notes by the passes of a `Sampler`."
-    settings, seed, first = model.settle(**settings), check_seed(seed), check_seed(first, 'first')
+    settings, seed, first = model.validate_sampling(**settings), check_seed(seed), check_seed(first, 'first')
     labels = model.labels.check(labels, n)
     n = len(labels['pitch'])
-    u = note_uniforms(seed, first, n, model.draws(settings))
+    u = note_uniforms(seed, first, n, model.n_uniforms(settings))
     with lend_sampler(model, n, settings, graph) as sampler: yield from sampler.run(labels, u)
 
 def is_plain(model)->bool:

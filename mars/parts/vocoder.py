@@ -96,7 +96,7 @@ class Vocoder(nn.Module):
         advance, delay = (F.pad(torch.cat(s).angle(), (0, 0, 0, 1)) for s in zip(*steps))
         return integrate(magnitude, advance, delay, ls.hop_length, ls.n_fft, seed, first)
 
-    def wave(self,
+    def magnitude_to_wave(self,
         ls:LogSpectrogram, # that of the magnitude; its frames must be those of the training
         magnitude, # (B, 513, T), linear |S|
         n_iter:int=None, # of `refine` afterwards; None is the config's
@@ -221,7 +221,7 @@ def model_copies(
 )->tuple: # (note numbers (n,), spectrograms float16 (n, 512, 256))
     "Let a model's tokenizer copy notes, for a vocoder to learn from."
     idx = np.random.default_rng(seed).permutation(len(notes))[:n]
-    return idx, torch.cat([model.spec(model.encode(notes.batch([int(i)])[0]/32768))[:, 0].half().cpu() for i in idx])
+    return idx, torch.cat([model.tokens_to_spec(model.encode(notes.batch([int(i)])[0]/32768))[:, 0].half().cpu() for i in idx])
 
 # %% ../../nbs/parts/vocoder.ipynb #f422b16d
 STAGE = dict(
@@ -281,6 +281,6 @@ def _packaged(): return Vocoder.from_pretrained()
 
 def _vocoder(ls, magnitude, n_iter, seed, first):
     "The package's vocoder."
-    return _packaged().to(magnitude.device).wave(ls, magnitude, n_iter, seed, first)
+    return _packaged().to(magnitude.device).magnitude_to_wave(ls, magnitude, n_iter, seed, first)
 
 PHASES['vocoder'] = _vocoder

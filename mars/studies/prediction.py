@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['N_ITER', 'FEWEST', 'STEPS', 'SHAPES', 'Judge', 'between', 'judged', 'default_study_notes', 'study_sides',
-           'prediction_data', 'evenly', 'train_arm', 'cross_entropy', 'generated', 'codes_kept', 'in_turns', 'speed_up',
-           'aar_shapes', 'settings_of', 'order_experiment', 'rungs', 'rung_seconds', 'ladder_experiment', 'sweep_data',
-           'sweep', 'labels_experiment', 'guidance_experiment']
+           'prediction_data', 'evenly', 'train_variant', 'cross_entropy', 'generated', 'codes_kept', 'in_turns',
+           'speed_up', 'aar_shapes', 'settings_of', 'order_experiment', 'rungs', 'rung_seconds', 'ladder_experiment',
+           'sweep_data', 'sweep', 'labels_experiment', 'guidance_experiment']
 
 # %% ../../nbs/studies/prediction.ipynb #c1ce680a
 import copy, math, statistics, time
@@ -45,12 +45,12 @@ class Judge:
 
     @torch.no_grad()
     def hear(self, image): # -> features (n, 64), logits of pitch and family
-        wave = torch.cat([self.model.sound(x, n_iter=N_ITER, first=16*i) for i, x in enumerate(image.split(16))])
+        wave = torch.cat([self.model.image_to_wave(x, n_iter=N_ITER, first=16*i) for i, x in enumerate(image.split(16))])
         wave = F.pad(wave, (0, 64000 - wave.shape[1])) # the classifier hears whole notes
         logits = self.classifier.logits(wave)
         return self.pca.embed(wave).cpu(), {k: logits[k].cpu() for k in ('pitch', 'family')}
 
-    def __call__(self, image, draws=0): # -> dict of floats; with draws and at least 8 notes also 95% intervals, under 'interval'
+    def __call__(self, image, n_resamples=0): # -> dict of floats; with draws and at least 8 notes also 95% intervals, under 'interval'
         features, logits = self.hear(image)
         hits, n = label_accuracy(logits, self.labels), len(features)
         finite = lambda x: x[:, torch.isfinite(x).all(0)]
@@ -60,12 +60,12 @@ class Judge:
         out = {k: float(f(x)) for k, (f, x) in parts.items()}
         dc = density_coverage(self.features, features, k=min(5, n-1))
         out |= dict(density=dc.density, coverage=dc.coverage, vendi=vendi_score(features - self.features.mean(0)))
-        if draws and n >= FEWEST: out['interval'] = {k: between(f, x, 'subsample' if k == 'frechet' else 'bootstrap', draws) for k, (f, x) in parts.items()}
+        if n_resamples and n >= FEWEST: out['interval'] = {k: between(f, x, 'subsample' if k == 'frechet' else 'bootstrap', n_resamples) for k, (f, x) in parts.items()}
         return out
 
-def between(f, x, method, draws): # -> [low, high]
+def between(f, x, method, n_resamples): # -> [low, high]
     "Give the ends of an interval, none below 0."
-    found = interval(f, x, method=method, draws=draws)
+    found = interval(f, x, method=method, n_resamples=n_resamples)
     return [max(0., found.low), found.high]
 
 # %% ../../nbs/studies/prediction.ipynb #eb1c5b2d
@@ -73,16 +73,16 @@ def judged(
     model:Mars,   # whose tokenizer is the floor
     notes,        # a source of mars.data: real notes to compare with
     **about,      # more to write down
-): # namespace: model, judge, sets (their tokens), trained (arms, see `train_arm`), about
+): # namespace: model, judge, sets (their tokens), trained (arms, see `train_variant`), about
     "Make the judge of a set of notes, and judge them themselves and their reconstructions."
     if len(notes) < FEWEST: raise ValueError(f'{len(notes)} notes to judge by are too few: at least {FEWEST} are needed, so give more notes or a larger most')
     waves, labels = notes.batch(range(len(notes)))
-    image = torch.cat([model.image(w.to(model.device).float()/32768) for w in waves.split(64)])
+    image = torch.cat([model.wave_to_image(w.to(model.device).float()/32768) for w in waves.split(64)])
     judge, tokens = Judge(image, labels, model), tokenize(notes, model)
-    floor = torch.cat([model.paint([t[i:i+16] for t in tokens[0]]) for i in range(0, len(notes), 16)])
+    floor = torch.cat([model.tokens_to_image([t[i:i+16] for t in tokens[0]]) for i in range(0, len(notes), 16)])
     lam = torch.linalg.eigvalsh(torch.cov(judge.features.cpu().double().T))
     return SimpleNamespace(model=model, judge=judge, sets=dict(unseen=tokens), trained={}, about=dict(about, judged=len(notes), source=type(getattr(notes, 'parent', notes)).__name__, tokenizer=asdict(model.tokenizer.cfg),
-        active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(image, draws=50), reconstructed=judge(floor, draws=50)))
+        active_error=reconstruction_error(model, notes), frechet_floor=frechet_floor(lam, len(notes)), real=judge(image, n_resamples=50), reconstructed=judge(floor, n_resamples=50)))
 
 def default_study_notes(preset, notes):
     "Return the notes, or the usual ones of a size."
@@ -120,7 +120,7 @@ def evenly(indices, most): # at most so many of them, spread
     return indices[torch.linspace(0, len(indices)-1, min(most, len(indices))).round().long()]
 
 # %% ../../nbs/studies/prediction.ipynb #8c3042e9
-def train_arm(
+def train_variant(
     make:type,        # VAR or NextToken
     cfg:VARConfig,    # shape
     data,             # of `prediction_data`
@@ -132,34 +132,34 @@ def train_arm(
     tokens, labels = data.sets['train']
     device, order, log = tokens[0].device, Batches(len(tokens[0]), train.batch_size, train.seed), RunLog()
     seed_all(train.seed)
-    arm = make(cfg, data.model.tokenizer.cfg).bind(data.model.tokenizer).to(device)
+    variant = make(cfg, data.model.tokenizer.cfg).bind(data.model.tokenizer).to(device)
     def loss_of(step):
         idx = torch.as_tensor(order.at(step), device=device)
-        loss, _ = arm.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
+        loss, _ = variant.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
         return loss, dict(loss=loss.detach())
     start = time.perf_counter()
-    fit(arm, loss_of, train, log, progress)
-    data.trained[make, cfg, train] = arm, [r['loss'] for r in log.rows], time.perf_counter() - start
+    fit(variant, loss_of, train, log, progress)
+    data.trained[make, cfg, train] = variant, [r['loss'] for r in log.rows], time.perf_counter() - start
     return data.trained[make, cfg, train]
 
 @torch.no_grad()
-def cross_entropy(arm, data): # -> dict: a set held back -> nats per token, of all and by scale
+def cross_entropy(variant, data): # -> dict: a set held back -> nats per token, of all and by scale
     "Score tokens that were held back."
     out = {}
     for name in [k for k in data.sets if k != 'train']:
         tokens, labels = data.sets[name]
-        parts = [arm.loss([t[i:i+64] for t in tokens], {k: v[i:i+64] for k, v in labels.items()})[1]['loss']*len(tokens[0][i:i+64]) for i in range(0, len(tokens[0]), 64)]
+        parts = [variant.loss([t[i:i+64] for t in tokens], {k: v[i:i+64] for k, v in labels.items()})[1]['loss']*len(tokens[0][i:i+64]) for i in range(0, len(tokens[0]), 64)]
         by_scale = sum(parts)/len(tokens[0])
-        out[name] = dict(mean=(by_scale @ by_scale.new_tensor(arm.lengths)/sum(arm.lengths)).item(), by_scale=by_scale.tolist())
+        out[name] = dict(mean=(by_scale @ by_scale.new_tensor(variant.lengths)/sum(variant.lengths)).item(), by_scale=by_scale.tolist())
     return out
 
 @torch.no_grad()
-def generated(arm, data, seed, batch_size=64, **settings): # -> (n, ...) images with the unseen notes' labels
+def generated(variant, data, seed, batch_size=64, **settings): # -> (n, ...) images with the unseen notes' labels
     "Draw notes with the labels of those that were held back."
-    labels, out = {k: v for k, v in data.judge.labels.items() if k in arm.labels.sizes}, []
+    labels, out = {k: v for k, v in data.judge.labels.items() if k in variant.labels.sizes}, []
     for i in range(0, len(labels['pitch']), batch_size):
-        tokens = generate(arm, {k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
-        out += [data.model.paint([t[j:j+16] for t in tokens]) for j in range(0, len(tokens[0]), 16)]
+        tokens = generate(variant, {k: v[i:i+batch_size] for k, v in labels.items()}, seed=seed, first=i, **settings)
+        out += [data.model.tokens_to_image([t[j:j+16] for t in tokens]) for j in range(0, len(tokens[0]), 16)]
     return torch.cat(out)
 
 def codes_kept(data): # AAR keeps 200 of its 1024 codes: the same share of ours
@@ -206,9 +206,9 @@ def aar_shapes(
     def make(model, sides, branches=1):
         shape = dict(image_shape=(1, 4*sides[-1], 4), patch=4, scales=[(s, 1) for s in sides], codebook_size=1024, code_dim=8, branches=branches)
         return model(cfg, TokenizerConfig.preset('tiny', **shape)).to(device).eval()
-    arms = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]), delayed_750=make(NextToken, [84], 10))
-    t = in_turns({name: (lambda m=m: generate(m, n=1, seed=0)) for name, m in arms.items()}, repeats)
-    return {name: dict(passes=len(m.pass_lengths), tokens=sum(m.lengths)*m.branches, seconds=t[name]) for name, m in arms.items()}
+    variants = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]), delayed_750=make(NextToken, [84], 10))
+    t = in_turns({name: (lambda m=m: generate(m, n=1, seed=0)) for name, m in variants.items()}, repeats)
+    return {name: dict(passes=len(m.pass_lengths), tokens=sum(m.lengths)*m.branches, seconds=t[name]) for name, m in variants.items()}
 
 # %% ../../nbs/studies/prediction.ipynb #4a0fd7ce
 STEPS = dict(tiny=40, small=2000)
@@ -232,19 +232,19 @@ def order_experiment(
 )->dict: # for each order: cross-entropy, scores, loss curve; speed-ups
     "Next-scale against next-token on the same tokens and trunk, at equal training steps."
     data = data or prediction_data(preset, notes, device, progress=progress)
-    train, cfg, made, arms = settings_of(preset, seed, steps, data), VARConfig.preset(preset), {}, {}
+    train, cfg, made, variants = settings_of(preset, seed, steps, data), VARConfig.preset(preset), {}, {}
     for make in (VAR, NextToken):
-        arm, curve, seconds = train_arm(make, cfg, data, train, progress)
-        made[make.system] = arm
-        arms[make.system] = dict(ce=cross_entropy(arm, data), seconds=seconds, parameters=sum(p.numel() for p in arm.parameters()), passes=len(arm.pass_lengths), curve=curve,
-            plain=data.judge(generated(arm, data, seed)), sampled=data.judge(generated(arm, data, seed, cfg_scale=2., top_k=codes_kept(data), top_p=.95)))
-    for a in arms.values(): a['time_ratio'] = a['seconds']/arms[VAR.system]['seconds']
+        variant, curve, seconds = train_variant(make, cfg, data, train, progress)
+        made[make.system] = variant
+        variants[make.system] = dict(ce=cross_entropy(variant, data), seconds=seconds, parameters=sum(p.numel() for p in variant.parameters()), passes=len(variant.pass_lengths), curve=curve,
+            plain=data.judge(generated(variant, data, seed)), sampled=data.judge(generated(variant, data, seed, cfg_scale=2., top_k=codes_kept(data), top_p=.95)))
+    for a in variants.values(): a['time_ratio'] = a['seconds']/variants[VAR.system]['seconds']
     latency = {f'{preset}, trained': {how: speed_up(*made.values(), repeats=repeats, **s) for how, s in dict(plain={}, guided=dict(cfg_scale=2.)).items()}}
     for size in timed: # random weights
         for name, shape in SHAPES.items():
             pair = [m(VARConfig.preset(size), TokenizerConfig(**shape)).to(pick_device(device)).eval() for m in (VAR, NextToken)]
             latency[f'{size}, {name} tokens'] = dict(plain=speed_up(*pair, batches=(1, 16), repeats=repeats))
-    return dict(experiment='order', preset=preset, seed=seed, steps=train.steps, batch_size=train.batch_size, data=data.about, arms=arms, latency=latency,
+    return dict(experiment='order', preset=preset, seed=seed, steps=train.steps, batch_size=train.batch_size, data=data.about, variants=variants, latency=latency,
                 aar=dict(trunk=timed[-1] if timed else preset, **aar_shapes(VARConfig.preset(timed[-1] if timed else preset), device, repeats)))
 
 EXPERIMENTS['order'] = order_experiment
@@ -279,12 +279,12 @@ def ladder_experiment(
 )->dict: # for each rung: scores, cross-entropy, seconds a note at batch 1 and 32
     "AAR's table 7 on one tokenizer and one trunk."
     data = data or prediction_data(preset, notes, device, progress=progress)
-    train, models, arms, steps_of = settings_of(preset, seed, steps, data), {}, {}, rungs(codes_kept(data))
+    train, models, variants, steps_of = settings_of(preset, seed, steps, data), {}, {}, rungs(codes_kept(data))
     for name, (make, norm, way) in steps_of.items():
-        if (make, norm) not in models: models[make, norm] = train_arm(make, VARConfig.preset(preset, qk_norm=norm), data, train, progress)[0]
-        arms[name] = dict(settings=way, qk_norm=norm, system=make.system, ce=cross_entropy(models[make, norm], data), **data.judge(generated(models[make, norm], data, seed, **way)))
-    for name, took in rung_seconds({name: (models[make, norm], way) for name, (make, norm, way) in steps_of.items()}, repeats).items(): arms[name] |= took
-    return dict(experiment='ladder', preset=preset, seed=seed, steps=train.steps, batch_size=train.batch_size, top_k=codes_kept(data), data=data.about, arms=arms)
+        if (make, norm) not in models: models[make, norm] = train_variant(make, VARConfig.preset(preset, qk_norm=norm), data, train, progress)[0]
+        variants[name] = dict(settings=way, qk_norm=norm, system=make.system, ce=cross_entropy(models[make, norm], data), **data.judge(generated(models[make, norm], data, seed, **way)))
+    for name, took in rung_seconds({name: (models[make, norm], way) for name, (make, norm, way) in steps_of.items()}, repeats).items(): variants[name] |= took
+    return dict(experiment='ladder', preset=preset, seed=seed, steps=train.steps, batch_size=train.batch_size, top_k=codes_kept(data), data=data.about, variants=variants)
 
 EXPERIMENTS['ladder'] = ladder_experiment
 
@@ -303,31 +303,31 @@ def sweep_data(
     if not unseen: test = notes
     return judged(model, test.select(evenly(torch.arange(len(test)), most or dict(tiny=16, small=1024)[preset])), unseen=unseen)
 
-def sweep(name, data, ways, preset, seed, draws): # ways: arm -> settings of sampling
+def sweep(name, data, ways, preset, seed, n_resamples): # ways: arm -> settings of sampling
     "Judge one model under several ways of sampling."
-    arms = {arm: dict(settings=way, **data.judge(generated(data.model.var, data, seed, **way), draws)) for arm, way in ways.items()}
-    return dict(experiment=name, preset=preset, seed=seed, data=data.about, model=data.model.info, arms=arms)
+    variants = {variant: dict(settings=way, **data.judge(generated(data.model.var, data, seed, **way), n_resamples)) for variant, way in ways.items()}
+    return dict(experiment=name, preset=preset, seed=seed, data=data.about, model=data.model.info, variants=variants)
 
 def labels_experiment(
     preset:str='tiny', # how many notes: 'tiny' or 'small'
     seed:int=0,        # of the draws
     scales=(0., .5, 1., 2., 4., 8.), # guidance
     data=None,         # of `sweep_data`; None makes it
-    draws:int=50,      # of each interval
+    n_resamples:int=50,      # of each interval
     device=None,       # None takes the GPU if there is one
     progress:bool=False, # unused
     **wanted,          # model, notes, most: as for `sweep_data`
 )->dict: # for each guidance scale: accuracies and scores, with intervals
     "Pitch and family accuracy as functions of guidance."
     data = data or sweep_data(preset=preset, device=device, **wanted)
-    return sweep('labels', data, {f'{s:g}': dict(cfg_scale=s) for s in scales}, preset, seed, draws)
+    return sweep('labels', data, {f'{s:g}': dict(cfg_scale=s) for s in scales}, preset, seed, n_resamples)
 
 def guidance_experiment(
     preset:str='tiny', # how many notes: 'tiny' or 'small'
     seed:int=0,        # of the draws
     scales=(0., 2., 6., 18.), # guidance
     data=None,         # of `sweep_data`; None makes it
-    draws:int=50,      # of each interval
+    n_resamples:int=50,      # of each interval
     device=None,       # None takes the GPU if there is one
     progress:bool=False, # unused
     **wanted,          # model, notes, most: as for `sweep_data`
@@ -336,6 +336,6 @@ def guidance_experiment(
     data = data or sweep_data(preset=preset, device=device, **wanted)
     common = dict(top_k=codes_kept(data), top_p=.95)
     ways = {f'{s:g} {how}': dict(cfg_scale=s, cfg_ramp=how == 'ramp', **common) for s in scales for how in ('ramp', 'constant') if s or how == 'ramp'}
-    return dict(sweep('guidance', data, ways, preset, seed, draws), **common)
+    return dict(sweep('guidance', data, ways, preset, seed, n_resamples), **common)
 
 EXPERIMENTS['labels'], EXPERIMENTS['guidance'] = labels_experiment, guidance_experiment

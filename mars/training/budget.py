@@ -12,7 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from ..parts.discriminator import AdversaryConfig, PatchGAN, hinge_generator
+from ..parts.discriminator import DiscriminatorConfig, PatchGAN, hinge_generator
 from ..parts.files import N_SAMPLES
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..train import TrainConfig
@@ -38,8 +38,8 @@ def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); insi
         x = lambda B: net.embed(torch.zeros(B, sum(net.lengths[1:]), net.quantizer.channels))
         def forth(B): # what VAR.forward does, without looking at tokens, which are not there
             cond = torch.zeros(B, net.start.shape[-1])
-            seq = torch.cat([cond[:, None] + net.start, x(B)], 1) + net.places()
-            logits = net.score(net.trunk(seq, net.trunk.modulation(cond), net.mask))
+            seq = torch.cat([cond[:, None] + net.start, x(B)], 1) + net.position_embedding()
+            logits = net.logits(net.trunk(seq, net.trunk.modulation(cond), net.mask))
             return torch.nn.functional.cross_entropy(logits.flatten(0, -2), torch.zeros(logits.shape[:-1], dtype=torch.long).flatten())
         return net, forth
     disc = PatchGAN(cfg.image_shape[0], gan.width, gan.layers, gan.norm) if gan and gan.weight else None
@@ -52,7 +52,7 @@ def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); insi
 # %% ../../nbs/training/budget.ipynb #917178a7
 def step_memory(
     cfg:TokenizerConfig,        # of the tokenizer
-    gan:AdversaryConfig=None,   # of stage one's PatchGAN; None is without
+    gan:DiscriminatorConfig=None,   # of stage one's PatchGAN; None is without
     var:VARConfig=None,         # of the transformer: then it is stage two that is meant
     train:TrainConfig=None,     # of the stage: its precision and averaging; None is bf16 with averaged weights
 )->dict: # parameters; fixed: bytes that any batch needs; per_note: bytes that each note of a part adds; judge: bytes that each note of the whole batch needs while the PatchGAN learns
@@ -74,7 +74,7 @@ def parts_for(
     gib:float,                # memory of the card, GiB
     cfg:TokenizerConfig,      # of the tokenizer
     train:TrainConfig,        # of the stage
-    gan:AdversaryConfig=None, # of stage one's PatchGAN
+    gan:DiscriminatorConfig=None, # of stage one's PatchGAN
     var:VARConfig=None,       # of the transformer, in stage two
     processes:int=1,          # among which the batch is shared, each with a card of its own
     notes:int=0,              # whose tokens lie on the card in stage two
@@ -89,7 +89,7 @@ def parts_for(
 # %% ../../nbs/training/budget.ipynb #fb1dff88
 def note_flops(
     cfg:TokenizerConfig,      # of the tokenizer
-    gan:AdversaryConfig=None, # of stage one's PatchGAN; its own update is counted too
+    gan:DiscriminatorConfig=None, # of stage one's PatchGAN; its own update is counted too
     var:VARConfig=None,       # of the transformer, in stage two
 )->float: # FLOPs of a training step for each note
     "Count the matrix products of forward and backward."
@@ -118,7 +118,7 @@ def cost(
 )->dict: # steps, FLOPs a note, hours in all, GPU-hours, share of time for the gradient message
     "Work out what a stage costs on paper."
     cfg, train = TokenizerConfig.preset(preset), TrainConfig.preset(preset, stage)
-    kw = dict(gan=AdversaryConfig.preset(preset)) if stage == 'tokenizer' else dict(var=VARConfig.preset(preset))
+    kw = dict(gan=DiscriminatorConfig.preset(preset)) if stage == 'tokenizer' else dict(var=VARConfig.preset(preset))
     steps, each, P = train.steps*notes//289205, note_flops(cfg, **kw), step_memory(cfg, **kw)['parameters']
     compute, message = each*train.batch_size/(peak*mfu*gpus), 2*(gpus-1)/gpus*4*P/link
     hours = steps*(compute + message)/3600

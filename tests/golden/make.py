@@ -69,7 +69,7 @@ def outputs():
 def reference_tokens(model, ids, waves):
     "Greedy tokens of notes conditioned on a reference sound each."
     from mars.parts.classifier import Classifier
-    return model.var.generate({**ids, 'like': Classifier.from_pretrained().features(waves)}, seed=0, cfg_scale=1., **GREEDY)
+    return model.var.generate({**ids, 'reference': Classifier.from_pretrained().features(waves)}, seed=0, cfg_scale=1., **GREEDY)
 
 def digest(x): return hashlib.sha256(x.numpy().tobytes()).hexdigest()
 

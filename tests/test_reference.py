@@ -1,4 +1,4 @@
-"""The label like=: a sound to resemble, from the embedding of a note to the note that is made."""
+"""Reference conditioning: a sound to resemble, from the embedding of a note to the note that is made."""
 import json, math
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
-from mars.parts.classifier import listener
+from mars.parts.classifier import reference_encoder
 from mars.train import TrainConfig, train_tokenizer, train_var
-from mars.training.tokens import Kin, embed_notes
+from mars.training.tokens import SameInstrumentSampler, embed_notes
 from mars.parts.conditioning import LabelEmbedding, drop_labels
 from mars.parts.sampling import note_uniforms, scale_settings
 from mars.parts.inference import Sampler
@@ -24,7 +24,7 @@ D = 6
 def make(model=VAR, **kwargs):
     "A random model whose blocks and labels matter."
     torch.manual_seed(0)
-    var = model(VARConfig.preset('tiny', **{'gamma_init': 1., 'like_dim': D, **kwargs}), CFG).eval()
+    var = model(VARConfig.preset('tiny', **{'gamma_init': 1., 'reference_dim': D, **kwargs}), CFG).eval()
     with torch.no_grad(): var.bind(Tokenizer(CFG)).head.weight.mul_(50)
     return var
 
@@ -43,11 +43,11 @@ NONE = torch.full((D,), math.nan)
 # --- what is left out changes nothing
 
 def test_without_it_a_model_is_what_it_was(var):
-    plain = make(like_dim=0)
-    assert set(var.state_dict()) - set(plain.state_dict()) == {'labels.like.weight', 'labels.like.bias', 'labels.no_like.weight'}
-    assert not any('like' in k for k in plain.state_dict()) and 'like' not in plain.labels.check({})
+    plain = make(reference_dim=0)
+    assert set(var.state_dict()) - set(plain.state_dict()) == {'labels.reference.weight', 'labels.reference.bias', 'labels.no_reference.weight'}
+    assert not any('reference' in k for k in plain.state_dict()) and 'reference' not in plain.labels.check({})
     assert VARConfig.from_dict({k: v for k, v in VARConfig.preset('tiny').kept().items()}) == VARConfig.preset('tiny')
-    assert not {'like_dim', 'like_drop'} & set(VARConfig.preset('tiny', like_drop=.3).kept()) and VARConfig.preset('tiny', like_dim=4, like_drop=.3).kept()['like_drop'] == .3
+    assert not {'reference_dim', 'reference_dropout'} & set(VARConfig.preset('tiny', reference_dropout=.3).kept()) and VARConfig.preset('tiny', reference_dim=4, reference_dropout=.3).kept()['reference_dropout'] == .3
 
 def test_without_it_chance_is_used_as_before():
     "The numbers that version 0.1 drew for weights, for the labels dropped and for the codes."
@@ -74,41 +74,41 @@ def test_a_null_is_no_sound(model, sounds):
     var = make(model)
     tokens = draw(var, 3)
     without = var(tokens, ALL)
-    for null in (None, NONE, NONE.expand(3, -1), NONE.numpy()): assert torch.equal(without, var(tokens, {**ALL, 'like': null}))
-    given = var(tokens, {**ALL, 'like': sounds})
+    for null in (None, NONE, NONE.expand(3, -1), NONE.numpy()): assert torch.equal(without, var(tokens, {**ALL, 'reference': null}))
+    given = var(tokens, {**ALL, 'reference': sounds})
     assert all((given - without)[i].abs().max() > 1e-2 for i in range(3))
-    mixed = var(tokens, {**ALL, 'like': torch.stack([sounds[0], NONE, sounds[2]])})
+    mixed = var(tokens, {**ALL, 'reference': torch.stack([sounds[0], NONE, sounds[2]])})
     torch.testing.assert_close(mixed, torch.stack([given[0], without[1], given[2]]), atol=1e-5, rtol=0)
-    assert (var(tokens, {**ALL, 'like': torch.zeros(D)}) - without).abs().max() > 1e-2
+    assert (var(tokens, {**ALL, 'reference': torch.zeros(D)}) - without).abs().max() > 1e-2
 
 @torch.no_grad()
 def test_scale_and_type_do_not_matter(var, sounds):
     tokens = draw(var, 3)
-    want = var(tokens, dict(like=sounds))
-    for same in (1e-3*sounds, 1e4*sounds, sounds.double(), sounds.numpy(), np.float64(7)*sounds.numpy()): torch.testing.assert_close(var(tokens, dict(like=same)), want, atol=1e-4, rtol=0)
-    torch.testing.assert_close(var(tokens, dict(like=sounds[0]))[:1], want[:1], atol=1e-4, rtol=0)
+    want = var(tokens, dict(reference=sounds))
+    for same in (1e-3*sounds, 1e4*sounds, sounds.double(), sounds.numpy(), np.float64(7)*sounds.numpy()): torch.testing.assert_close(var(tokens, dict(reference=same)), want, atol=1e-4, rtol=0)
+    torch.testing.assert_close(var(tokens, dict(reference=sounds[0]))[:1], want[:1], atol=1e-4, rtol=0)
 
 def test_what_is_learned_of_null_and_sounds_is_apart(var, sounds):
-    weights = [var.labels.like.weight, var.labels.no_like.weight]
-    for like, reached in ((sounds, (True, False)), (None, (False, True))):
-        grads = torch.autograd.grad(var(draw(var, 3), {**ALL, 'like': like}).square().sum(), weights, allow_unused=True)
+    weights = [var.labels.reference.weight, var.labels.no_reference.weight]
+    for reference, reached in ((sounds, (True, False)), (None, (False, True))):
+        grads = torch.autograd.grad(var(draw(var, 3), {**ALL, 'reference': reference}).square().sum(), weights, allow_unused=True)
         assert [g is not None and bool(g.any()) and bool(g.isfinite().all()) for g in grads] == [*reached]
 
 def test_it_is_dropped_alone_and_with_the_others(sounds):
-    labels = make().labels.check({**{k: v[0] for k, v in ALL.items()}, 'like': sounds[0]}, 20000)
+    labels = make().labels.check({**{k: v[0] for k, v in ALL.items()}, 'reference': sounds[0]}, 20000)
     torch.manual_seed(0)
     out = drop_labels(labels, .1, 0., .3)
-    lost, others = out['like'].isnan().all(1), torch.stack([out[k] < 0 for k in ALL]).all(0)
-    assert torch.equal(lost, out['like'].isnan().any(1)) and torch.equal(out['like'][~lost], labels['like'][~lost])
+    lost, others = out['reference'].isnan().all(1), torch.stack([out[k] < 0 for k in ALL]).all(0)
+    assert torch.equal(lost, out['reference'].isnan().any(1)) and torch.equal(out['reference'][~lost], labels['reference'][~lost])
     assert abs(lost.float().mean() - (1 - .9*.7)) < .015 and abs(others.float().mean() - .1) < .01 and bool(lost[others].all())
-    assert not drop_labels(labels, 0., 1., 0.)['like'].isnan().any() and drop_labels(labels, 0., 0., 1.)['like'].isnan().all()
+    assert not drop_labels(labels, 0., 1., 0.)['reference'].isnan().any() and drop_labels(labels, 0., 0., 1.)['reference'].isnan().all()
 
 def test_it_is_dropped_in_training_only(sounds):
-    var = make(label_drop=0., label_drop_each=0., like_drop=1.)
+    var = make(label_drop=0., label_drop_each=0., reference_dropout=1.)
     tokens = draw(var, 3)
     for training in (True, False):
         var.train(training)
-        with torch.no_grad(): assert torch.allclose(var(tokens, {**ALL, 'like': sounds}), var(tokens, ALL), atol=1e-6) is training
+        with torch.no_grad(): assert torch.allclose(var(tokens, {**ALL, 'reference': sounds}), var(tokens, ALL), atol=1e-6) is training
 
 # --- generation
 
@@ -117,29 +117,29 @@ def test_it_is_dropped_in_training_only(sounds):
 @torch.no_grad()
 def test_cached_logits_are_the_teacher_forced_ones(model, cfg_scale, sounds):
     var, seen = make(model), []
-    score = var.score
-    var.score = lambda h: seen.append(score(h)) or seen[-1]
-    asked = {**ALL, 'like': torch.stack([sounds[0], NONE, sounds[1]])}
+    score = var.logits
+    var.logits = lambda h: seen.append(score(h)) or seen[-1]
+    asked = {**ALL, 'reference': torch.stack([sounds[0], NONE, sounds[1]])}
     tokens = var.generate(asked, cfg_scale=cfg_scale, seed=1, top_k=50)
-    del var.score
+    del var.logits
     s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_of][:, None]
     torch.testing.assert_close(torch.cat(seen, 1), (1+s)*var(tokens, asked) - s*var(tokens), atol=2e-4, rtol=0)
 
 def test_a_note_is_its_seed_index_and_sound(var, sounds):
-    whole = flat(var.generate(dict(pitch=60, like=sounds), seed=3))
-    assert torch.equal(flat(var.generate(dict(pitch=60, like=sounds[1:]), seed=3, first=1)), whole[1:])
-    assert torch.equal(flat(var.generate(dict(pitch=60, like=sounds[0]), 3, seed=3))[:1], whole[:1])
-    assert torch.equal(flat([*var.stream(dict(pitch=60, like=sounds), seed=3)][-1]), whole)
-    assert (flat(var.generate(dict(pitch=60, like=sounds.flip(0)), seed=3))[0] != whole[0]).any() and torch.equal(flat(var.generate(dict(pitch=60, like=sounds.flip(0)), seed=3))[1], whole[1])
+    whole = flat(var.generate(dict(pitch=60, reference=sounds), seed=3))
+    assert torch.equal(flat(var.generate(dict(pitch=60, reference=sounds[1:]), seed=3, first=1)), whole[1:])
+    assert torch.equal(flat(var.generate(dict(pitch=60, reference=sounds[0]), 3, seed=3))[:1], whole[:1])
+    assert torch.equal(flat([*var.stream(dict(pitch=60, reference=sounds), seed=3)][-1]), whole)
+    assert (flat(var.generate(dict(pitch=60, reference=sounds.flip(0)), seed=3))[0] != whole[0]).any() and torch.equal(flat(var.generate(dict(pitch=60, reference=sounds.flip(0)), seed=3))[1], whole[1])
 
 @torch.no_grad()
 def test_recorded_buffers_are_filled_anew(var, sounds):
     "What a replay of recorded passes reads: fixed buffers, written by each run."
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
-    address = passes.ids['like'].data_ptr()
-    for like in (sounds, None, sounds.flip(0)):
-        *_, got = passes.run(var.labels.check({**ALL, 'like': like}), u)
-        assert torch.equal(flat(got), flat(var.generate({**ALL, 'like': like}, seed=5, cfg_scale=1.))) and passes.ids['like'].data_ptr() == address
+    address = passes.ids['reference'].data_ptr()
+    for reference in (sounds, None, sounds.flip(0)):
+        *_, got = passes.run(var.labels.check({**ALL, 'reference': reference}), u)
+        assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.ids['reference'].data_ptr() == address
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
@@ -148,20 +148,20 @@ def test_half_models(dtype, sounds):
     for name, child in var.named_children():
         if name != 'quantizer': child.to(dtype)
     for p in var._parameters.values(): p.data = p.data.to(dtype)
-    out = var(draw(var, 3), {**ALL, 'like': 1e6*sounds})
-    assert out.dtype == torch.float32 and out.isfinite().all() and len(flat(var.generate(dict(like=sounds), seed=0, cfg_scale=1.))) == 3
+    out = var(draw(var, 3), {**ALL, 'reference': 1e6*sounds})
+    assert out.dtype == torch.float32 and out.isfinite().all() and len(flat(var.generate(dict(reference=sounds), seed=0, cfg_scale=1.))) == 3
 
-@pytest.mark.parametrize('like, message', [
+@pytest.mark.parametrize('reference, message', [
     (torch.rand(D+1), f'give {D} floats'), (torch.rand(2, D), 'there are 3 notes'), (torch.rand(1, 1, D), f'give {D} floats'), (torch.ones(D, dtype=torch.int64), f'give {D} floats'),
-    ('piano', 'label like is str'), (torch.tensor([math.nan, *[1.]*(D-1)]), 'nothing but NaN'), (torch.tensor([math.inf, *[1.]*(D-1)]), 'infinity'), (60, f'give {D} floats'), ([], f'give {D} floats')])
-def test_bad_embeddings_get_one_sentence(var, like, message):
-    with pytest.raises(ValueError, match=message) as e: var.generate(dict(pitch=60, like=like), 3)
+    ('piano', 'label reference is str'), (torch.tensor([math.nan, *[1.]*(D-1)]), 'nothing but NaN'), (torch.tensor([math.inf, *[1.]*(D-1)]), 'infinity'), (60, f'give {D} floats'), ([], f'give {D} floats')])
+def test_bad_embeddings_get_one_sentence(var, reference, message):
+    with pytest.raises(ValueError, match=message) as e: var.generate(dict(pitch=60, reference=reference), 3)
     assert '\n' not in str(e.value) and len(str(e.value)) < 200
 
 def test_a_model_without_it_says_so():
-    with pytest.raises(ValueError, match='has like_dim 0'): make(like_dim=0).generate(dict(like=torch.rand(D)))
+    with pytest.raises(ValueError, match='has reference_dim 0'): make(reference_dim=0).generate(dict(reference=torch.rand(D)))
 
-@pytest.mark.parametrize('kwargs, message', [(dict(like_dim=-1), 'like_dim is -1'), (dict(like_dim=2.5), 'like_dim is 2.5'), (dict(like_drop=1.5), 'like_drop is 1.5'), (dict(like_drop=-.1), 'like_drop is -0.1')])
+@pytest.mark.parametrize('kwargs, message', [(dict(reference_dim=-1), 'like_dim is -1'), (dict(reference_dim=2.5), 'like_dim is 2.5'), (dict(reference_dropout=1.5), 'like_drop is 1.5'), (dict(reference_dropout=-.1), 'like_drop is -0.1')])
 def test_configs_that_make_no_model(kwargs, message):
     with pytest.raises(ValueError, match=message): VARConfig.preset('tiny', **kwargs)
 
@@ -184,15 +184,15 @@ def deaf():
 
 def test_a_note_is_shown_any_of_its_instrument_with_equal_chance():
     mixed = AdditiveNotes(FLUTE_GUITAR, range(60, 66), (50, 100)).select([5, 20, 0, 13, 2, 8, 15, 1]) + AdditiveNotes('organ_electronic_800', 60, (100,))
-    who, kin = np.array([n.instrument for n in mixed.notes]), Kin(mixed, 4)
-    drawn = np.stack([kin.at(step, range(9)) for step in range(4000)])
+    who, same_instrument = np.array([n.instrument for n in mixed.notes]), SameInstrumentSampler(mixed, 4)
+    drawn = np.stack([same_instrument.at(step, range(9)) for step in range(4000)])
     assert (who[drawn] == who).all() and (drawn[:, 8] == 8).all()
     for name in FLUTE_GUITAR:
         members = np.flatnonzero(who == name)
         share = np.array([[(drawn[:, i] == j).mean() for j in members] for i in members])
         assert np.abs(share - 1/len(members)).max() < .04  # the note itself no less and no more than the others
-    assert np.array_equal(Kin(mixed, 4).at(17, range(9)), drawn[17]) and not np.array_equal(Kin(mixed, 5).at(17, range(9)), drawn[17]) and not np.array_equal(drawn[17], drawn[18])
-    assert set(kin.at(0, [8, 0])) <= {8, *np.flatnonzero(who == who[0])}
+    assert np.array_equal(SameInstrumentSampler(mixed, 4).at(17, range(9)), drawn[17]) and not np.array_equal(SameInstrumentSampler(mixed, 5).at(17, range(9)), drawn[17]) and not np.array_equal(drawn[17], drawn[18])
+    assert set(same_instrument.at(0, [8, 0])) <= {8, *np.flatnonzero(who == who[0])}
 
 def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_path, monkeypatch):
     want, heard, features = deaf.features(notes.batch(range(12))[0]), [], Classifier.features
@@ -202,30 +202,30 @@ def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_pat
         got, as_often = get(notes_, clf, n)
         assert as_often and got.shape == (len(notes_), D)
         if clf is deaf: assert torch.allclose(got, want[:len(notes_)], atol=1e-5)
-    (tmp_path/'like.safetensors').write_bytes(b'half')
+    (tmp_path/'reference.safetensors').write_bytes(b'half')
     assert get(notes, deaf, 12)[1] and torch.allclose(embed_notes(notes, deaf), want, atol=1e-5)
 
 def quick(notes, tok, out=None, steps=4, **kw):
-    return train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2), VARConfig.preset('tiny', like_dim=D), out=out, progress=False, spectrogram=LS, **kw)
+    return train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2), VARConfig.preset('tiny', reference_dim=D), out=out, progress=False, spectrogram=LS, **kw)
 
 def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
     quick(notes, tok, tmp_path, classifier=deaf)
-    assert {'like.safetensors', 'tokens.safetensors'} <= {p.name for p in tmp_path.iterdir()}
+    assert {'reference.safetensors', 'tokens.safetensors'} <= {p.name for p in tmp_path.iterdir()}
     c = json.loads((tmp_path/'config.json').read_text())
-    assert c['info']['like'] == dict(classifier=deaf.digest) and c['var']['like_dim'] == D
+    assert c['info']['reference'] == dict(classifier=deaf.digest) and c['var']['reference_dim'] == D
     m = Mars.from_pretrained(tmp_path)
     sounds = notes.batch([0, 1])[0]
-    with pytest.raises(ValueError, match='128 features'): m.generate(like=sounds[0], n_iter=1)
+    with pytest.raises(ValueError, match='128 features'): m.generate(reference=sounds[0], n_iter=1)
     m.classifier = Classifier(deaf.cfg)
-    with pytest.raises(ValueError, match=f'trained with, {deaf.digest[:12]}'): m.generate(like=sounds[0], n_iter=1)
+    with pytest.raises(ValueError, match=f'trained with, {deaf.digest[:12]}'): m.generate(reference=sounds[0], n_iter=1)
     m.classifier = deaf
-    got = m.generate(pitch=[60, 64], like=sounds, seed=0, n_iter=1)
-    tokens = m.var.generate(dict(pitch=[60, 64], like=deaf.features(sounds)), seed=0)
+    got = m.generate(pitch=[60, 64], reference=sounds, seed=0, n_iter=1)
+    tokens = m.var.generate(dict(pitch=[60, 64], reference=deaf.features(sounds)), seed=0)
     assert torch.equal(got, m.decode(tokens, n_iter=1, seed=0))
-    assert torch.allclose(torch.cat([*m.stream(pitch=[60, 64], like=sounds, seed=0, n_iter=1, batch_size=1, progress=False)]), got, atol=1e-3)
-    assert torch.equal([*m.preview(pitch=[60, 64], like=sounds, seed=0, n_iter=1)][-1][1], got)
-    with pytest.raises(ValueError, match='another like'): quick(notes, tok, tmp_path, steps=4, classifier=Classifier(deaf.cfg), resume=True)
+    assert torch.allclose(torch.cat([*m.stream(pitch=[60, 64], reference=sounds, seed=0, n_iter=1, batch_size=1, progress=False)]), got, atol=1e-3)
+    assert torch.equal([*m.preview(pitch=[60, 64], reference=sounds, seed=0, n_iter=1)][-1][1], got)
+    with pytest.raises(ValueError, match='another reference'): quick(notes, tok, tmp_path, steps=4, classifier=Classifier(deaf.cfg), resume=True)
 
 def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
@@ -236,36 +236,36 @@ def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
     newest.unlink()
     again = quick(notes, tok, tmp_path/'b', classifier=deaf, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
-    assert not torch.equal(whole.labels.like.weight, quick(notes, tok, classifier=deaf, steps=3).labels.like.weight)
+    assert not torch.equal(whole.labels.reference.weight, quick(notes, tok, classifier=deaf, steps=3).labels.reference.weight)
 
 def test_length_of_the_features_must_fit(notes, ears):
     with pytest.raises(ValueError, match='like_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
-    assert listener(VARConfig.preset('tiny')) is None and listener(VARConfig.preset('tiny', like_dim=128), ears) is ears
+    assert reference_encoder(VARConfig.preset('tiny')) is None and reference_encoder(VARConfig.preset('tiny', reference_dim=128), ears) is ears
 
 # --- waves
 
-@pytest.mark.parametrize('like, message', [
-    (torch.zeros(64000), 'like 0 is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 9, 64000), '9 channels'),
-    ('flute.wav', 'like is str and no wave'), ([torch.rand(5), 'a'], 'like is list and no wave'), (torch.zeros(0), 'holds no samples'), (torch.ones(9, dtype=torch.int64), 'give floats'),
+@pytest.mark.parametrize('reference, message', [
+    (torch.zeros(64000), 'reference 0 is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 9, 64000), '9 channels'),
+    ('flute.wav', 'reference is str and no wave'), ([torch.rand(5), 'a'], 'reference is list and no wave'), (torch.zeros(0), 'holds no samples'), (torch.ones(9, dtype=torch.int64), 'give floats'),
     (torch.cat([torch.zeros(64000), torch.ones(9)]), 'is silent')])
-def test_bad_sounds_get_one_sentence(deaf, like, message):
+def test_bad_sounds_get_one_sentence(deaf, reference, message):
     m = Mars(Tokenizer(CFG), make(), spectrogram=LS)
     m.classifier = deaf
-    with pytest.raises(ValueError, match=message) as e: m.generate(2, like=like)
+    with pytest.raises(ValueError, match=message) as e: m.generate(2, reference=reference)
     assert '\n' not in str(e.value)
 
 def test_sounds_are_cut_or_padded_and_loudness_does_not_matter(deaf, notes):
     m, wave = Mars(Tokenizer(CFG), make(), spectrogram=LS), notes[3][0]
     m.classifier = deaf
-    want = m.listen(wave)
+    want = m.embed_reference(wave)
     assert want.shape == (D,) and torch.equal(want, deaf.features(wave[None])[0])
-    for same in (wave.numpy(), torch.cat([wave, torch.rand(9)]), wave.tolist()): assert torch.allclose(m.listen(same), want, atol=1e-5)
-    assert torch.allclose(m.listen(.25*wave), want, atol=1e-3) and torch.allclose(m.listen(wave[:40000]), m.listen(torch.nn.functional.pad(wave[:40000], (0, 24000))))
-    assert m.listen(torch.stack([wave, wave])).shape == (2, D)
+    for same in (wave.numpy(), torch.cat([wave, torch.rand(9)]), wave.tolist()): assert torch.allclose(m.embed_reference(same), want, atol=1e-5)
+    assert torch.allclose(m.embed_reference(.25*wave), want, atol=1e-3) and torch.allclose(m.embed_reference(wave[:40000]), m.embed_reference(torch.nn.functional.pad(wave[:40000], (0, 24000))))
+    assert m.embed_reference(torch.stack([wave, wave])).shape == (2, D)
 
 def test_models_that_hear_nothing_say_so():
-    for var in (None, make(like_dim=0)):
-        with pytest.raises(ValueError, match='no transformer' if var is None else 'has like_dim 0'): Mars(Tokenizer(CFG), var, spectrogram=LS).generate(like=torch.rand(64000))
+    for var in (None, make(reference_dim=0)):
+        with pytest.raises(ValueError, match='no transformer' if var is None else 'has reference_dim 0'): Mars(Tokenizer(CFG), var, spectrogram=LS).generate(reference=torch.rand(64000))
 
 # --- what it is for
 
@@ -274,11 +274,11 @@ def test_another_sound_changes_timbre_and_keeps_f0(ears):
     names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
     notes = AdditiveNotes(names, asked, (100,))
     tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=60, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
-    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), VARConfig.preset('tiny', like_dim=128, label_drop_each=.3), progress=False)
-    m = Mars(tok, var, info=dict(like=dict(classifier=ears.digest)))
+    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), VARConfig.preset('tiny', reference_dim=128, label_drop_each=.3), progress=False)
+    m = Mars(tok, var, info=dict(reference=dict(classifier=ears.digest)))
     unit = lambda waves: torch.nn.functional.normalize(ears.features(waves))
     sounds = AdditiveNotes(names, 69, (75,))
-    made = [m.generate(pitch=asked, source='acoustic', velocity=100, like=sounds[i][0], temperature=0, n_iter=16) for i in range(2)]
+    made = [m.generate(pitch=asked, source='acoustic', velocity=100, reference=sounds[i][0], temperature=0, n_iter=16) for i in range(2)]
     able = [unit(m.reconstruct(notes.filter(families=n.family).batch(range(4))[0], n_iter=16)) for n in sounds.notes]
     within = np.abs(np.array([[f0(w).midi for w in waves] for waves in made]) - asked) < .5
     away = torch.stack([torch.stack([(unit(waves) - r).norm(dim=1) for r in able]) for waves in made])  # sound, instrument, note
