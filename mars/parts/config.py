@@ -28,7 +28,7 @@ def _range(ge=None, gt=None, le=None, lt=None, choices=None): # -> 'in [0, 1)', 
     if (ge, gt) == (None, None) or (le, lt) == (None, None): return f'>= {ge}' if ge is not None else f'> {gt}' if gt is not None else f'<= {le}' if le is not None else f'< {lt}'
     return f'in {"[" if ge is not None else "("}{gt if ge is None else ge}, {lt if le is None else le}{"]" if le is not None else ")"}'
 
-KINDS = {bool: bool, str: str, int: int, float: (int, float), tuple: (tuple, list, int)} # accepted values of a field's type
+KINDS:dict = {bool: bool, str: str, int: int, float: (int, float), tuple: (tuple, list, int)} # accepted values of a field's type
 
 def check_field(
     name:str, # for the message
