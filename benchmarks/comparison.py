@@ -7,7 +7,7 @@ velocity of a SoundFont; --data takes others, as scripts/reproduce_weights.py do
 import argparse, json, sys, time
 from pathlib import Path
 from mars.ablations import run_experiment
-from mars.baselines.comparison import shared_data
+from mars.baselines.comparison import comparison_data
 from mars.data import SoundFontNotes
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'scripts'))
 from reproduce_weights import QUICK, MODEL, every, open_data, split_by_names
@@ -39,7 +39,7 @@ def main(argv=None, **more): # more: arguments of the experiment
         sides = every(train, a.most), test
     else: notes = SoundFontNotes(pitches=range(48, 72), velocities=(100,))
     steps = a.steps or (dict(mars=400, sat=260, rvq=260) if a.preset == 'tiny' else {})
-    data = shared_data(a.preset, notes, a.run, n=a.n, device=a.device, sides=sides, steps=steps, **more.pop('shared', {}))
+    data = comparison_data(a.preset, notes, a.run, n=a.n, device=a.device, sides=sides, steps=steps, **more.pop('shared', {}))
     more |= dict(batches=(1, 16, 256)) if gpu else {}
     (a.out/'studies').mkdir(parents=True, exist_ok=True)
     for seed in range(a.seeds):

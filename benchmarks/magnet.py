@@ -22,7 +22,7 @@ ap.add_argument('--out', type=Path, default=Path(__file__).resolve().parent.pare
 a = ap.parse_args()
 torch.set_num_threads(1)
 notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,), pitches=range(48, 72))
-data = frame_data('tiny', a.tokenizer, notes, 'cpu', a.tokenizer_steps, a.most)
+data = frame_data('tiny', a.tokenizer, notes, 'cpu', a.tokenizer_steps, a.max_notes)
 
 for seed in a.seeds:
     for name in a.only:

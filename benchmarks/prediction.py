@@ -21,7 +21,7 @@ a = ap.parse_args()
 notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,))
 made = {}
 def data(kind):
-    if kind not in made: made[kind] = prediction_data('tiny', notes.filter(pitches=range(48, 72)), 'cpu', a.tokenizer_steps, a.most) if kind == 'tiny' else sweep_data(a.model, notes=notes, most=a.most, device='cpu')
+    if kind not in made: made[kind] = prediction_data('tiny', notes.filter(pitches=range(48, 72)), 'cpu', a.tokenizer_steps, a.max_notes) if kind == 'tiny' else sweep_data(a.model, notes=notes, max_notes=a.max_notes, device='cpu')
     return made[kind]
 
 for seed in range(a.seeds):

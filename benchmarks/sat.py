@@ -9,7 +9,7 @@ from mars.data import SoundFontNotes
 from mars.studies.sat import wave_data
 
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument('names', nargs='*', default=['sat-scales', 'sat-rvq', 'sat-sharing', 'sat-ours', 'sat-windows', 'sat-judges', 'sat-width'])
+ap.add_argument('names', nargs='*', default=['sat-scales', 'sat-rvq', 'sat-sharing', 'sat-design', 'sat-windows', 'sat-discriminators', 'sat-width'])
 ap.add_argument('--preset', default='tiny')
 ap.add_argument('--steps', type=int)
 ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])

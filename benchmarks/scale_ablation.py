@@ -10,7 +10,7 @@ from mars.data import SoundFontNotes
 from mars.parts.files import write_whole
 from mars.parts.editing import free_tokens, redraw
 from mars.pipeline import Mars
-from mars.studies.prediction import evenly, judged
+from mars.studies.prediction import evenly_spaced, study_data
 from mars.evaluation.report import real_sides
 from mars.training.log import versions
 
@@ -34,14 +34,14 @@ def main(argv=None, notes=None):
     a = p.parse_args(argv)
     m = Mars.from_pretrained(a.model, a.device)
     notes = real_sides(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
-    data = judged(m, notes.select(evenly(torch.arange(len(notes)), a.n)))
-    (tokens, labels), settings = data.sets['unseen'], m.sampling({})
+    data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
+    (tokens, labels), settings = data.sets['held_out'], m.sampling({})
     found = []
     for k in range(len(tokens) + 1):
-        said = data.judge(kept(m, tokens, labels, k, **settings))
+        said = data.evaluator(kept(m, tokens, labels, k, **settings))
         found.append(dict(kept=k, tokens=sum(m.var.lengths[:k]), **{s: said[s] for s in SCORES}))
         print(*(f'{name} {v:.3g}' for name, v in found[-1].items()), flush=True)
-    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(tokens[0]), sampling=settings, real={s: data.about['real'][s] for s in SCORES}, rows=found), indent=1))
+    write_whole(a.out, json.dumps(dict(info=versions(m.device), model=str(a.model), notes=len(tokens[0]), sampling=settings, real={s: data.info['real'][s] for s in SCORES}, rows=found), indent=1))
     return found
 
 if __name__ == '__main__': main()

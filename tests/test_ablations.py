@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Variant, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Variant, SIZES, bits_per_note, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
 from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
@@ -17,7 +17,7 @@ from mars.training.log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = 'cmx twin gan content truncation scales codes sharing rate'.split()
-FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'kept_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
+FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'activation_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
 
 @pytest.fixture(scope='module')
 def small():
@@ -39,9 +39,9 @@ def ran(small, tmp_path_factory):
 def test_runs_and_is_written(ran, name):
     result, written = ran(name)
     assert written == json.loads(json.dumps(result))
-    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'about'} <= set(result)
+    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'info'} <= set(result)
     assert (result['experiment'], result['steps'], result['seed'], result['preset']) == (name, 2, 0, 'tiny') and result['base'] in result['variants']
-    assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['about'])
+    assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['info'])
     assert result['data']['train_instruments'] > 0 < result['data']['test_instruments'] and result['data']['source']
     for variant in result['variants'].values():
         assert FACTS <= set(variant) and len(variant['curve']) == 2
@@ -56,7 +56,7 @@ def test_bits_are_those_of_the_tokens(small, name):
     variants = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
     for variant in variants.values():
         tokens = variant.make(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
-        assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_of(variant.cfg)
+        assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_per_note(variant.cfg)
         assert max(int(t.max()) for t in tokens) < variant.cfg.codebook_size
 
 def test_bits_per_second_use_the_length_of_the_sound(ran):
@@ -82,7 +82,7 @@ def test_arms_of_cmx(ran):
     variants = ran('cmx')[0]['variants']
     assert [a['patches'] for a in variants.values()] == [256, 64, 64, 256, 64, 256, 64]
     for a, b in (('folded', 'twin'), ('unfolded', 'folded, same tokens')):
-        assert variants[a]['parameters'] == variants[b]['parameters'] and variants[a]['kept_bytes'] == pytest.approx(variants[b]['kept_bytes'], rel=0.02) and variants[a]['gflop'] == variants[b]['gflop']
+        assert variants[a]['parameters'] == variants[b]['parameters'] and variants[a]['activation_bytes'] == pytest.approx(variants[b]['activation_bytes'], rel=0.02) and variants[a]['gflop'] == variants[b]['gflop']
     assert variants['unfolded']['memory_ratio'] > 1.5 and variants['folded']['memory_ratio'] == variants['folded']['time_ratio'] == 1
     assert len({a['bits'] for a in variants.values()}) == 1
 
@@ -104,7 +104,7 @@ def test_truncation_alone_is_less_than_a_truncated_arm(ran):
     assert len({a['bits'] for a in result['variants'].values()}) == 1
 
 def test_rate_goes_from_half_to_two_kbit_at_full_size():
-    kbps = [bits_of(a.cfg)/4000 for a in ablations.rate_variants('tiny', LogSpectrogram()).values()]
+    kbps = [bits_per_note(a.cfg)/4000 for a in ablations.rate_variants('tiny', LogSpectrogram()).values()]
     assert 0.45 < kbps[0] < 0.5 and 2 < kbps[-1] < 2.1 and kbps == sorted(kbps)
 
 @pytest.mark.parametrize('preset', SIZES)
@@ -112,7 +112,7 @@ def test_rate_goes_from_half_to_two_kbit_at_full_size():
 def test_arms_can_be_built_at_every_size(name, preset):
     variants = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
     assert len({(a.cfg, a.cmx, a.make, a.discriminator, a.unfold, a.mel) for a in variants.values()}) == len(variants), 'two arms are the same'
-    for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_of(variant.cfg) > 0
+    for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_per_note(variant.cfg) > 0
 
 def test_schedules():
     "AAR's totals at 75 positions, and lists that end at the latent map"
@@ -134,7 +134,7 @@ def test_difference_is_students():
     mean, half = difference(results, 'x', 'a', 'b')
     assert mean == 2 and half == pytest.approx(4.302653/math.sqrt(3), rel=1e-6) # t of two degrees of freedom
     assert math.isnan(difference(results[:1], 'x', 'a', 'b')[1])
-    assert 'no difference shown' in ablations.said(results, 'x', 'a', 'b')
+    assert 'no difference shown' in ablations.format_difference(results, 'x', 'a', 'b')
 
 def test_results_of_two_sizes_are_kept_apart(tmp_path):
     (tmp_path/'cmx.json').write_text(json.dumps([dict(experiment='cmx', preset=preset, seed=0) for preset in ('small', 'tiny')]))
@@ -163,8 +163,8 @@ def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_pa
     (tmp_path/'cmx.json').write_text(content)
     monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: 1/0)
     assert main(['ablate', 'cmx', '--out', str(tmp_path/'cmx.json')]) == 2
-    said = capsys.readouterr().err
-    assert 'is damaged or holds no list of results' in said and said.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
+    message = capsys.readouterr().err
+    assert 'is damaged or holds no list of results' in message and message.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
     with pytest.raises(ValueError, match='is damaged'): load_results('cmx', tmp_path)
 
 @pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
@@ -200,4 +200,4 @@ def test_committed_results(name):
     "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
-    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['variants'])) for r in results}) == 1
+    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['info']['torch'], tuple(r['variants'])) for r in results}) == 1

@@ -174,7 +174,7 @@ def test_scale_ablation(monkeypatch, tmp_path):
     rows = scale_ablation.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
     K = len(m.tokenizer.cfg.scales)
     assert [r['kept'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
-    data = scale_ablation.judged(m, notes.select(scale_ablation.evenly(torch.arange(len(notes)), 8)))
+    data = scale_ablation.study_data(m, notes.select(scale_ablation.evenly_spaced(torch.arange(len(notes)), 8)))
     (tokens, labels), way = data.sets['unseen'], m.sampling({})
     said = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
     torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, 0, **way), m.tokens_to_image(m.var.generate(said, 8, seed=0, **way)))
