@@ -1,4 +1,4 @@
-"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which arm is better."""
+"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which variant is better."""
 import json, math
 from pathlib import Path
 import pytest, torch
@@ -51,11 +51,11 @@ def test_runs_and_is_written(ran, name):
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
 def test_bits_are_those_of_the_tokens(small, name):
-    "Counted on the tokens that an untrained arm makes"
+    "Counted on the tokens that an untrained tokenizer makes"
     ls = small['spectrogram']
-    variants = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
+    variants = getattr(ablations, f'{name}_variants')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.tokenizer_config('tiny', ls, CMX(2, 1)), CMX(2, 1))}
     for variant in variants.values():
-        tokens = variant.make(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
+        tokens = variant.build(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
         assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_per_note(variant.cfg)
         assert max(int(t.max()) for t in tokens) < variant.cfg.codebook_size
 
@@ -71,14 +71,14 @@ def test_equal_seeds_equal_curves(small):
         same = lambda x: {k: v for k, v in x[name].items() if 'seconds' not in k}
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
-def test_twin_loses_what_the_folded_arm_loses(small):
+def test_twin_has_the_losses_of_the_folded_variant(small):
     "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
     variants = run_experiment('twin', steps=50, **small)['variants']
     a, b = (torch.tensor(variants[name]['curve']) for name in ('folded', 'twin'))
     assert len(a) == 50 and (a - b)[:3].abs().max() < 1e-4 and (a - b).abs().mean() < 2e-3 # another seed: 0.02
     assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality says little' # 0.07 to 0.08
 
-def test_arms_of_cmx(ran):
+def test_variants_of_cmx(ran):
     variants = ran('cmx')[0]['variants']
     assert [a['patches'] for a in variants.values()] == [256, 64, 64, 256, 64, 256, 64]
     for a, b in (('folded', 'twin'), ('unfolded', 'folded, same tokens')):
@@ -86,7 +86,7 @@ def test_arms_of_cmx(ran):
     assert variants['unfolded']['memory_ratio'] > 1.5 and variants['folded']['memory_ratio'] == variants['folded']['time_ratio'] == 1
     assert len({a['bits'] for a in variants.values()}) == 1
 
-def test_the_judges_of_gan_change_the_training(small):
+def test_the_discriminators_of_gan_change_the_training(small):
     variants = run_experiment('gan', steps=3, **small)['variants']
     curves = {name: tuple(a['curve']) for name, a in variants.items()}
     assert {c[0] for n, c in curves.items() if n.startswith('folded')} == {curves['folded'][0]}, 'the same start'
@@ -98,7 +98,7 @@ def test_content_keeps_its_tokens(ran):
     grows = [a['parameters'] for a in variants.values()]
     assert grows[:3] == sorted(grows[:3]) and grows[3:] == sorted(grows[3:])
 
-def test_truncation_alone_is_less_than_a_truncated_arm(ran):
+def test_truncation_alone_is_less_than_a_truncated_variant(ran):
     result = ran('truncation')[0]
     assert 0 < result['references']['truncation alone']['mse'] < result['variants']['truncated']['mse']
     assert len({a['bits'] for a in result['variants'].values()}) == 1
@@ -109,9 +109,9 @@ def test_rate_goes_from_half_to_two_kbit_at_full_size():
 
 @pytest.mark.parametrize('preset', SIZES)
 @pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'truncation')])
-def test_arms_can_be_built_at_every_size(name, preset):
-    variants = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
-    assert len({(a.cfg, a.cmx, a.make, a.discriminator, a.unfold, a.mel) for a in variants.values()}) == len(variants), 'two arms are the same'
+def test_variants_can_be_built_at_every_size(name, preset):
+    variants = getattr(ablations, f'{name}_variants')(preset, LogSpectrogram())
+    assert len({(a.cfg, a.cmx, a.build, a.discriminator, a.unfold, a.mel_weight) for a in variants.values()}) == len(variants), 'two variants are the same'
     for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_per_note(variant.cfg) > 0
 
 def test_schedules():
@@ -122,7 +122,7 @@ def test_schedules():
         for K in (8, 10, 16):
             sides = map_sides(s, K, 8)
             assert len(sides) == K and sides[0] == 1 and sides[-1] == 8 and list(sides) == sorted(sides)
-    with pytest.raises(ValueError, match="'cubic' is unknown"): token_counts('cubic', 8, 64)
+    with pytest.raises(ValueError, match="got 'cubic'"): token_counts('cubic', 8, 64)
 
 @pytest.mark.parametrize('own', [dict(branches=2), dict(layer_scale=0.), dict(n_phi=1), dict(image_shape=(6, 64, 256), patch=(8, 16))])
 def test_parameters_by_term_add_up(own):
@@ -167,9 +167,9 @@ def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_pa
     assert 'is damaged or holds no list of results' in message and message.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
     with pytest.raises(ValueError, match='is damaged'): load_results('cmx', tmp_path)
 
-@pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
+@pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "preset must be one of tiny, small, got 'huge'"),
                                         (dict(name='cmx', out='no/such/folder/x.json'), 'its folder does not exist'),
-                                        (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to set some aside')])
+                                        (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to hold any instrument out')])
 def test_refusals_are_one_sentence(args, says):
     with pytest.raises(ValueError, match=says) as e: run_experiment(**args)
     assert '\n' not in str(e.value)
