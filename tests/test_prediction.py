@@ -6,9 +6,8 @@ import torch
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
-from mars.pipeline import Mars
 from mars.parts.config import EXPERIMENTS
-from mars.studies.prediction import time_aar_layouts, aar_top_k, cross_entropy, evenly_spaced, generate_images, time_interleaved, study_data
+from mars.studies.prediction import time_aar_layouts, aar_top_k, cross_entropy, evenly_spaced, generate_images, time_interleaved
 from mars.studies.prediction import prediction_data, time_ladder, ladder_steps, transformer_settings, speed_up, sweep_data, train_transformer
 from mars.tokenizer import TokenizerConfig
 from mars.parts.inference import Sampler, generate
@@ -28,16 +27,16 @@ def swept(data):
 
 def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
 
-# --- what all arms share
+# --- what all variants share
 
-def test_held_back_notes_are_not_trained_on(data):
+def test_held_out_notes_are_not_trained_on(data):
     notes = {k: {tuple(r) for r in torch.stack([v for v in labels.values()], 1).tolist()} for k, (_, labels) in data.sets.items()}
     assert len(notes['train']) + len(notes['held_out']) == len(FEW) and not notes['train'] & notes['held_out']
     held = data.sets['held_out'][1]['pitch']
     assert len(held.unique()) > 2 and set(held.tolist()) & set(data.sets['train'][1]['pitch'].tolist()) # no pitch is kept from all instruments
     assert {k: v.tolist() for k, v in data.sets['held_out'][1].items()} == {k: v.tolist() for k, v in data.evaluator.labels.items()}
 
-def test_the_judge_finds_real_notes_at_no_distance_from_themselves(data):
+def test_real_notes_have_no_distance_from_themselves(data):
     real, back = data.info['real'], data.info['reconstructed']
     assert real['frechet'] < 1e-6 < .1 < back['frechet'] and real['kl_pitch'] < 1e-6 < back['kl_pitch']
     assert finite(real) and finite(back)
@@ -52,7 +51,7 @@ def test_generated_notes_do_not_depend_on_the_batch(data):
     variant = train_transformer(VAR, VARConfig.preset('tiny'), data, transformer_settings('tiny', 0, 1, data))[0]
     assert torch.allclose(generate_images(variant, data, 1), generate_images(variant, data, 1, batch_size=2), atol=1e-5)
 
-def test_an_arm_is_trained_once_and_the_same_way_again(data):
+def test_a_model_is_trained_once_and_reproducibly(data):
     cfg, train = VARConfig.preset('tiny'), transformer_settings('tiny', 3, 2, data)
     first = train_transformer(VAR, cfg, data, train)
     assert train_transformer(VAR, cfg, data, train) is first and train_transformer(NextToken, cfg, data, train)[0] is not first[0]
@@ -66,13 +65,13 @@ def test_evenly():
 @pytest.mark.parametrize('n', [4, 9, 63])
 def test_too_few_notes_are_refused_before_training(n, monkeypatch):
     monkeypatch.setattr('mars.train.train_tokenizer', lambda *a, **k: pytest.fail('trained'))
-    with pytest.raises(ValueError, match=f'have {n} notes, of which an eighth is held back to judge by: give at least 64'): prediction_data(notes=FEW.select(range(n)), device='cpu')
+    with pytest.raises(ValueError, match=f'at least 64 notes of the training instruments are needed, .* got {n}'): prediction_data(notes=FEW.select(range(n)), device='cpu')
 
-def test_too_few_notes_to_judge(data):
-    with pytest.raises(ValueError, match='^7 notes to judge by are too few: at least 8 are needed'): sweep_data(data.model, notes=FEW, max_notes=7)
-    with pytest.raises(ValueError, match='^1 notes to judge by are too few'): sweep_data(data.model, notes=FEW.select([0]))
+def test_too_few_notes_to_evaluate(data):
+    with pytest.raises(ValueError, match='^at least 8 notes are needed for the evaluation, got 7'): sweep_data(data.model, notes=FEW, max_notes=7)
+    with pytest.raises(ValueError, match='^at least 8 notes are needed for the evaluation, got 1'): sweep_data(data.model, notes=FEW.select([0]))
 
-def test_a_sweep_says_whether_its_instruments_were_held_back(swept, data):
+def test_a_sweep_records_whether_its_instruments_were_held_out(swept, data):
     assert swept.info['held_out'] is False # two instruments: none to spare
     many = AdditiveNotes(('guitar',), range(60, 68), (100,)) # three instruments: one of them is held back
     test = many.split_by_instrument(valid=.06, test=.14, seed=0)[2]
@@ -81,7 +80,7 @@ def test_a_sweep_says_whether_its_instruments_were_held_back(swept, data):
 
 # --- time
 
-def test_in_turns_calls_in_turns():
+def test_time_interleaved_calls_in_turn():
     called = []
     took = time_interleaved(dict(a=lambda: called.append('a'), b=lambda: called.append('b')), 2)
     assert called == ['a', 'b']*3 and set(took) == {'a', 'b'} and min(took.values()) > 0
@@ -93,8 +92,8 @@ def test_the_ceiling_is_the_ratio_of_passes():
     b = out['batches']['1']
     assert b['speed_up'] == pytest.approx(b['flat']/b['scale']) and b['share_of_ceiling'] == pytest.approx(b['speed_up']/28.6)
 
-def test_each_rung_records_its_passes_once(monkeypatch):
-    "The store of graphs, on a CPU that says it is a GPU and records nothing; the rungs of the ladder share models."
+def test_each_step_of_the_ladder_records_its_passes_once(monkeypatch):
+    "The store of graphs, on a CPU that says it is a GPU and records nothing; the steps of the ladder share models."
     class OnGPU(torch.nn.Parameter): is_cuda = True
     made, cfg = [], VARConfig.preset('tiny')
     model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()
@@ -108,18 +107,18 @@ def test_each_rung_records_its_passes_once(monkeypatch):
     time_interleaved({name: (lambda w=w: generate(model, n=1, seed=0, **w)) for name, (_, w) in samplings.items()}, 3)
     assert len(made) == 4*len(samplings) # on one model each call would evict what another has recorded
 
-def test_aar_shapes():
+def test_time_aar_layouts():
     out = time_aar_layouts(VARConfig.preset('tiny'), 'cpu', 1)
     assert {k: (v['passes'], v['tokens']) for k, v in out.items()} == dict(scale=(16, 455), flat=(455, 455), flat_750=(750, 750), delayed_750=(84, 840))
 
 # --- the experiments
 
-def test_rungs_change_one_thing_each():
+def test_steps_of_the_ladder_change_one_thing_each():
     samplings = [*ladder_steps(50).values()]
     assert [sum(a != b for a, b in zip(x, y)) for x, y in zip(samplings, samplings[1:])] == [1]*5
     assert samplings[-1][2] == dict(cfg_scale=2., top_k=50, top_p=.95)
 
-def test_codes_kept(data): assert aar_top_k(data) == 50 and data.model.tokenizer.cfg.codebook_size == 256
+def test_aar_top_k(data): assert aar_top_k(data) == 50 and data.model.tokenizer.cfg.codebook_size == 256
 
 @pytest.mark.parametrize('name', ['order', 'ladder'])
 def test_trained_experiments(name, data, tmp_path):
