@@ -10,7 +10,7 @@ from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
 from mars.baselines.magnet import Delayed, Flat, MAGNeT
 from mars.parts.config import EXPERIMENTS
-from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, train_frame_model, compare_motion, frame_data, leak, loudness
+from mars.studies.magnet import GUIDANCE, TRUNKS, token_agreement, train_frame_model, compare_motion, frame_data, leak, loudness
 from mars.studies.magnet import span_cross_entropy, masked_cross_entropy, motion, select_moving_notes, part_calls, time_parts, evaluate_variant
 from mars.studies.magnet import span_masks, has_tremolo
 from mars.pipeline import Mars
@@ -36,9 +36,9 @@ def magnet(data): return train_frame_model(MAGNeT, data, 'tiny', transformer_set
 
 def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x)) if isinstance(x, (dict, list)) else not isinstance(x, float) or math.isfinite(x)
 
-# --- what all arms share
+# --- what all variants share
 
-def test_the_judge_hears_waves_as_they_are(data, model):
+def test_waves_are_evaluated_without_griffin_lim(data, model):
     assert data.info['real']['frechet'] < 1e-6 < data.info['reconstructed']['frechet']
     held = data.evaluator.labels['pitch']
     assert len(held) == 8 and torch.equal(held, data.sets['held_out'][1]['pitch'])
@@ -61,7 +61,7 @@ def test_scales_and_spectrograms_are_refused():
     with pytest.raises(ValueError, match='maps of 1 to 50 tokens'): frame_data(tokenizer=WaveMars(SAT(SATConfig.preset('tiny', **UNIT, lengths=(1, 5, 50), n_phi=1))), notes=FEW, device='cpu')
     with pytest.raises(ValueError, match='are no frames'): frame_data(tokenizer=Mars(Tokenizer(TokenizerConfig.preset('tiny', **STRIPS))), notes=FEW, device='cpu')
 
-def test_notes_are_scored_once_for_each_question(data, magnet, monkeypatch):
+def test_evaluations_are_cached(data, magnet, monkeypatch):
     a = evaluate_variant(magnet, data, 0, cfg_scale=1., steps=2)
     assert evaluate_variant(magnet, data, 0, steps=2, cfg_scale=1.) is a
     assert evaluate_variant(magnet, data, 1, cfg_scale=1., steps=2) != a != evaluate_variant(magnet, data, 0, cfg_scale=0., steps=2)
@@ -71,8 +71,8 @@ def test_notes_are_scored_once_for_each_question(data, magnet, monkeypatch):
 
 # --- leaking
 
-class Copycat(torch.nn.Module):
-    "Says what a visible frame at most `reach` away says, the nearest first."
+class CopyNeighbour(torch.nn.Module):
+    "Predicts the token of a visible frame at most `reach` away says, the nearest first."
     n_frames, lengths = 200, [200]
     def __init__(self, reach): super().__init__(); self.reach = reach
     def forward(self, tokens, labels, stage, masked):
@@ -84,13 +84,13 @@ class Copycat(torch.nn.Module):
 
 @pytest.mark.parametrize('reach, hidden', [(1, 3), (2, 5), (5, 11)])
 def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
-    found = leak(Copycat(reach), [torch.full((3, 200), 4)], {})
+    found = leak(CopyNeighbour(reach), [torch.full((3, 200), 4)], {})
     for L, (nats,) in zip(found['spans'], found['nats']): assert nats == pytest.approx(math.log(32) if L >= hidden else 0, abs=1e-4)
 
 def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
     seen = []
     real = mars.studies.magnet.masked_cross_entropy
-    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda variant, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(variant, tokens, labels, stage, masked))
+    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda model, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(model, tokens, labels, stage, masked))
     found = leak(magnet, *data.sets['held_out'], spans=(1, 3), spacing=20)
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['held_out'], spacing=20)
@@ -115,7 +115,7 @@ def test_masked_ce(data, magnet):
 
 def test_agreement():
     blocks = torch.randint(32, (50, 20)).repeat_interleave(10, 1)
-    found = agreement([blocks, torch.randint(32, (2000, 200))], (1, 5, 10))
+    found = token_agreement([blocks, torch.randint(32, (2000, 200))], (1, 5, 10))
     assert [round(found[str(lag)][0], 1) for lag in (1, 5, 10)] == [.9, .5, 0] and max(abs(v[1]) for v in found.values()) < .005
 
 # --- motion
@@ -164,23 +164,23 @@ def test_parts_count_what_a_generation_calls(magnet, model, monkeypatch):
 
 # --- the experiments
 
-WAYS = dict(spans=dict(spans=(1, 3), leak_spans=(1, 3), spacing=20), context={}, rescore=dict(weights=(1., 0.), batches=(1,), repeats=1), hybrid=dict(prompts=(0, 12), batches=(1,), repeats=1),
+OPTIONS = dict(spans=dict(spans=(1, 3), leak_spans=(1, 3), spacing=20), context={}, rescore=dict(weights=(1., 0.), batches=(1,), repeats=1), hybrid=dict(prompts=(0, 12), batches=(1,), repeats=1),
             parts=dict(batches=(1,), guidances=(0.,), repeats=1), decoding=dict(scales=(0.,)))
-ARMS = dict(spans=['1', '3'], context=['5', '0'], rescore=['1', '0'], hybrid=['0', '12', 'next-token'], decoding=[*dict.fromkeys(f'{s:g}' for s in sorted({0., GUIDANCE})), 'stride1', 'half the steps', 'temperature 1'])
+VARIANTS = dict(spans=['1', '3'], context=['5', '0'], rescore=['1', '0'], hybrid=['0', '12', 'next-token'], decoding=[*dict.fromkeys(f'{s:g}' for s in sorted({0., GUIDANCE})), 'stride1', 'half the steps', 'temperature 1'])
 
 @pytest.mark.parametrize('name', NAMES)
 def test_experiments(name, data, tmp_path):
-    out = run_experiment(name, seed=0, out=tmp_path/'r.json', data=data, steps=2, device='cpu', **WAYS[name])
+    out = run_experiment(name, seed=0, out=tmp_path/'r.json', data=data, steps=2, device='cpu', **OPTIONS[name])
     assert json.loads((tmp_path/'r.json').read_text()) == [json.loads(json.dumps(out))]
     assert finite(out) and out['experiment'] == name and out['steps'] == 2 and out['trunk'] == TRUNKS['tiny']
     if name == 'parts':
         size = out['sizes']['tiny, 3 codebooks']
         assert size['passes'] == dict(magnet=40, delayed=52, flat=150) and all(t['speed_up']['magnet'] == 1 for t in size['times'].values())
-    else: assert [*out['variants']] == ARMS[name] and all(a['frechet'] > 0 for a in out['variants'].values())
+    else: assert [*out['variants']] == VARIANTS[name] and all(a['frechet'] > 0 for a in out['variants'].values())
 
-def test_one_arm_is_in_four_experiments(data):
-    "The usual model, trained once: what it scores does not depend on who asks."
-    spans, context, rescore, decoding = (run_experiment(n, data=data, steps=2, device='cpu', **WAYS[n])['variants'] for n in ('spans', 'context', 'rescore', 'decoding'))
+def test_one_model_is_in_four_experiments(data):
+    "The default model, trained once: its scores do not depend on the experiment."
+    spans, context, rescore, decoding = (run_experiment(n, data=data, steps=2, device='cpu', **OPTIONS[n])['variants'] for n in ('spans', 'context', 'rescore', 'decoding'))
     assert spans['3']['frechet'] == context['5']['frechet'] == rescore['1']['frechet'] == decoding[f'{GUIDANCE:g}']['frechet']
     assert spans['3']['ce']['3'] == context['5']['ce'] and spans['1']['ce'] != spans['3']['ce'] and context['0']['ce'] != context['5']['ce']
     assert rescore['0']['frechet'] != rescore['1']['frechet']
