@@ -8,10 +8,10 @@ import mars.studies.magnet
 from mars.ablations import load_results, run_experiment
 from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
-from mars.baselines.magnet import Delayed, Flat, MAGNeT
+from mars.baselines.magnet import Delayed, MAGNeT
 from mars.parts.config import EXPERIMENTS
 from mars.studies.magnet import GUIDANCE, TRUNKS, token_agreement, train_frame_model, compare_motion, frame_data, leak, loudness
-from mars.studies.magnet import span_cross_entropy, masked_cross_entropy, motion, select_moving_notes, part_calls, time_parts, evaluate_variant
+from mars.studies.magnet import span_cross_entropy, masked_cross_entropy, motion, select_moving_notes, part_calls, evaluate_variant
 from mars.studies.magnet import span_masks, has_tremolo
 from mars.pipeline import Mars
 from mars.studies.prediction import transformer_settings
