@@ -8,11 +8,10 @@ from mars.baselines.aar import WaveDiscriminatorConfig, SATConfig
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.parts.config import EXPERIMENTS
-from mars.studies.sat import PRIORS, PeriodAdversarialLoss, PeriodDiscriminatorConfig, PeriodDiscriminator, WAVE_CONFIGS, WAVE_SIZES, StudyStage
+from mars.studies.sat import PeriodAdversarialLoss, PeriodDiscriminatorConfig, PeriodDiscriminator, WAVE_CONFIGS, StudyStage
 from mars.studies.sat import WaveVariant, WindowedSAT, cost_metrics, wave_train_settings, clip_features, gradient_scale, seam_jump
 from mars.studies.sat import discriminator_variants, scale_list_variants, init_tokenizer, design_variants, phi_variants, rvq_variants, prior_data
 from mars.studies.sat import token_entropy, train_wave_variant, wave_data, wave_metrics, width_variants, window_variants
-from mars.train import TrainConfig
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 BODY = dict(n_samples=3200, ratios=(4, 4, 2, 2), width=2, dimension=16, lstm=1, code_dim=4, codebook_size=16)
