@@ -11,7 +11,7 @@ import math, warnings
 import numpy as np
 import torch, torch.nn.functional as F
 from .quantizer import lookup_keys, nearest_key
-from ..stft import _forward, _gain, _inverse, get_phase_method, random_phases
+from ..stft import _stft, _window_gain, _istft, get_phase_method, random_phases
 from .sampling import check_seed, note_uniforms
 from .inference import Sampler
 from ..var import VAR
@@ -159,13 +159,13 @@ def join(
     return wave + _confine(torch.cat(made)[:, :ls.n_samples], ls, time, freq)
 
 def _anchor(S, G, angles, w, window, hop, n_iter, share=.99/1.99): # (1, T, F) each -> (1, (T-1)*hop), what has to be added to the source
-    gain, last = _gain(window, hop, S.shape[1]), None
+    gain, last = _window_gain(window, hop, S.shape[1]), None
     move = lambda angles: w*(G*angles - S)
     D = move(angles)
     for _ in range(n_iter):
-        now = _forward(_inverse(S + D, window, hop, gain), window, hop)
+        now = _stft(_istft(S + D, window, hop, gain), window, hop)
         D, last = move(_unit(now if last is None else now - share*last)), now
-    return _inverse(D, window, hop, gain)
+    return _istft(D, window, hop, gain)
 
 # %% ../../nbs/guides/editing.ipynb #2cdb1f75
 def heard_labels(
