@@ -68,14 +68,14 @@ def test_a_failing_compile_is_a_row(bench, monkeypatch):
     assert all(r['ms'] > 0 for r in rows if r['variant'].startswith('eager'))
 
 def test_half_the_batch_when_memory_ends(bench):
-    from common import halving
+    from common import halve_on_oom
     asked = []
     def measure(batch):
         asked.append(batch)
         if batch > 3: raise torch.OutOfMemoryError('CUDA out of memory')
         return batch
-    assert halving(measure, 16) == 2 and asked == [16, 8, 4, 2]
-    with pytest.raises(torch.OutOfMemoryError): halving(lambda batch: measure(9), 1)
+    assert halve_on_oom(measure, 16) == 2 and asked == [16, 8, 4, 2]
+    with pytest.raises(torch.OutOfMemoryError): halve_on_oom(lambda batch: measure(9), 1)
 
 def test_peak_bytes_is_the_peak(bench):
     from common import peak_bytes
