@@ -180,7 +180,7 @@ def test_a_run(data, name, tmp_path):
     variants = result['variants']
     assert variants[result['base']]['time_ratio'] == 1 and all(len(a['curve']) == 2 and a['mel'] > 0 and 0 < a['used'] <= a['attainable'] <= 1 for a in variants.values())
     if name == 'sat-design':
-        assert {k: round(a['gradient']) for k, a in variants.items()} == {k: 16 if 'every' in k else 1 for k in variants}
+        assert {k: round(a['gradient']) for k, a in variants.items()} == {k: 16 if 'per scale' in k else 1 for k in variants}
         assert variants['default']['curve'][0] == variants['straight-through per scale']['curve'][0] != variants['PyTorch initialisation']['curve'][0]
     if name == 'sat-sharing': assert all(0 < a['ce'] < 10 and a['learned'] == pytest.approx(a['entropy'] - a['ce']) and a['generated'] > 0 and a['floor'] > 0 for a in variants.values())
 
