@@ -90,7 +90,7 @@ def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
 def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
     seen = []
     real = mars.studies.magnet.masked_cross_entropy
-    monkeypatch.setattr(mars.studies.magnet, 'masked_scores', lambda model, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(model, tokens, labels, stage, masked))
+    monkeypatch.setattr(mars.studies.magnet, 'masked_cross_entropy', lambda model, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(model, tokens, labels, stage, masked))
     found = leak(magnet, *data.sets['held_out'], spans=(1, 3), spacing=20)
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['held_out'], spacing=20)
