@@ -17,7 +17,7 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'Variant', 'SpectrogramData', 'synthetic_
 
 # %% ../nbs/06_ablations.ipynb #618ce1b0
 import copy, json, math, platform, time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch, torch.nn.functional as F
@@ -30,7 +30,8 @@ from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes
 from .parts.files import write_whole
 from .data import open_renderer
 from .parts.files import peak_normalize, resample
-from .parts.quantizer import MultiScaleQuantizer, code_usage
+from .parts.product import PerScaleQuantizer, ProductTokenizer, ProductTokenizerConfig, split_codes
+from .parts.quantizer import code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
 from .parts.discriminator import DiscriminatorConfig
 from .parts.device import pick_device
@@ -38,7 +39,7 @@ from .parts.device import seed_all
 from .train import MelLoss, TokenizerStage, TrainConfig, fit
 from .training.log import RunLog
 from .eval import _FULL_SCALE, frechet_distance
-from .parts.config import EXPERIMENTS
+from .parts.config import EXPERIMENTS, pipeline_of
 
 # %% ../nbs/06_ablations.ipynb #8243cda8
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ def twin_config(
 )->TokenizerConfig: # for the unfolded spectrogram
     "Replace the fold by larger patches."
     (_, H, W), (ph, pw) = cfg.image_shape, cfg.patch
-    larger = dict(image_shape=(1, H*cmx.f, W*cmx.t), patch=(ph*cmx.f, pw*cmx.t))
-    return TokenizerConfig.from_dict({**asdict(cfg), **larger})
+    return replace(cfg, image_shape=(1, H*cmx.f, W*cmx.t), patch=(ph*cmx.f, pw*cmx.t))
 
 @torch.no_grad()
 def make_twin(
@@ -144,7 +144,7 @@ class ConvEncoder(nn.Module):
         self.embed = nn.Conv2d(cfg.image_shape[0], widths[0], 3, 1, 1)
         downs = [conv_block(c, d, 2) for c, d in zip(widths, widths[1:])]
         self.body = nn.Sequential(*downs, conv_block(last, last))
-        self.to_code = nn.Sequential(nn.GroupNorm(4, last), nn.SiLU(), nn.Conv2d(last, cfg.branches*cfg.code_dim, 1))
+        self.to_code = nn.Sequential(nn.GroupNorm(4, last), nn.SiLU(), nn.Conv2d(last, cfg.code_dim, 1))
 
     def forward(self, image):
         return F.adaptive_avg_pool2d(self.to_code(self.body(self.embed(image))), self.latent)
@@ -154,7 +154,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         widths, self.grid = conv_widths(cfg)[::-1], cfg.grid
-        self.from_code = nn.Conv2d(cfg.branches*cfg.code_dim, widths[0], 1)
+        self.from_code = nn.Conv2d(cfg.code_dim, widths[0], 1)
         ups = [nn.Sequential(nn.Upsample(scale_factor=2), conv_block(c, d)) for c, d in zip(widths, widths[1:])]
         self.body = nn.Sequential(conv_block(widths[0], widths[0]), *ups, nn.GroupNorm(4, widths[-1]), nn.SiLU())
         self.to_pixels = nn.Conv2d(widths[-1], cfg.image_shape[0], 3, 1, 1)
@@ -180,8 +180,7 @@ class ConvTokenizer(Tokenizer):
 def per_scale_tokenizer(cfg):
     "Build a tokenizer with one codebook for each scale."
     tok = Tokenizer(cfg)
-    tok.quantizer = MultiScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio,
-                                        cfg.beta, cfg.lookup, own=True)
+    tok.quantizer = PerScaleQuantizer.from_config(cfg)
     return tok
 
 # %% ../nbs/06_ablations.ipynb #dda52de6
@@ -225,11 +224,11 @@ def spec_metrics(
     return dict(mse=squared/n, mae=absolute/n, share=squared/n/variance, db_active=db_active, frechet=frechet), tokens
 
 def usage_metrics(tokens, codebook_size): # token maps by batch -> dict
-    "Share of the codes that held-out notes use, and the share that could be used; the mean over branches."
-    usage = code_usage([torch.cat(t) for t in zip(*tokens)], codebook_size)
-    branches = usage if isinstance(usage, list) else [usage]
-    used = sum(u['total'].item() for u in branches)/len(branches)
-    return dict(used=used, attainable=branches[0]['total_attainable'].item())
+    "Share of the codes that held-out notes use, and the share that could be used; the mean over codebooks."
+    maps = [torch.cat(t) for t in zip(*tokens)]
+    usage = [code_usage(m, codebook_size) for m in split_codes(maps)]
+    used = sum(u['total'].item() for u in usage)/len(usage)
+    return dict(used=used, attainable=usage[0]['total_attainable'].item())
 
 # %% ../nbs/06_ablations.ipynb #3cfecf63
 def activation_bytes(tok, image):
@@ -361,12 +360,13 @@ def tokenizer_config(
     grid=(16, 16),              # patches down and across
     bins=None,                  # of the spectrogram; None is all
     scales=(1, 2, 3, 4, 6, 8),
+    config=TokenizerConfig,     # class of the config
     **kwargs,                   # more fields
-)->TokenizerConfig:
+):
     "Return the config of a size for a folded spectrogram."
     C, H, W = cmx.image_shape((bins or ls.shape[1], ls.shape[2]))
     fields = dict(image_shape=(C, H, W), patch=(H//grid[0], W//grid[1]), scales=scales, local=True)
-    return TokenizerConfig.preset(preset, **{**fields, **kwargs})
+    return config.preset(preset, **{**fields, **kwargs})
 
 # %% ../nbs/06_ablations.ipynb #8097ca21
 def run_info(
@@ -598,7 +598,7 @@ register_experiment('gan', gan_variants, 'folded', lower_half=True, warm_start=6
 # %% ../nbs/06_ablations.ipynb #c5266ee0
 def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
     "Split the parameters of a tokenizer by the quantity that they grow with."
-    D, d, P = cfg.width, cfg.code_dim, cfg.branches
+    D, d, P = cfg.width, cfg.code_dim, getattr(cfg, 'branches', 1)
     K2, S = math.prod(cfg.grid), math.prod(cfg.latent)
     n = cfg.image_shape[0]*math.prod(cfg.patch) # values of a patch
     hidden = int(D*cfg.mlp_ratio)
@@ -610,7 +610,8 @@ def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
 
 def count_parameters(cfg):
     "Count parameters without allocating them."
-    with torch.device('meta'): return sum(p.numel() for p in Tokenizer(cfg).parameters())
+    make = pipeline_of(cfg).parts[0] # class of the tokenizer
+    with torch.device('meta'): return sum(p.numel() for p in make(cfg).parameters())
 
 # %% ../nbs/06_ablations.ipynb #2f12102d
 def note_at_rate(notes, i, rate): # -> (n,) float32, peak 0.89
@@ -703,9 +704,9 @@ def map_sides(schedule, K, side): # -> K sides of square maps
     return tuple(max(1, round(math.sqrt(c))) for c in token_counts(schedule, K, side*side).tolist())
 
 # %% ../nbs/06_ablations.ipynb #56490b39
-def folded_variant(preset, ls, build=Tokenizer, **kwargs): # kwargs: fields of `TokenizerConfig`
+def folded_variant(preset, ls, build=Tokenizer, config=TokenizerConfig, **fields):
     "The folded variant of section 1 with another quantizer."
-    cfg = tokenizer_config(preset, ls, CMX(2, 2), (8, 8), ls.shape[1]//2, **kwargs)
+    cfg = tokenizer_config(preset, ls, CMX(2, 2), (8, 8), ls.shape[1]//2, config=config, **fields)
     return Variant(cfg, CMX(2, 2), build=build)
 
 def scales_variants(preset, ls):
@@ -716,11 +717,11 @@ def scales_variants(preset, ls):
 def codes_variants(preset, ls):
     "Latent map, codebook size and number of branches, one at a time."
     V = TokenizerConfig.preset(preset).codebook_size
-    root = math.isqrt(V)
+    root, product = math.isqrt(V), dict(branches=2, build=ProductTokenizer, config=ProductTokenizerConfig)
     fields = {'base': {}, 'latent 4x4': dict(scales=(1, 2, 3, 4)), 'latent 6x6': dict(scales=(1, 2, 3, 4, 6)),
               'latent 11x11': dict(scales=(1, 2, 3, 4, 6, 8, 11)),
               f'{V//16} codes': dict(codebook_size=V//16), f'{V*4} codes': dict(codebook_size=V*4),
-              f'2 branches of {root}': dict(branches=2, codebook_size=root), f'2 branches of {V}': dict(branches=2)}
+              f'2 branches of {root}': dict(product, codebook_size=root), f'2 branches of {V}': product}
     return {name: folded_variant(preset, ls, **f) for name, f in fields.items()}
 
 def sharing_variants(preset, ls):

@@ -4,13 +4,14 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Variant, SIZES, bits_per_note, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Variant, SIZES, bits_per_note, count_parameters, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
 from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
+from mars.parts.product import ProductTokenizerConfig
 from mars.stft import LogSpectrogram
-from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.tokenizer import TokenizerConfig
 from mars.train import MelLoss, TrainConfig, train_tokenizer
 from mars.training.checkpoints import lasting
 from mars.training.log import RunLog
@@ -126,8 +127,9 @@ def test_schedules():
 
 @pytest.mark.parametrize('own', [dict(branches=2), dict(layer_scale=0.), dict(n_phi=1), dict(image_shape=(6, 64, 256), patch=(8, 16))])
 def test_parameters_by_term_add_up(own):
-    cfg = TokenizerConfig.preset('tiny', **own)
-    assert sum(parameters_by_term(cfg).values()) == sum(p.numel() for p in Tokenizer(cfg).parameters())
+    config = ProductTokenizerConfig if 'branches' in own else TokenizerConfig
+    cfg = config.preset('tiny', **own)
+    assert sum(parameters_by_term(cfg).values()) == count_parameters(cfg)
 
 def test_difference_is_students():
     results = [dict(variants=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]

@@ -26,8 +26,8 @@ def frame_count(
 )->int: # T; ValueError where the maps differ in length
     "Return the number of frames."
     lengths = sorted({h*w for h, w in tok_cfg.scales})
-    if len(lengths) > 1 or tok_cfg.branches > 1:
-        raise ValueError(f'maps of {lengths[0]} to {lengths[-1]} tokens in {tok_cfg.branches} branches are no frames; make the tokenizer with lengths=(T,)*K and n_phi=0')
+    if len(lengths) > 1 or tok_cfg.n_tokens != sum(h*w for h, w in tok_cfg.scales):
+        raise ValueError(f'maps of {lengths[0]} to {lengths[-1]} tokens are no frames; make the tokenizer with lengths=(T,)*K and n_phi=0')
     return lengths[0]
 
 # %% ../../nbs/baselines/magnet.ipynb #d50e79c6

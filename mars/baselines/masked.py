@@ -40,7 +40,7 @@ class MaskedScale(VAR):
         self.known = nn.Linear(self.word_embed.in_features, self.cfg.width)
         nn.init.trunc_normal_(self.known.weight, std=std); nn.init.zeros_(self.known.bias)
 
-    codes = NextToken.codes # scale, (B, n) or (B, n, P) -> (B, n, P*d)
+    codes = NextToken.codes # scale, (B, n) -> (B, n, d)
 
     def see(self, k, tokens, known): # scale, tokens (B, n), bool (B, n) -> (B, n, w), zero where a token is not known
         "Embed the tokens that are known."
@@ -56,7 +56,7 @@ class MaskedScale(VAR):
         tokens:list,      # K int64 token maps (B, h_k*w_k)
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
         known:list=None,  # K bool (B, h_k*w_k), True where a token may be seen; None hides them all
-    )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
+    )->torch.Tensor: # (B, T, V) float32 logits of all scales
         "Score all scales at once by teacher forcing, each given the earlier ones and what is known of itself."
         return super().forward(tokens, labels, known and (lambda: torch.cat([self.see(k, *m) for k, m in enumerate(zip(tokens, known))], 1)))
 
@@ -107,7 +107,8 @@ class MaskedScale(VAR):
         settings, seed, first = tuple((*s, i) for s, i in zip(settings, self.steps(steps))), check_seed(seed), check_seed(first, 'first')
         labels = self.labels.check(labels, n)
         n = len(labels['pitch'])
-        u = note_uniforms(seed, first, n, sum(m*s[4] for m, s in zip(self.lengths, settings))*self.branches)
+        codes = self.n_uniforms(settings)//sum(self.lengths) # of a token
+        u = note_uniforms(seed, first, n, sum(m*s[4] for m, s in zip(self.lengths, settings))*codes)
         with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u)
 
     def generate(self,
@@ -152,7 +153,7 @@ class MaskedSampler(Sampler):
         "Draw what is masked and keep the likeliest, pass after pass."
         v, (_, temperature, top_k, top_p, steps), m = self.var, self.settings[k], self.var.lengths[k]
         tokens, known = None, torch.zeros(self.n, m, dtype=torch.bool, device=self.u.device)
-        wide = lambda known: known if v.branches == 1 else known[..., None] # the parts of a token go together
+        wide = lambda known: known if logits.ndim == 3 else known[..., None] # codes of one token go together
         for u, left in zip(self.us[k].split(m, 1), [*self.left[k][1:], 0]):
             drawn = sample(logits, u, temperature, top_k, top_p)
             tokens = drawn if tokens is None else torch.where(wide(known), tokens, drawn)
@@ -162,8 +163,8 @@ class MaskedSampler(Sampler):
             seen = v.see(k, tokens, known)
             logits = self.hear(k, self.x + (torch.cat([seen, seen]) if self.guided else seen))
 
-def likelihood(logits, tokens, temperature): # (B, n, V), (B, n) -> (B, n); with branches (B, n, P, V), (B, n, P) -> (B, n)
-    "Give the log-probability of tokens, of all parts together."
+def likelihood(logits, tokens, temperature): # (B, n, V), (B, n) -> (B, n)
+    "Give the log-probability of tokens, of all codes of a token together."
     z = (logits - logits.amax(-1, keepdim=True))/max(temperature or 1., 1e-38)
     p = z.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
     return p.sum(-1) if p.ndim == 3 else p

@@ -21,6 +21,7 @@ from ..eval import density_coverage, frechet_distance, frechet_floor, inception_
 from ..eval import posterior_kl, vendi_score
 from ..baselines.next_token import NextToken
 from ..parts.device import pick_device, seed_all
+from ..parts.product import ProductTokenizerConfig, product_transformer
 from ..pipeline import Mars
 from ..evaluation.protocol import MelPCA
 from ..tokenizer import STRIPS, TokenizerConfig
@@ -258,15 +259,16 @@ def time_aar_layouts(
     "Time the shapes behind AAR's 35x on one trunk: 1 note, no guidance, 1024 codes."
     device = pick_device(device)
     quadratic = [math.floor((1 + (math.sqrt(75)-1)*k/15)**2) for k in range(15)] + [75] # the last would be 74.99...
-    def make(model, lengths, branches=1):
+    def make(model, lengths, config=TokenizerConfig, **kwargs):
         shape = dict(image_shape=(1, 4*lengths[-1], 4), patch=4, scales=[(n, 1) for n in lengths],
-                     codebook_size=1024, code_dim=8, branches=branches)
-        return model(cfg, TokenizerConfig.preset('tiny', **shape)).to(device).eval()
+                     codebook_size=1024, code_dim=8, **kwargs)
+        return model(cfg, config.preset('tiny', **shape)).to(device).eval()
+    delayed = make(product_transformer(NextToken), [84], ProductTokenizerConfig, branches=10)
     models = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]),
-                  delayed_750=make(NextToken, [84], 10))
+                  delayed_750=delayed)
     def call(model): return lambda: generate(model, n=1, seed=0)
     seconds = time_interleaved({name: call(m) for name, m in models.items()}, repeats)
-    return {name: dict(passes=len(m.pass_lengths), tokens=sum(m.lengths)*m.branches, seconds=seconds[name])
+    return {name: dict(passes=len(m.pass_lengths), tokens=m.tok_cfg.n_tokens, seconds=seconds[name])
             for name, m in models.items()}
 
 # %% ../../nbs/studies/prediction.ipynb #4a0fd7ce

@@ -27,7 +27,8 @@ from ..data import Batches, default_notes
 from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
 from ..parts.device import pick_device, seed_all
 from .prediction import cross_entropy, time_interleaved, train_transformer
-from ..parts.quantizer import MultiScaleQuantizer, code_usage
+from ..parts.product import PerScaleQuantizer
+from ..parts.quantizer import code_usage
 from ..baselines.seanet import mel_loss
 from ..train import TrainConfig, fit
 from ..training.log import RunLog
@@ -64,10 +65,10 @@ class WindowedSAT(SAT):
         return self.join(recon), losses
 
 # %% ../../nbs/studies/sat.ipynb #5aa705a8
-class PerScaleStraightThrough(MultiScaleQuantizer):
+class PerScaleStraightThrough(PerScaleQuantizer):
     "The same values with a straight-through gradient for every scale: K times the identity."
-    def forward(self, f, keep=None):
-        out, losses, tokens = super().forward(f, keep)
+    def forward(self, f, n_scales=None):
+        out, losses, tokens = super().forward(f, n_scales)
         return out + (len(self.scales) - 1)*(f - f.detach()), losses, tokens
 
 def gradient_scale(
@@ -253,7 +254,7 @@ def wave_metrics(
     tokens = [torch.cat(t) for t in zip(*(tok.encode(x) for x in clips.split(32)))]
     size = 32*tok.windows
     recon = torch.cat([tok.decode([t[i:i+size] for t in tokens]) for i in range(0, len(tokens[0]), size)])
-    usage = code_usage(tokens, tok.cfg.codebook_size, own=True)
+    usage = code_usage(tokens, tok.cfg.codebook_size, per_scale=True)
     out = dict(mel=mel_loss(recon, clips).item(), db_active=80*log_mel_error(clips, recon).active_mae,
                stft=float(stft_distance(clips.cpu(), recon.cpu()).mean()),
                frechet=frechet_distance(clip_features(clips), clip_features(recon)), used=usage['total'].item(),
@@ -423,7 +424,7 @@ def prior_data(tok, variant, data): # -> sets of (tokens, labels): train, held_o
 def token_entropy(tokens, codebook_size): # K maps (B, s_k) -> nats a token
     "Entropy of tokens of which only each scale's frequencies are known."
     n = torch.tensor([float(t.shape[1]) for t in tokens])
-    return (code_usage(tokens, codebook_size, own=True)['perplexity'].log().cpu() @ n/n.sum()).item()
+    return (code_usage(tokens, codebook_size, per_scale=True)['perplexity'].log().cpu() @ n/n.sum()).item()
 
 # %% ../../nbs/studies/sat.ipynb #14a8d37d
 def prior_metrics(tok, variant, data, train, preset, progress=False): # -> dict
