@@ -415,7 +415,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more)
 
 def test_resume_refuses_other_judges(tmp_path):
     train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, discriminator=JUDGES)
-    with pytest.raises(ValueError, match='another adversary'): train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, resume=True)
+    with pytest.raises(ValueError, match='another discriminator'): train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, resume=True)
 
 def test_a_training_keeps_what_it_was(tmp_path):
     log = RunLog()

@@ -149,7 +149,7 @@ def test_beats_the_class_mean_on_unseen_instruments():
     assert not set(train.instruments) & set(test.instruments)
     ls, cmx = LogSpectrogram(), CMX.fit()
     tok = train_tokenizer(train, TrainConfig.preset('tiny', steps=60), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
-    (seen, known), (unseen, asked) = (Images(n, lambda waves: cmx.fold(ls.encode(waves)), keep=0)(range(len(n))) for n in (train, test))
+    (seen, known), (unseen, asked) = (Images(n, lambda waves: cmx.fold(ls.encode(waves)), max_cached=0)(range(len(n))) for n in (train, test))
     left = lambda guess: ((guess - unseen).pow(2).mean()/unseen.var()).item()
     mean_of = lambda key: torch.stack([seen[known[key] == v].mean(0) for v in asked[key]])
     means = [left(mean_of(key)) for key in ('pitch', 'family')]

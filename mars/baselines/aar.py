@@ -246,12 +246,12 @@ class WaveAdversarialLoss(AdversarialLoss):
 # %% ../../nbs/baselines/aar.ipynb #7c1b7b7c
 class WaveStage(TokenizerStage):
     "What one step of training a tokenizer of waves computes."
-    def __init__(self, tok, batch, train, discriminator=None, team=None, mel=None):
-        if mel: raise ValueError(f'mel_weight is {train.mel_weight}; the loss of a tokenizer of waves is one of mel spectrograms already, leave it at 0')
-        super().__init__(tok, batch, train, discriminator, team)
+    def __init__(self, tok, cfg, discriminator=None, mel=None, average=None):
+        if mel: raise ValueError(f'mel_weight must be 0, got {cfg.mel_weight}; the loss of a tokenizer of waves is one of mel spectrograms')
+        super().__init__(tok, cfg, discriminator, average=average)
 
-    def make_discriminator(self, discriminator, device, reduce): return WaveAdversarialLoss(discriminator, 1, self.train.steps, device, reduce)
-    def adversarial_term(self, step, image, recon, losses): return self.gan.generator_loss(step, recon, image)
+    def make_discriminator(self, cfg, device, average): return WaveAdversarialLoss(cfg, 1, self.cfg.steps, device, average)
+    def adversarial_term(self, step, image, recon, losses): return self.adversary.generator_loss(step, recon, image)
 
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
