@@ -287,10 +287,11 @@ def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of
     def batch(step, part): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
     mel = MelLoss(ls, variant.cmx).to(spec.device) if variant.mel_weight else None
     seed_all(train.seed) # the same discriminator and quantizer dropout in every variant
-    stage = TokenizerStage(tok, train, variant.discriminator, mel, variant.cmx.unfold if variant.unfold else None)
+    kind = type('UnfoldedStage', (TokenizerStage,), dict(view=lambda self, image: variant.cmx.unfold(image))) if variant.unfold else TokenizerStage
+    stage = kind(tok, train, variant.discriminator, mel)
     seed_all(train.seed)
     log = RunLog()
-    fit(stage, batch, train, default_callbacks(train, log, progress, stage.callbacks()))
+    fit(stage, batch, train, default_callbacks(train, log, stage.callbacks(), progress=progress))
     return [float(f"{r['recon']:.7g}") for r in log.rows], log.rows[-1]['seconds']
 
 def cost_metrics(variant, tok, data, batch_size): # data: `SpectrogramData`

@@ -172,7 +172,7 @@ def train_classifier(
 
     config = dict(train=resume_config(train), shape=asdict(cfg), notes=len(notes))
     manager = CheckpointManager(out, 'classifier', config, train.keep_last) if out is not None else None
-    callbacks = default_callbacks(train, log, progress, [best], checkpoints=manager, resume=resume)
+    callbacks = default_callbacks(train, log, [best], progress=progress, checkpoints=manager, resume=resume)
     try: fit(Stage(clf, classifier_loss), batch, train, callbacks)
     finally:
         if own: log.close()

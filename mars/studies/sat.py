@@ -226,7 +226,7 @@ def train_wave_variant(
     def batch(step, part): return clips[to_device(order.at(step), clips.device)]
     tok = init_tokenizer(variant, clips[first], train.seed)
     stage = StudyStage(tok, cfg, variant.discriminator)
-    fit(stage, batch, cfg, default_callbacks(cfg, log, progress, stage.callbacks()))
+    fit(stage, batch, cfg, default_callbacks(cfg, log, stage.callbacks(), progress=progress))
     data.trained[variant, train] = tok, [float(f"{r['recon']:.5g}") for r in log.rows], log.rows[-1]['seconds']
     return data.trained[variant, train]
 
