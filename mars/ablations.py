@@ -31,7 +31,7 @@ from .parts.files import write_whole
 from .data import open_renderer
 from .parts.files import peak_normalize, resample
 from .parts.product import PerScaleQuantizer, ProductTokenizer, ProductTokenizerConfig, split_codes
-from .parts.quantizer import code_usage
+from .parts.codebook import code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
 from .parts.discriminator import DiscriminatorConfig
 from .parts.device import pick_device

@@ -336,8 +336,8 @@ def test_bodies_that_cannot_be_built():
     with pytest.raises(ValueError, match='unknown'): SATConfig.preset('huge')
     with pytest.raises(ValueError, match="no field 'depth'"): SATConfig.from_dict(dict(depth=3))
 
-@pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest is 1'), (dict(rest=-1), 'rest is -1'), (dict(feature_weight=-1.), 'feature_weight is -1'),
-    (dict(feature_weight=math.inf), 'feature_weight is inf'), (dict(weight=-1.), 'weight is -1'), (dict(start=2.), 'start is 2'), (dict(lr=0.), 'lr is 0'), (dict(betas=(1., .9)), 'betas')])
+@pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest must be 0, or 2 and more, got 1'), (dict(rest=-1), 'rest must be >= 0, got -1'), (dict(feature_weight=-1.), 'feature_weight must be >= 0, got -1'),
+    (dict(feature_weight=math.inf), 'feature_weight must be finite, got inf'), (dict(weight=-1.), 'weight must be >= 0, got -1'), (dict(start=2.), 'start must be in'), (dict(lr=0.), 'lr must be > 0'), (dict(betas=(1., .9)), 'betas')])
 def test_judges_that_make_no_sense(change, words):
     with pytest.raises(ValueError, match=words): WaveDiscriminatorConfig(**change)
 

@@ -19,7 +19,7 @@ from ..stft import LogSpectrogram, _as_wave
 from .seanet import Conv, Decoder, Encoder, Discriminators, calibrate, feature_loss, discriminator_loss, mel_loss
 from .seanet import adversarial_loss
 from ..parts.quantizer import make_quantizer
-from ..parts.config import config_class, STAGES
+from ..parts.config import config_class, setting, STAGES
 from ..parts.product import PerScaleQuantizer
 from ..parts.discriminator import AdversarialLoss, DiscriminatorConfig, frozen
 from ..var import VARConfig
@@ -176,7 +176,7 @@ class SAT(nn.Module):
         for k in range(len(q.scales)):
             seen = q.downsample(k, rest)
             some = seen.flatten(0, 1)[torch.randperm(seen.shape[0]*seen.shape[1], device=seen.device)[:self.cfg.codebook_size]]
-            q.codebook_of(k)[:len(some)] = some
+            q.codes(k)[:len(some)] = some
             rest = rest - q.contribution(k, q.nearest(k, rest))
         return self
 
@@ -184,29 +184,27 @@ class SAT(nn.Module):
 @dataclass(frozen=True)
 class WaveDiscriminatorConfig(DiscriminatorConfig):
     "The judges of a tokenizer of waves. `preset` names the three sizes."
-    weight:float = 0.6          # of the generator's loss, a mean over the judges; 0 is off
-    feature_weight:float = 3.   # of feature matching
-    start:float = 0.            # share of the training steps without judges
-    windows:tuple = (2048, 1024, 512, 256, 128) # samples, one judge for each
-    width:int = 32              # channels of a judge
-    rest:int = 3                # of so many steps the judges rest in the first; 0 is never
-    lr:float = 3e-4             # peak learning rate
-    betas:tuple = (0.5, 0.9)    # of AdamW
-    weight_decay:float = 0.     # on the judges' convolutions
+    weight:float = setting(0.6, ge=0) # of the generator's loss, a mean over the judges; 0 is off
+    feature_weight:float = setting(3., ge=0) # of feature matching
+    start:float = setting(0., ge=0, le=1) # share of the training steps without judges
+    windows:tuple = setting((2048, 1024, 512, 256, 128)) # samples, one judge for each
+    width:int = setting(32, ge=1) # channels of a judge
+    rest:int = setting(3, ge=0) # of so many steps the judges rest in the first; 0 is never
+    lr:float = setting(3e-4, gt=0) # peak learning rate
+    betas:tuple = setting((0.5, 0.9)) # of AdamW
+    weight_decay:float = setting(0., ge=0) # on the judges' convolutions
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, 'windows', tuple(int(n) for n in self.windows))
         if not self.windows or min(self.windows) < 32: raise ValueError(f'windows are {self.windows}; give at least one, each of 32 samples or more')
-        if self.rest < 0 or self.rest == 1: raise ValueError(f'rest is {self.rest}; use 0, or 2 and more')
-        if not 0 <= self.feature_weight < math.inf: raise ValueError(f'feature_weight is {self.feature_weight}; it must be at least 0')
+        if self.rest == 1: raise ValueError('rest must be 0, or 2 and more, got 1')
 
 config_class(WaveDiscriminatorConfig, dict(tiny=dict(width=8, windows=(1024, 256), warmup=10), small=dict(width=16, warmup=300), paper=dict()));
 
 # %% ../../nbs/baselines/aar.ipynb #6b4beda0
 class WaveAdversarialLoss(AdversarialLoss):
     "The judges of a training run, with their optimiser and schedule."
-    def build(self, channels):
+    def make_discriminator(self, channels):
         self.register_buffer('told', torch.full((2,), torch.nan)) # loss and gradient norm of the last update; a checkpoint keeps them for the log of a rest
         return Discriminators(self.cfg.windows, self.cfg.width)
 

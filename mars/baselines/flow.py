@@ -19,7 +19,8 @@ from ..parts.device import pick_device, pick_dtype, seed_all
 from ..pipeline import Mars, find_model
 from ..stft import LogSpectrogram
 from ..parts.config import PIPELINES, config_class, STAGES
-from ..tokenizer import patch_components, patchify, unpatchify
+from ..parts.warm_start import principal_components
+from ..tokenizer import patchify, unpatchify
 from ..train import Stage, TrainConfig, TrainingRun
 from ..training.log import RunLog
 from ..training.tokens import BatchLoader, Images, instrument_ids, names_hash, to_device
@@ -114,7 +115,7 @@ class Flow(nn.Module):
         "Start the first and the last layer from the principal components of patches."
         x = patchify(image, self.cfg.patch).flatten(0, 1)
         x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
-        mean, var, basis = patch_components(x[torch.randperm(len(x))[:2**15].to(x.device)], self.cfg.width)
+        mean, var, basis = principal_components(x[torch.randperm(len(x))[:2**15].to(x.device)], self.cfg.width)
         r, into = len(var), .3*basis/(1 + var).sqrt() # quieter than the positions
         self.enter.weight[:r], self.leave.weight[:, :r] = into.T.to(self.enter.weight), (basis*var.clamp(min=1e-4*var[0].item()).sqrt()).to(self.leave.weight)
         self.enter.bias[:r], self.leave.bias[:] = -(mean @ into).to(self.enter.bias), mean.to(self.leave.bias)

@@ -28,7 +28,7 @@ from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
 from ..parts.device import pick_device, seed_all
 from .prediction import cross_entropy, time_interleaved, train_transformer
 from ..parts.product import PerScaleQuantizer
-from ..parts.quantizer import code_usage
+from ..parts.codebook import code_usage
 from ..baselines.seanet import mel_loss
 from ..train import TrainConfig, default_callbacks, fit
 from ..training.log import RunLog
@@ -117,8 +117,8 @@ config_class(PeriodDiscriminatorConfig, WaveDiscriminatorConfig.presets());
 # %% ../../nbs/studies/sat.ipynb #a3133b22
 class PeriodAdversarialLoss(WaveAdversarialLoss):
     "Discriminators of both kinds; the losses are means over all of them."
-    def build(self, channels):
-        discriminators = super().build(channels)
+    def make_discriminator(self, channels):
+        discriminators = super().make_discriminator(channels)
         discriminators.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
         return discriminators
 
