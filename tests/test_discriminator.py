@@ -311,7 +311,7 @@ def test_clipping_bounds_the_gradient():
 def test_shapes_must_agree():
     adv = AdversarialLoss(config(), 2, 100)
     with pytest.raises(ValueError, match='differ in shape'): adv.update(0, images(), images(side=64))
-    with pytest.raises(ValueError, match='steps is 0'): AdversarialLoss(config(), 2, 0)
+    with pytest.raises(ValueError, match='steps must be >= 1, got 0'): AdversarialLoss(config(), 2, 0)
 
 
 # precision
