@@ -6,7 +6,7 @@ from test_var import ALL, CFG, MODELS, SMALL, Tape, draw, flat, make as make_var
 from mars.baselines.aar import SATConfig
 from mars.data import AdditiveNotes
 from mars.parts.inference import generate
-from mars.baselines.masked import MaskedSampler, MaskedScale, left_masked, mask_spans
+from mars.baselines.masked import MaskedSampler, MaskedScale, masked_counts, mask_spans
 from mars.baselines.next_token import NextToken
 from mars.parts.device import cast_network
 from mars.pipeline import Mars
@@ -132,9 +132,9 @@ def test_counts():
     for n in range(1, 70):
         for steps in {1, 2, min(n, 8), n}:
             if steps > n: continue
-            left = left_masked(n, steps) + [0]
+            left = masked_counts(n, steps) + [0]
             assert left[0] == n and len(left) == steps+1 and all(a > b for a, b in zip(left, left[1:]))
-    assert left_masked(64, 8) == [64, 62, 59, 53, 45, 35, 24, 12]
+    assert masked_counts(64, 8) == [64, 62, 59, 53, 45, 35, 24, 12]
 
 def test_usual_and_wanted_passes(model):
     assert model.steps() == [1, 1, 4, 4] and model.n_passes == 10
@@ -179,7 +179,7 @@ def test_what_is_kept_stays_and_is_the_likeliest(name):
     made, seen, scores = listen(m, ALL, seed=1)
     at = [0, *torch.tensor(m.steps()).cumsum(0).tolist()]
     for k, maps in enumerate(seen):
-        assert [int((~kept).sum(1)[0]) for _, kept in maps] == left_masked(m.lengths[k], m.steps()[k])[1:]
+        assert [int((~kept).sum(1)[0]) for _, kept in maps] == masked_counts(m.lengths[k], m.steps()[k])[1:]
         before = torch.zeros(3, m.lengths[k], dtype=torch.bool)
         for (tokens, kept), logits in zip(maps, scores[at[k]:]):
             assert (before <= kept).all() and torch.equal(tokens[kept], made[k][kept])

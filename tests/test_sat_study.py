@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
-from mars.baselines.aar import WaveDiscriminatorConfig, SATConfig
+from mars.baselines.aar import SATDiscriminatorConfig, SATConfig
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.parts.config import EXPERIMENTS
@@ -108,7 +108,7 @@ def test_judges_of_both_kinds_play_together(data):
     loss, seen = stage.loss(1)
     loss.backward(); stage.after(1)
     assert {'gen_loss', 'feature_loss'} <= seen.keys() and stage.seen['disc_loss'] > 0
-    assert type(StudyStage(make_variant(WaveVariant(CFG), clips), None, variant_settings('tiny', 0, 4), WaveDiscriminatorConfig.preset('tiny', windows=(128,))).gan).__name__ == 'WaveAdversary'
+    assert type(StudyStage(make_variant(WaveVariant(CFG), clips), None, variant_settings('tiny', 0, 4), SATDiscriminatorConfig.preset('tiny', windows=(128,))).gan).__name__ == 'SATAdversarialLoss'
     with pytest.raises(ValueError, match='2 samples or more'): PeriodDiscriminatorConfig(periods=())
 
 # --- what is measured
@@ -144,7 +144,7 @@ def test_entropy_of_tokens():
 
 def test_costs_are_those_of_the_whole_step(data):
     base = WaveVariant(CFG)
-    judged = replace(base, judges=WaveDiscriminatorConfig.preset('tiny', windows=(128,), width=2, start=.5))
+    judged = replace(base, judges=SATDiscriminatorConfig.preset('tiny', windows=(128,), width=2, start=.5))
     facts = variant_facts(dict(base=base, judged=judged, two=replace(base, windows=2), lstm=replace(base, cfg=replace(CFG, lstm=2))), data, variant_settings('tiny', 0), repeats=1)
     g = {k: f['gflop'] for k, f in facts.items()}
     assert g['judged'] > g['base'] and g['two'] == pytest.approx(2*g['base'], rel=.02)

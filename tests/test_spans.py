@@ -8,7 +8,7 @@ import mars.studies.magnet
 from mars.ablations import load_results, run_experiment
 from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
-from mars.baselines.magnet import Delayed, Flat, MAGNeT
+from mars.baselines.magnet import DelayPatternLM, FlatPatternLM, MAGNeT
 from mars.parts.config import EXPERIMENTS
 from mars.studies.magnet import GUIDANCE, TRUNKS, agreement, variant_of, compare_motion, frame_data, leak, loudness
 from mars.studies.magnet import masked_ce, masked_scores, motion, moving_notes, part_calls, part_times, score_notes
@@ -65,7 +65,7 @@ def test_notes_are_scored_once_for_each_question(data, magnet, monkeypatch):
     a = score_notes(magnet, data, 0, cfg_scale=1., steps=2)
     assert score_notes(magnet, data, 0, steps=2, cfg_scale=1.) is a
     assert score_notes(magnet, data, 1, cfg_scale=1., steps=2) != a != score_notes(magnet, data, 0, cfg_scale=0., steps=2)
-    two = [variant_of(Delayed, data, 'tiny', settings_of('tiny', s, 1, data), hide=.5)[0] for s in (0, 1)]
+    two = [variant_of(DelayPatternLM, data, 'tiny', settings_of('tiny', s, 1, data), codebook_dropout=.5)[0] for s in (0, 1)]
     b, c = (score_notes(magnet, data, 0, steps=3, rescorer=d, rescore_weight=0.) for d in two)
     assert b is not c # rescorers that look alike are two
 
@@ -158,9 +158,9 @@ def test_parts_happen_as_often_as_they_do(magnet, model):
 
 def test_parts_count_what_a_generation_calls(magnet, model, monkeypatch):
     seen = []
-    for name in ('look', 'score_map'): monkeypatch.setattr(MAGNeT, name, lambda self, *a, f=getattr(MAGNeT, name), name=name: seen.append(name) or f(self, *a))
+    for name in ('hidden_states', 'codebook_logits'): monkeypatch.setattr(MAGNeT, name, lambda self, *a, f=getattr(MAGNeT, name), name=name: seen.append(name) or f(self, *a))
     magnet.generate(dict(pitch=60), 1, seed=0, steps=[4, 3, 2])
-    assert seen.count('look') == seen.count('score_map') == 9
+    assert seen.count('hidden_states') == seen.count('codebook_logits') == 9
 
 # --- the experiments
 
