@@ -327,7 +327,7 @@ def run_tokenizer(a, notes, given):
     return out, train
 
 def run_sat(a, notes, given):
-    from mars.baselines.aar import WaveDiscriminatorConfig, SATConfig, rvq, train_sat
+    from mars.baselines.aar import SATDiscriminatorConfig, SATConfig, rvq, train_sat
     from mars.train import TrainConfig
     shape = field_values(a, SATConfig)
     if a.rvq:
@@ -335,7 +335,7 @@ def run_sat(a, notes, given):
         plain = SATConfig.preset(a.preset, **{**shape, 'lengths': ()}) # for the number of its frames
         shape |= rvq(a.rvq, plain.n_frames)
     train, off = TrainConfig.preset(a.preset, 'sat', **given), dict(weight=0.) if a.preset == 'tiny' else {}
-    judges = WaveDiscriminatorConfig.preset(a.preset, **{**off, **field_values(a, WaveDiscriminatorConfig, prefix='judges-')})
+    judges = SATDiscriminatorConfig.preset(a.preset, **{**off, **field_values(a, SATDiscriminatorConfig, prefix='judges-')})
     train_sat(notes, train, SATConfig.preset(a.preset, **shape), out := make_folder(a.out), a.device, not a.json, discriminator=judges, resume=a.resume, trackers=a.tracker)
     return out, train
 
@@ -354,8 +354,8 @@ def transformer_of(
     if stage == 'ar' and not even and pattern != 'delayed': return NextToken, BaselineConfig if m.kind == 'wave' else VARConfig
     if stage == 'aar' and m.kind == 'wave': return VAR, BaselineConfig
     if stage in ('magnet', 'ar') and even:
-        from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
-        return (MAGNeT, MAGNeTConfig) if stage == 'magnet' else (Flat, BaselineConfig) if pattern == 'flat' else (Delayed, DelayedConfig)
+        from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatternLM, MAGNeT, MAGNeTConfig
+        return (MAGNeT, MAGNeTConfig) if stage == 'magnet' else (FlatPatternLM, BaselineConfig) if pattern == 'flat' else (DelayPatternLM, DelayPatternConfig)
     need = 'of waves; train one with `mars train sat --out FOLDER`' if stage == 'aar' else 'with codebooks at the full rate; train one with `mars train sat --rvq 4 --out FOLDER`'
     raise ValueError(f'{stage if stage != "ar" else "a delayed ar"} needs a tokenizer {need}')
 
@@ -505,11 +505,11 @@ STAGE_NAMES = ('tokenizer', 'var', 'vocoder', 'classifier', 'sat', 'aar', 'magne
 def stage_configs(stage):
     "The configs whose fields are options of a stage: (class, prefix of its options)."
     if stage in ('sat', 'aar'):
-        from mars.baselines.aar import WaveDiscriminatorConfig, SATConfig, BaselineConfig
-        return [(SATConfig, ''), (WaveDiscriminatorConfig, 'judges-')] if stage == 'sat' else [(BaselineConfig, '')]
+        from mars.baselines.aar import SATDiscriminatorConfig, SATConfig, BaselineConfig
+        return [(SATConfig, ''), (SATDiscriminatorConfig, 'judges-')] if stage == 'sat' else [(BaselineConfig, '')]
     if stage in ('magnet', 'ar'):
-        from mars.baselines.magnet import DelayedConfig, MAGNeTConfig
-        return [(MAGNeTConfig if stage == 'magnet' else DelayedConfig, '')]
+        from mars.baselines.magnet import DelayPatternConfig, MAGNeTConfig
+        return [(MAGNeTConfig if stage == 'magnet' else DelayPatternConfig, '')]
     if stage == 'vocoder':
         from mars.parts.vocoder import VocoderConfig, vocoder_settings
         vocoder_settings('tiny') # which registers the stage

@@ -25,7 +25,7 @@ from ..data import Batches
 from ..parts.files import write_whole, load_weights, save_weights
 from ..eval import frechet_distance
 from .flow import Flow, FlowConfig
-from .magnet import Delayed, Flat, MAGNeT
+from .magnet import DelayPatternLM, FlatPatternLM, MAGNeT
 from .masked import MaskedScale
 from .next_token import NextToken
 from ..parts.device import in_batches, pick_device, seed_all
@@ -55,8 +55,8 @@ SYSTEMS = {
     'MARS tokens, next-token': System('A', 'mars', NextToken),
     'MARS tokens, masked': System('A', 'mars', MaskedScale),
     'AAR, next-scale': System('B', 'sat', VAR),
-    'RVQ, flat': System('B', 'rvq', Flat),
-    'RVQ, delayed': System('B', 'rvq', Delayed),
+    'RVQ, flat': System('B', 'rvq', FlatPatternLM),
+    'RVQ, delayed': System('B', 'rvq', DelayPatternLM),
     'MAGNeT': System('B', 'rvq', MAGNeT, ({}, dict(cfg_scale=1.), dict(cfg_scale=0., temperature=1.))), # {} is the source's: guidance 9, temperature 3, both falling
     'rectified flow': System('C', '', Flow, ({}, dict(cfg_scale=2.)))}
 
@@ -249,7 +249,7 @@ def layout_times(
 )->dict: # name -> passes, tokens, seconds
     "Time the four layouts of track B as their sources have them, on one trunk with random weights."
     device, way = pick_device(device), dict(cfg_scale=2.) if guided else dict(cfg_scale=0.)
-    layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (Flat, SATConfig(**rvq(4), codebook_size=2048)), 'RVQ, delayed': (Delayed, SATConfig(**rvq(4), codebook_size=2048)), 'MAGNeT': (MAGNeT, SATConfig(**rvq(4), codebook_size=2048))}
+    layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (FlatPatternLM, SATConfig(**rvq(4), codebook_size=2048)), 'RVQ, delayed': (DelayPatternLM, SATConfig(**rvq(4), codebook_size=2048)), 'MAGNeT': (MAGNeT, SATConfig(**rvq(4), codebook_size=2048))}
     nets = {name: make(getattr(make, 'config', BaselineConfig).preset(preset) if make is not VAR else BaselineConfig.preset(preset), cfg).to(device).eval() for name, (make, cfg) in layouts.items()}
     took = in_turns({name: (lambda m=m: generate(m, dict(pitch=60), n, seed=0, graph=m.start.is_cuda, **way)) for name, m in nets.items()}, repeats)
     passes = {name: sum(m.validate_sampling().steps) if isinstance(m, MAGNeT) else len(m.pass_lengths) for name, m in nets.items()}

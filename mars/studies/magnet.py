@@ -16,8 +16,8 @@ from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from ..parts.config import EXPERIMENTS
 from ..baselines.aar import SAT, SATConfig, BASELINES, WaveMars, rvq, train_sat
-from ..baselines.magnet import Delayed, Flat, MAGNeT, Memoryless, frame_count, hybrid, remask
-from ..baselines.magnet import spans_for, widen
+from ..baselines.magnet import DelayPatternLM, FlatPatternLM, MAGNeT, NoCache, frame_count, generate_hybrid, remask
+from ..baselines.magnet import n_spans_for_rate, spans_from_starts
 from ..parts.device import pick_device
 from ..pipeline import Mars
 from .prediction import default_study_notes, evenly, generated, in_turns, judged, settings_of, study_sides
@@ -49,7 +49,7 @@ def frame_data(
     data.sets['train'], data.notes, data.moving, data.scored = tokenize(train, model), train, None, {}
     return data
 
-def variant_of(make, data, preset, train, progress=False, **shape): # -> a trained `MAGNeT`, `Delayed` or `Flat`, its loss curve, seconds
+def variant_of(make, data, preset, train, progress=False, **shape): # -> a trained `MAGNeT`, `DelayPatternLM` or `FlatPatternLM`, its loss curve, seconds
     "Train an arm, or give back one that was trained alike."
     return train_variant(make, make.config(**{**TRUNKS[preset], **shape}), data, train, progress)
 
@@ -104,7 +104,7 @@ def span_masks(n, n_frames, span, seed=0): # -> (n, T) bool
     "Draw masks as training does, always the same."
     g = torch.Generator().manual_seed(seed)
     rate, order = torch.cos(torch.rand(n, generator=g)*math.pi/2), torch.rand(n, n_frames, generator=g)
-    return widen(order.argsort(1).argsort(1) < spans_for(rate, n_frames, span)[:, None], span)
+    return spans_from_starts(order.argsort(1).argsort(1) < n_spans_for_rate(rate, n_frames, span)[:, None], span)
 
 def masked_ce(variant, data, span=3): # -> dict: nats per masked token of unseen notes, mean and by stage
     "Examine an arm on masks of a span that need not be its own."
@@ -243,7 +243,7 @@ def rescore_experiment(
     "Let a next-token model have a say in what is kept."
     data = data or frame_data(preset, tokenizer, notes, device, progress=progress)
     train, variants, how = settings_of(preset, seed, steps, data), {}, dict(cfg_scale=guidance)
-    magnet, delayed = variant_of(MAGNeT, data, preset, train, progress)[0], variant_of(Delayed, data, preset, train, progress, hide=HIDE)[0]
+    magnet, delayed = variant_of(MAGNeT, data, preset, train, progress)[0], variant_of(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
     for w in weights: variants[f'{w:g}'] = dict(score_notes(magnet, data, seed, **how) if w == 1 else score_notes(magnet, data, seed, rescorer=delayed, rescore_weight=w, **how))
     ratio = {}
     for n in batches:
@@ -272,9 +272,9 @@ def hybrid_experiment(
     "Let a next-token model write the beginning."
     data = data or frame_data(preset, tokenizer, notes, device, progress=progress)
     train, how = settings_of(preset, seed, steps, data), dict(cfg_scale=guidance)
-    magnet, delayed = variant_of(MAGNeT, data, preset, train, progress, prompt=PROMPT)[0], variant_of(Delayed, data, preset, train, progress, hide=HIDE)[0]
+    magnet, delayed = variant_of(MAGNeT, data, preset, train, progress, prompt_rate=PROMPT)[0], variant_of(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
     begin = dict(how, top_p=.9)
-    ways = {str(p): SimpleNamespace(labels=magnet.labels, generate=partial(hybrid, magnet, delayed, p, begin=begin, **how)) for p in prompts}
+    ways = {str(p): SimpleNamespace(labels=magnet.labels, generate=partial(generate_hybrid, magnet, delayed, p, prompt_settings=begin, **how)) for p in prompts}
     ways['next-token'] = SimpleNamespace(labels=delayed.labels, generate=partial(delayed.generate, **begin))
     variants = {name: dict(score_notes(way, data, seed)) for name, way in ways.items()}
     for a in variants.values(): a['time_ratio'] = {}
@@ -297,20 +297,20 @@ def part_calls(
     v, d, dev = magnet, magnet.validate_sampling(cfg_scale=cfg_scale, **settings), magnet.position.device
     T, K, rows = v.n_frames, len(d.steps), 2*n if cfg_scale else n
     labels = v.labels.check(dict(pitch=60), rows, dev)
-    mods, columns = v.trunk.modulation(v.labels(labels)), torch.randint(v.absent, (rows, K, T), device=dev)
-    h, u, p = v.look(columns, mods, None, Memoryless()), torch.rand(n, T, device=dev), torch.rand(n, T, device=dev)
-    _, t, top_k, top_p = d.each[0]
+    mods, columns = v.trunk.modulation(v.labels(labels)), torch.randint(v.special_token_id, (rows, K, T), device=dev)
+    h, u, p = v.hidden_states(columns, mods, None, NoCache()), torch.rand(n, T, device=dev), torch.rand(n, T, device=dev)
+    _, t, top_k, top_p = d.per_stage[0]
     def head():
-        y = v.score_map(h, K-1)
+        y = v.codebook_logits(h, K-1)
         if cfg_scale: y = 2*y[:n] - y[n:]
         row = sample(y, u, t, top_k, top_p)
         return (y/(t or 1)).softmax(-1).gather(-1, row[..., None])
     masked = torch.ones(n, T, dtype=torch.bool, device=dev)
-    units = math.ceil(T/v.cfg.span) if d.scoring == 'nonoverlap' else T
+    units = math.ceil(T/v.cfg.span) if d.span_arrangement == 'nonoverlap' else T
     part = lambda f: torch.no_grad()(f)
-    return {'trunk, first stage': (part(lambda: v.look(columns, mods, None, Memoryless())), d.steps[0]),
-            'trunk, later stages': (part(lambda: v.look(columns, mods, v.near if v.cfg.context else None, Memoryless())), sum(d.steps[1:])),
-            'heads and sampling': (part(head), sum(d.steps)), 'masking again': (part(lambda: remask(p, masked, units//2, v.cfg.span, d.scoring, d.score)), sum(d.steps) - K),
+    return {'trunk, first stage': (part(lambda: v.hidden_states(columns, mods, None, NoCache())), d.steps[0]),
+            'trunk, later stages': (part(lambda: v.hidden_states(columns, mods, v.context_mask if v.cfg.context else None, NoCache())), sum(d.steps[1:])),
+            'heads and sampling': (part(head), sum(d.steps)), 'masking again': (part(lambda: remask(p, masked, units//2, v.cfg.span, d.span_arrangement, d.span_scoring)), sum(d.steps) - K),
             'decoder': (part(lambda: tok.decode([c for c in columns[:n].unbind(1)])), 1)}
 
 # %% ../../nbs/studies/magnet.ipynb #303b44a0
@@ -353,12 +353,12 @@ def parts_experiment(
     data = data or frame_data(preset, tokenizer, notes, device, progress=progress)
     train, tok, sizes = settings_of(preset, seed, steps, data), data.model.tokenizer, {}
     K, T = len(tok.cfg.lengths), tok.cfg.n_frames
-    trained = dict(magnet=variant_of(MAGNeT, data, preset, train, progress)[0], delayed=variant_of(Delayed, data, preset, train, progress, hide=HIDE)[0], flat=Flat(Flat.config(**TRUNKS[preset]), tok.cfg).to(data.model.device).eval())
+    trained = dict(magnet=variant_of(MAGNeT, data, preset, train, progress)[0], delayed=variant_of(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0], flat=FlatPatternLM(FlatPatternLM.config(**TRUNKS[preset]), tok.cfg).to(data.model.device).eval())
     passes = lambda models: dict(magnet=sum(models['magnet'].validate_sampling().steps), delayed=len(models['delayed'].pass_lengths), flat=len(models['flat'].pass_lengths))
     sizes[f'{preset}, {K} codebooks'] = dict(passes=passes(trained), times=part_times(trained, tok, batches, guidances, repeats))
     for size in timed:
         cfg = SATConfig.preset('tiny', codebook_size=1024, **rvq(4))
-        models = {m.system: m(m.config.preset(size), cfg).to(data.model.device).eval() for m in (MAGNeT, Delayed, Flat)}
+        models = {m.system: m(m.config.preset(size), cfg).to(data.model.device).eval() for m in (MAGNeT, DelayPatternLM, FlatPatternLM)}
         sizes[f'{size}, 4 codebooks'] = dict(passes=passes(models), times=part_times(models, SAT(cfg).to(data.model.device).eval(), batches[:1], guidances[:1], min(repeats, 3)))
     return dict(variants_info('parts', preset, seed, train, data, None), repeats=repeats, sizes=sizes)
 
@@ -382,7 +382,7 @@ def decoding_experiment(
     variant, curve, _ = variant_of(MAGNeT, data, preset, train, progress)
     ways = {f'{s:g}': dict(cfg_scale=s) for s in sorted({*scales, guidance})}
     half = [max(1, n//2) for n in variant.validate_sampling().steps]
-    ways |= {name: dict(cfg_scale=guidance, **way) for name, way in {'stride1': dict(scoring='stride1'), 'half the steps': dict(steps=half), 'temperature 1': dict(temperature=1.)}.items()}
+    ways |= {name: dict(cfg_scale=guidance, **way) for name, way in {'stride1': dict(span_arrangement='stride1'), 'half the steps': dict(steps=half), 'temperature 1': dict(temperature=1.)}.items()}
     variants = {name: dict(settings=way, **score_notes(variant, data, seed, **way)) for name, way in ways.items()}
     return dict(variants_info('decoding', preset, seed, train, data, guidance), curve=curve, variants=variants)
 

@@ -18,7 +18,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
-from ..baselines.aar import WaveDiscriminatorConfig, SAT, SATConfig, BaselineConfig, WaveAdversarialLoss, WaveStage, rvq, scale_lengths
+from ..baselines.aar import SATDiscriminatorConfig, SAT, SATConfig, BaselineConfig, SATAdversarialLoss, SATStage, rvq, scale_lengths
 from ..parts.config import EXPERIMENTS, config_class
 from ..ablations import bits_of, default_sounds, split_notes
 from ..data import Batches, default_notes
@@ -91,7 +91,7 @@ class PeriodDiscriminator(nn.Module):
         return self.out(x), maps
 
 @dataclass(frozen=True)
-class PeriodDiscriminatorConfig(WaveDiscriminatorConfig):
+class PeriodDiscriminatorConfig(SATDiscriminatorConfig):
     "Judges of spectrograms and of periods."
     periods:tuple = (2, 3, 5, 7, 11) # samples, one judge for each
 
@@ -100,20 +100,20 @@ class PeriodDiscriminatorConfig(WaveDiscriminatorConfig):
         object.__setattr__(self, 'periods', tuple(int(p) for p in self.periods))
         if not self.periods or min(self.periods) < 2: raise ValueError(f'periods are {self.periods}; give at least one, each of 2 samples or more')
 
-config_class(PeriodDiscriminatorConfig, WaveDiscriminatorConfig.presets());
+config_class(PeriodDiscriminatorConfig, SATDiscriminatorConfig.presets());
 
 # %% ../../nbs/studies/sat.ipynb #a3133b22
-class PeriodAdversarialLoss(WaveAdversarialLoss):
+class PeriodAdversarialLoss(SATAdversarialLoss):
     "Judges of both kinds; the losses are means over all of them."
     def build(self, channels):
         judges = super().build(channels)
         judges.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
         return judges
 
-class StudyStage(WaveStage):
+class StudyStage(SATStage):
     "What one step of training an arm computes."
     def make_discriminator(self, discriminator, device, reduce):
-        kind = PeriodAdversarialLoss if isinstance(discriminator, PeriodDiscriminatorConfig) else WaveAdversarialLoss
+        kind = PeriodAdversarialLoss if isinstance(discriminator, PeriodDiscriminatorConfig) else SATAdversarialLoss
         return kind(discriminator, 1, self.train.steps, device, reduce)
 
 # %% ../../nbs/studies/sat.ipynb #d7d16ff4
@@ -124,7 +124,7 @@ class WaveVariant:
     "One competitor of an experiment."
     cfg:SATConfig           # its shape, of one window
     windows:int = 1         # into which a clip is cut
-    judges:WaveDiscriminatorConfig = None # None leaves them out
+    judges:SATDiscriminatorConfig = None # None leaves them out
     start:str = 'data'      # 'data': calibrated and codes on frames; 'body': calibrated; 'torch': as drawn
     every_scale:bool = False # a straight-through step for every scale
     revive:bool = True      # dead codes come back
@@ -343,7 +343,7 @@ def discriminator_variants(cfg, preset):
     "Who judges the reconstructions."
     own = dict(tiny=dict(width=4, start=.5, warmup=5, lr=1e-3), small={})[preset]
     new = lambda kind, windows: WaveVariant(cfg, judges=kind.preset(preset, **{**own, 'windows': windows}))
-    return {'no judges': WaveVariant(cfg), 'five windows': new(WaveDiscriminatorConfig, WINDOWS), 'two windows': new(WaveDiscriminatorConfig, WINDOWS[1::2]), 'windows and periods': new(PeriodDiscriminatorConfig, WINDOWS)}
+    return {'no judges': WaveVariant(cfg), 'five windows': new(SATDiscriminatorConfig, WINDOWS), 'two windows': new(SATDiscriminatorConfig, WINDOWS[1::2]), 'windows and periods': new(PeriodDiscriminatorConfig, WINDOWS)}
 
 wave_experiment('sat-judges', discriminator_variants);
 
