@@ -361,10 +361,12 @@ def transformer_of(
 
 def run_transformer(a, notes, given):
     from mars.training.budget import parts_for
+    from mars.parts.reference import ReferenceVARConfig, reference_config
     from mars.pipeline import Mars
     from mars.train import TrainConfig, train_var
     m = Mars.from_pretrained(a.out)
     model, config = transformer_of(a.stage, m, getattr(a, 'pattern', None))
+    if a.stage == 'var': config = reference_config(config, field_values(a, ReferenceVARConfig))
     train, cfg = TrainConfig.preset(a.preset, 'var', **given), config.preset(a.preset, **field_values(a, config))
     if getattr(a, 'memory', None): train = replace(train, accumulate=parts_for(a.memory, m.tokenizer.cfg, train, var=cfg, processes=int(os.environ.get('WORLD_SIZE', 1)), notes=len(notes)))
     train_var(notes, m.tokenizer, train, cfg, out := make_folder(a.out), a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram, info=with_data(m.info, notes), resume=a.resume, trackers=a.tracker, model=model)
@@ -520,8 +522,8 @@ def stage_configs(stage):
         return [(ClassifierConfig, '')]
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.tokenizer import TokenizerConfig
-    from mars.var import VARConfig
-    return [(TokenizerConfig, ''), (DiscriminatorConfig, 'gan-')] if stage == 'tokenizer' else [(VARConfig, '')]
+    from mars.parts.reference import ReferenceVARConfig
+    return [(TokenizerConfig, ''), (DiscriminatorConfig, 'gan-')] if stage == 'tokenizer' else [(ReferenceVARConfig, '')]
 
 def add_train(verb):
     v = verb('train', lambda a: None, 'Train a tokenizer, a transformer, or a model beside them.', description='Train one stage (a transformer needs the folder of a trained tokenizer), the vocoder, the classifier that evaluates, '

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OF_ONE', 'TrainConfig', 'lr_at', 'by_clock', 'param_groups', 'autocast', 'Term', 'backward_in_parts', 'Keeper', 'fit',
            'MelLoss', 'TokenizerStage', 'train_tokenizer', 'write_settings', 'tokenizer_board', 'reconstruction_error',
-           'begin_with', 'train_var', 'var_board']
+           'begin_with', 'NoExtraLabels', 'train_var', 'var_board']
 
 # %% ../nbs/04_train.ipynb #cb5e138d
 import json, math, signal, threading, time, warnings
@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from .cmx import CMX
 from .data import Batches
-from .parts.classifier import reference_encoder
 from .parts.codec import Codec
 from .parts.config import STAGES, config_class
 from .parts.device import seed_all
@@ -27,7 +26,7 @@ from .tokenizer import Tokenizer, TokenizerConfig
 from .training.checkpoints import Checkpoints, lasting, run_state, set_run_state
 from .training.distributed import Team, average_gradients, average_metrics, open_first
 from .training.log import Board, RunLog, peak_memory, run_picture, versions
-from .training.tokens import Images, SameInstrumentSampler, cached_tokens, embed_notes, instrument_ids, names_hash, spread, tokenize
+from .training.tokens import Images, cached_tokens, instrument_ids, names_hash, spread, tokenize
 from .var import VAR, VARConfig
 
 # %% ../nbs/04_train.ipynb #a42bc6ad
@@ -448,14 +447,20 @@ def reconstruction_error(
 # %% ../nbs/04_train.ipynb #a8a4069e
 def begin_with(var, init):
     "Copy the weights of a trained transformer; ValueError where shape or tokenizer differ."
-    new = {'reference_dim'} if not init.cfg.reference_dim else set() # an ear may be added
-    if differ := [k for k, v in asdict(var.cfg).items() if getattr(init.cfg, k, None) != v and 'drop' not in k and k not in new] + ['tokenizer']*(init.tok_cfg != var.tok_cfg):
+    # fields that only the new config has belong to labels that are added
+    if differ := [k for k, v in asdict(init.cfg).items() if getattr(var.cfg, k, None) != v and 'drop' not in k] + ['tokenizer']*(init.tok_cfg != var.tok_cfg):
         raise ValueError(f'init has another {", ".join(differ)}; start from a transformer of the same shape')
     state = {k: v.to(var.start) if v.is_floating_point() else v for k, v in init.state_dict().items() if not k.startswith('quantizer.')} # codes are those of `bind`
     var.load_state_dict(state, strict=False)
 
 # %% ../nbs/04_train.ipynb #c99fd079
-OF_ONE = ('train_var', 'reference', 'results', 'sampling', 'note') # what config.json says of one transformer only
+OF_ONE = ('train_var', 'extra_labels', 'results', 'sampling', 'note') # what config.json says of one transformer only
+
+class NoExtraLabels:
+    "No labels but those of the notes; what a source of further labels has to provide."
+    def __init__(self, cfg, device='cpu'): self.info = {} # for config.json
+    def prepare(self, notes, seed=0, folder=None, team=None): return self
+    def __call__(self, step, idx): return {} # label name -> one row for each index
 
 def train_var(
     notes,                  # a source of mars.data
@@ -471,14 +476,14 @@ def train_var(
     resume:bool=False,      # go on from the newest checkpoint in `out`, if there is one
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
     model:type=VAR,         # what is trained: VAR, or another order of prediction
-    classifier=None,        # whose features say what a sound is like, for a config with `reference_dim`; None takes the one of the package
+    extra_labels=None,      # source of labels that notes do not have, such as `ReferenceLabels`; None takes the config's
     init:VAR=None,          # a trained transformer of the same shape and tokens, whose weights are the start
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
     train, cfg, team = (train or TrainConfig.preset('tiny', 'var')).for_notes(len(notes)), cfg or VARConfig.preset('tiny'), Team(device)
     device = team.device
     team.share(range(train.batch_size//train.accumulate)) # refused now, not at the first step
-    hears = reference_encoder(cfg, classifier, device)
+    extra = (extra_labels or cfg.extra_labels or NoExtraLabels)(cfg, device)
     seed_all(train.seed)
     m = getattr(tok, 'codec', Codec)(tok.to(device), cmx, spectrogram) # tokenizers of waves have another codec
     open_first(notes, team)
@@ -487,7 +492,8 @@ def train_var(
     if cfg.n_instruments:
         ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments)
         labels['instrument'] = ids.to(device)
-    if hears: sounds, same_instrument, info['reference'] = embed_notes(notes, hears, out, team).to(device), SameInstrumentSampler(notes, train.seed), dict(classifier=hears.digest)
+    extra.prepare(notes, train.seed, out, team)
+    if extra.info: info['extra_labels'] = extra.info
     var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     if init: begin_with(var, init)
     team.same([*var.parameters()])
@@ -499,16 +505,16 @@ def train_var(
     def loss_of(step, part=0):
         at = order.at(step)
         mine = lambda idx: torch.as_tensor(team.share(idx)[part::train.accumulate], device=device)
-        idx, reference = mine(at), dict(reference=sounds[mine(same_instrument.at(step, at))]) if hears else {}
-        loss, per = var.loss([t[idx].long() for t in tokens], {**{k: v[idx] for k, v in labels.items()}, **reference})
+        idx = mine(at)
+        loss, per = var.loss([t[idx].long() for t in tokens], {**{k: v[idx] for k, v in labels.items()}, **{k: v[mine(range(len(at)))] for k, v in extra(step, at).items()}})
         return loss, dict(loss=loss.detach(), loss_by_scale=per['loss'], accuracy=per['accuracy'])
 
-    about = dict(train=lasting(train), shape=cfg.kept(), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
+    about = dict(train=lasting(train), shape=asdict(cfg), notes=names_hash(notes), tokenizer=_digest({k: v.cpu() for k, v in tok.state_dict().items()}))
     if model is not VAR: about['system'] = model.system # its checkpoints fit no other order
-    if hears: about['reference'] = info['reference']
+    about |= extra.info
     if out is not None and team.main: write_settings(out, 'var', {**about, 'versions': versions(device), 'processes': team.n})
     saved = Checkpoints(out, 'var', about, train.keep_last) if out is not None else None
-    shown = {**labels, 'reference': sounds[same_instrument.at(0, range(len(notes)))]} if hears else labels
+    shown = {**labels, **extra(0, range(len(notes)))}
     show = var_board(m, var, tokens, shown, notes, log, out) if train.show_every and team.main else None
     try: fit(var, loss_of, train, log, progress, saved=saved, resume=resume, team=team, show=show)
     finally:

@@ -31,7 +31,8 @@ from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes
 from mars.eval import cents_error, f0
 from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.evaluation.protocol import MelPCA, NoteSet
-from mars.parts.classifier import Classifier, ClassifierConfig, reference_encoder
+from mars.parts.classifier import Classifier, ClassifierConfig
+from mars.parts.reference import reference_config, reference_encoder
 from mars.parts.device import pick_device
 from mars.parts.files import write_whole
 from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
@@ -134,7 +135,8 @@ def train_stage(a, stage, train, valid):
         first = Mars.from_pretrained(a.out/'model')
         info = first.info if stage == 'var' else {**first.info, 'before': first.info['train_var']}
         if not (folder/'config.json').exists(): Mars(first.tokenizer, None, first.cmx, first.spectrogram, info).save_pretrained(folder)
-        cfg = VARConfig.preset(a.preset, **RECIPES[a.preset].get('var_config', {}))
+        fields = RECIPES[a.preset].get('var_config', {})
+        cfg = reference_config(VARConfig, fields).preset(a.preset, **fields)
         train_var(train, first.tokenizer, settings(a, stage), cfg, folder, info=info, resume=True, init=first.var if stage == 'further' else None, **how)
     if stage == 'vocoder': train_vocoder(train, settings(a, stage), VocoderConfig.preset(a.preset), folder, resume=True, **how)
     if stage == 'classifier': train_classifier(train, every(valid, 1500), settings(a, stage), ClassifierConfig.preset(a.preset), folder, valid_every=a.valid_every, resume=True, **how)
@@ -150,7 +152,8 @@ def every(notes, n):
 def nats(m, notes):
     "Cross-entropy of a set's tokens by teacher forcing, from the labels and, where the model knows it, another note of the instrument."
     tokens, labels = tokenize(notes, m)
-    labels, ears = {k: v for k, v in labels.items() if k in m.var.labels.sizes}, reference_encoder(m.var.cfg, None, m.device)
+    labels = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
+    ears = reference_encoder(m.var.cfg, None, m.device) if 'reference' in m.var.labels.nulls else None
     ways = {'nats a token, labels': {}}
     if ears: ways['nats a token, like'] = dict(reference=embed_notes(notes, ears)[torch.as_tensor(SameInstrumentSampler(notes).at(0, range(len(notes))))].to(m.device))
     out = {}

@@ -11,15 +11,16 @@ from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
 
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 FAST = dict(n_iter=3, seed=5)
 
-def make(kind=VAR, cfg=None, reference_dim=0, **kwargs):
+def make(kind=VAR, cfg=None, var_cfg=VARConfig.preset('tiny', gamma_init=1.), **kwargs):
     torch.manual_seed(0)
     tok = Tokenizer(TokenizerConfig.preset('tiny', **{**SMALL, **(cfg or {})}))
-    var = kind and kind(VARConfig.preset('tiny', gamma_init=1., reference_dim=reference_dim), tok.cfg).bind(tok)
+    var = kind and kind(var_cfg, tok.cfg).bind(tok)
     if var:
         with torch.no_grad(): var.head.weight.mul_(50)
     return Mars(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), **kwargs)
@@ -194,7 +195,7 @@ def test_a_sound_to_resemble():
         def features(self, x): self.calls.append(x); return x[:, :6].float()
         def eval(self): return self
         cfg = type('cfg', (), dict(features=6))
-    m, t = make(reference_dim=6), torch.arange(2048)/16000
+    m, t = make(var_cfg=ReferenceVARConfig.preset('tiny', gamma_init=1., reference_dim=6)), torch.arange(2048)/16000
     m.classifier, x = Ear(), torch.stack([torch.sin(2*torch.pi*f*t) for f in (300, 700)])[:, :m.n_samples]*.5
     own = m.edit(x, keep_scales=0, reference=True, **FAST)
     assert torch.equal(Ear.calls[0][:, :m.n_samples], x)
@@ -271,7 +272,7 @@ def test_condition_is_mixed_and_the_null_is_not(m):
     passes.mix(b, torch.tensor([0., .25]))
     with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
     torch.testing.assert_close(cond[:2], torch.stack([ea[0], .75*ea[1] + .25*eb[1]]))
-    with torch.no_grad(): assert torch.equal(cond[2:], m.var.labels(m.var.labels.nothing(2, cond.device)))
+    with torch.no_grad(): assert torch.equal(cond[2:], m.var.labels(m.var.labels.null(2, cond.device)))
 
 # --- what is refused
 

@@ -8,6 +8,7 @@ from mars.apps.instruments import SampleBank, Sample, NoteEvent, NoteRequest, ex
 from mars.apps.instruments import read_midi, sfz_text, shift, most_stable_take, timbre_steps, zones
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
+from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
 
 pysfizz = pytest.importorskip('pysfizz', reason='the extra dev installs sfizz where there is a wheel of it')
@@ -137,7 +138,7 @@ def test_the_folder_of_wavs_is_an_nsynth(tmp_path):
 
 def test_the_classifier_names_what_was_not_said(tmp_path, monkeypatch):
     "Like a sound: NSynth's layout wants a family and a source."
-    m = hearing(128)
+    m = hearing(ReferenceVARConfig.preset('tiny'))
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     made = export_instrument(m, tmp_path/'x', reference=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
     assert len(NSynth(tmp_path/'x')) == 2 and made['name'] == 'reference'
@@ -154,14 +155,14 @@ def test_an_instrument_of_nothing_in_tune_is_refused(tmp_path):
 
 # --- one sound in
 
-def hearing(reference_dim):
+def hearing(config):
     "Untrained: for the wiring."
     torch.manual_seed(0)
     cfg = TokenizerConfig.preset('tiny', **STRIPS)
-    return Mars(Tokenizer(cfg), VAR(VARConfig.preset('tiny', reference_dim=reference_dim), cfg))
+    return Mars(Tokenizer(cfg), VAR(config, cfg))
 
 def test_like_reaches_the_model(tmp_path, monkeypatch):
-    m, tone = hearing(128), AdditiveNotes('reed', 60, 100)[0][0].numpy()
+    m, tone = hearing(ReferenceVARConfig.preset('tiny')), AdditiveNotes('reed', 60, 100)[0][0].numpy()
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     soundfile.write(tmp_path/'my note.wav', tone, 16000)
     heard, stream = [], Mars.stream
@@ -172,7 +173,7 @@ def test_like_reaches_the_model(tmp_path, monkeypatch):
     assert sfizz._synth.get_num_regions() == 2
 
 def test_a_model_that_hears_nothing_says_so(tmp_path):
-    with pytest.raises(ValueError, match='has reference_dim 0'): export_instrument(hearing(0), tmp_path/'none', reference=np.ones(64000, np.float32), pitches=60)
+    with pytest.raises(ValueError, match='has reference_dim 0'): export_instrument(hearing(VARConfig.preset('tiny')), tmp_path/'none', reference=np.ones(64000, np.float32), pitches=60)
     assert not (tmp_path/'none').exists()
 
 # --- MIDI

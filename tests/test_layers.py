@@ -18,6 +18,7 @@ parts.inference
 parts.codec
 training.distributed training.log training.checkpoints
 training.tokens
+parts.reference
 train
 training.budget parts.vocoder parts.editing
 pipeline

@@ -10,6 +10,7 @@ from mars.parts.codec import as_waves, CARD_MARK
 from mars.pipeline import Mars, find_model
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.parts.reference import reference_config
 from mars.var import VAR, VARConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +19,8 @@ CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1
 def make(info=None, **kwargs):
     torch.manual_seed(0)
     tok = Tokenizer(CFG)
-    return Mars(tok, VAR(VARConfig.preset('tiny', gamma_init=1., **kwargs), CFG).bind(tok), spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), info=info)
+    config = reference_config(VARConfig, kwargs).preset('tiny', gamma_init=1., **kwargs)
+    return Mars(tok, VAR(config, CFG).bind(tok), spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), info=info)
 
 @pytest.fixture(scope='module')
 def m(): return make(dict(data=dict(notes=9, instruments=2, pitches=[40, 50], credits=['Bells (CC0): A. Maker'], held_out=['bell_2']), note='provisional',

@@ -14,6 +14,7 @@ from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
 from mars.parts.sampling import note_uniforms, scale_settings
+from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
@@ -271,7 +272,8 @@ def test_every_shape_of_trunk(name):
 
 @torch.no_grad()
 def test_reference_conditioning():
-    m = make(reference_dim=8)
+    m = MaskedScale(ReferenceVARConfig.preset('tiny', gamma_init=1., reference_dim=8), CFG).eval()
+    with torch.no_grad(): m.head.weight.mul_(50)
     a, b = (flat(m.generate(dict(pitch=[60, 61], reference=torch.eye(8)[i]), seed=1, cfg_scale=1.)) for i in (0, 1))
     assert a.shape == (2, 30) and not torch.equal(a, b)
 

@@ -1,5 +1,7 @@
 """Reference conditioning: a sound to resemble, from the embedding of a note to the note that is made."""
 import json, math
+from dataclasses import asdict
+from functools import partial
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,10 @@ from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
-from mars.parts.classifier import reference_encoder
+from mars.parts.reference import ReferenceLabelEmbedding, ReferenceLabels, ReferenceVARConfig, reference_config, reference_encoder
 from mars.train import TrainConfig, train_tokenizer, train_var
 from mars.training.tokens import SameInstrumentSampler, embed_notes
-from mars.parts.conditioning import LabelEmbedding, drop_labels
+from mars.parts.conditioning import LabelEmbedding
 from mars.parts.sampling import note_uniforms, scale_settings
 from mars.parts.inference import Sampler
 from mars.var import VAR, VARConfig
@@ -24,7 +26,9 @@ D = 6
 def make(model=VAR, **kwargs):
     "A random model whose blocks and labels matter."
     torch.manual_seed(0)
-    var = model(VARConfig.preset('tiny', **{'gamma_init': 1., 'reference_dim': D, **kwargs}), CFG).eval()
+    fields = {'gamma_init': 1., 'reference_dim': D, **kwargs}
+    if not fields['reference_dim']: del fields['reference_dim']
+    var = model(reference_config(VARConfig, fields).preset('tiny', **fields), CFG).eval()
     with torch.no_grad(): var.bind(Tokenizer(CFG)).head.weight.mul_(50)
     return var
 
@@ -46,13 +50,14 @@ def test_without_it_a_model_is_what_it_was(var):
     plain = make(reference_dim=0)
     assert set(var.state_dict()) - set(plain.state_dict()) == {'labels.reference.weight', 'labels.reference.bias', 'labels.no_reference.weight'}
     assert not any('reference' in k for k in plain.state_dict()) and 'reference' not in plain.labels.check({})
-    assert VARConfig.from_dict({k: v for k, v in VARConfig.preset('tiny').kept().items()}) == VARConfig.preset('tiny')
-    assert not {'reference_dim', 'reference_dropout'} & set(VARConfig.preset('tiny', reference_dropout=.3).kept()) and VARConfig.preset('tiny', reference_dim=4, reference_dropout=.3).kept()['reference_dropout'] == .3
+    for cfg in (VARConfig.preset('tiny'), ReferenceVARConfig.preset('tiny', reference_dim=4, reference_dropout=.3)):
+        saved = asdict(cfg)
+        assert reference_config(VARConfig, saved).from_dict(saved) == cfg and ('reference_dim' in saved) == isinstance(cfg, ReferenceVARConfig)
 
 def test_without_it_chance_is_used_as_before():
     "The numbers that version 0.1 drew for weights, for the labels dropped and for the codes."
     torch.manual_seed(0)
-    labels = LabelEmbedding(VARConfig.preset('tiny').labels, 64)
+    labels = LabelEmbedding(VARConfig.preset('tiny').labels, 64, .3, .2)
     after = torch.rand(())
     torch.manual_seed(0)
     tables = [torch.nn.Embedding(n+1, 64) for n in VARConfig.preset('tiny').labels.values()]
@@ -64,7 +69,7 @@ def test_without_it_chance_is_used_as_before():
     gone = torch.rand(50) < .3
     want = {k: v.masked_fill(gone | (torch.rand(50) < .2), -1) for k, v in many.items()}
     torch.manual_seed(1)
-    assert all(torch.equal(v, want[k]) for k, v in drop_labels(many, .3, .2, .9).items())
+    assert all(torch.equal(v, want[k]) for k, v in labels.drop(many).items())
 
 # --- the label
 
@@ -95,13 +100,14 @@ def test_what_is_learned_of_null_and_sounds_is_apart(var, sounds):
         assert [g is not None and bool(g.any()) and bool(g.isfinite().all()) for g in grads] == [*reached]
 
 def test_it_is_dropped_alone_and_with_the_others(sounds):
-    labels = make().labels.check({**{k: v[0] for k, v in ALL.items()}, 'reference': sounds[0]}, 20000)
+    embed = lambda *dropout: ReferenceLabelEmbedding(VARConfig().labels, 8, D, *dropout)
+    labels = embed().check({**{k: v[0] for k, v in ALL.items()}, 'reference': sounds[0]}, 20000)
     torch.manual_seed(0)
-    out = drop_labels(labels, .1, 0., .3)
+    out = embed(.1, 0., .3).drop(labels)
     lost, others = out['reference'].isnan().all(1), torch.stack([out[k] < 0 for k in ALL]).all(0)
     assert torch.equal(lost, out['reference'].isnan().any(1)) and torch.equal(out['reference'][~lost], labels['reference'][~lost])
     assert abs(lost.float().mean() - (1 - .9*.7)) < .015 and abs(others.float().mean() - .1) < .01 and bool(lost[others].all())
-    assert not drop_labels(labels, 0., 1., 0.)['reference'].isnan().any() and drop_labels(labels, 0., 0., 1.)['reference'].isnan().all()
+    assert not embed(0., 1., 0.).drop(labels)['reference'].isnan().any() and embed(0., 0., 1.).drop(labels)['reference'].isnan().all()
 
 def test_it_is_dropped_in_training_only(sounds):
     var = make(label_drop=0., label_drop_each=0., reference_dropout=1.)
@@ -159,11 +165,13 @@ def test_bad_embeddings_get_one_sentence(var, reference, message):
     assert '\n' not in str(e.value) and len(str(e.value)) < 200
 
 def test_a_model_without_it_says_so():
-    with pytest.raises(ValueError, match='has reference_dim 0'): make(reference_dim=0).generate(dict(reference=torch.rand(D)))
+    with pytest.raises(ValueError, match="label 'reference' is unknown"): make(reference_dim=0).generate(dict(reference=torch.rand(D)))
 
-@pytest.mark.parametrize('kwargs, message', [(dict(reference_dim=-1), 'like_dim is -1'), (dict(reference_dim=2.5), 'like_dim is 2.5'), (dict(reference_dropout=1.5), 'like_drop is 1.5'), (dict(reference_dropout=-.1), 'like_drop is -0.1')])
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(reference_dim=-1), 'reference_dim must be >= 1, got -1'), (dict(reference_dim=2.5), 'reference_dim must be of type int, got 2.5'),
+    (dict(reference_dropout=1.5), r'reference_dropout must be in \[0, 1\], got 1.5'), (dict(reference_dropout=-.1), r'reference_dropout must be in \[0, 1\], got -0.1')])
 def test_configs_that_make_no_model(kwargs, message):
-    with pytest.raises(ValueError, match=message): VARConfig.preset('tiny', **kwargs)
+    with pytest.raises(ValueError, match=message): ReferenceVARConfig.preset('tiny', **kwargs)
 
 # --- training: which sound a note is shown, and what is kept
 
@@ -205,15 +213,17 @@ def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_pat
     (tmp_path/'reference.safetensors').write_bytes(b'half')
     assert get(notes, deaf, 12)[1] and torch.allclose(embed_notes(notes, deaf), want, atol=1e-5)
 
-def quick(notes, tok, out=None, steps=4, **kw):
-    return train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2), VARConfig.preset('tiny', reference_dim=D), out=out, progress=False, spectrogram=LS, **kw)
+def quick(notes, tok, out=None, steps=4, classifier=None, **kw):
+    train = TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2)
+    if classifier: kw['extra_labels'] = partial(ReferenceLabels, classifier=classifier)
+    return train_var(notes, tok, train, ReferenceVARConfig.preset('tiny', reference_dim=D), out=out, progress=False, spectrogram=LS, **kw)
 
 def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
     quick(notes, tok, tmp_path, classifier=deaf)
     assert {'reference.safetensors', 'tokens.safetensors'} <= {p.name for p in tmp_path.iterdir()}
     c = json.loads((tmp_path/'config.json').read_text())
-    assert c['info']['reference'] == dict(classifier=deaf.digest) and c['var']['reference_dim'] == D
+    assert c['info']['extra_labels'] == dict(reference=dict(classifier=deaf.digest)) and c['var']['reference_dim'] == D
     m = Mars.from_pretrained(tmp_path)
     sounds = notes.batch([0, 1])[0]
     with pytest.raises(ValueError, match='128 features'): m.generate(reference=sounds[0], n_iter=1)
@@ -239,8 +249,8 @@ def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
     assert not torch.equal(whole.labels.reference.weight, quick(notes, tok, classifier=deaf, steps=3).labels.reference.weight)
 
 def test_length_of_the_features_must_fit(notes, ears):
-    with pytest.raises(ValueError, match='like_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
-    assert reference_encoder(VARConfig.preset('tiny')) is None and reference_encoder(VARConfig.preset('tiny', reference_dim=128), ears) is ears
+    with pytest.raises(ValueError, match='reference_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
+    assert reference_encoder(ReferenceVARConfig.preset('tiny', reference_dim=128), ears) is ears
 
 # --- waves
 
@@ -274,8 +284,8 @@ def test_another_sound_changes_timbre_and_keeps_f0(ears):
     names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
     notes = AdditiveNotes(names, asked, (100,))
     tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=60, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)
-    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), VARConfig.preset('tiny', reference_dim=128, label_drop_each=.3), progress=False)
-    m = Mars(tok, var, info=dict(reference=dict(classifier=ears.digest)))
+    var = train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=150, batch_size=12), ReferenceVARConfig.preset('tiny', reference_dim=128, label_drop_each=.3), progress=False)
+    m = Mars(tok, var, info=dict(extra_labels=dict(reference=dict(classifier=ears.digest))))
     unit = lambda waves: torch.nn.functional.normalize(ears.features(waves))
     sounds = AdditiveNotes(names, 69, (75,))
     made = [m.generate(pitch=asked, source='acoustic', velocity=100, reference=sounds[i][0], temperature=0, n_iter=16) for i in range(2)]

@@ -9,9 +9,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 import mars.parts.sampling, mars.var
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.parts.conditioning import LabelEmbedding, drop_labels
+from mars.parts.conditioning import LabelEmbedding
 from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
 from mars.parts.inference import Sampler, fast_linear, generate, stream
+from mars.parts.reference import reference_config
 from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +23,7 @@ ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1,
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "A random model whose blocks and labels matter: gates open, head enlarged."
     torch.manual_seed(0)
-    var = VAR(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
+    var = VAR(reference_config(VARConfig, kwargs).preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
     with torch.no_grad(): var.bind(Tokenizer(tok_cfg)).head.weight.mul_(sharp)
     return var
 
@@ -139,9 +140,10 @@ def test_subsets_scalars_and_lists(var):
         assert torch.equal(flat(a), flat(var.generate(same, 3, seed=0)))
 
 def test_label_dropout_is_per_sample():
-    labels = LabelEmbedding(VARConfig().labels, 8).check(dict(pitch=60, family=3, source=0, velocity=75), 4000)
+    embed = LabelEmbedding(VARConfig().labels, 8, .1, .2)
+    labels = embed.check(dict(pitch=60, family=3, source=0, velocity=75), 4000)
     torch.manual_seed(0)
-    gone = torch.stack([v < 0 for v in drop_labels(labels, .1, .2).values()])
+    gone = torch.stack([v < 0 for v in embed.drop(labels).values()])
     assert abs(gone.float().mean() - (1-.9*.8)) < .02 and abs(gone.all(0).float().mean() - (.1+.9*.2**4)) < .02
 
 def test_dropout_of_labels_in_training_only():

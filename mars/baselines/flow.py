@@ -25,7 +25,6 @@ from ..training.checkpoints import Checkpoints, lasting
 from ..training.distributed import Team, open_first
 from ..training.log import RunLog, versions
 from ..training.tokens import Images, instrument_ids, names_hash
-from ..parts.conditioning import LabelEmbedding, drop_labels
 from ..parts.sampling import check_seed
 from ..var import Trunk, VARConfig
 
@@ -44,7 +43,6 @@ class FlowConfig(VARConfig):
             if len(getattr(self, name)) != n or min(getattr(self, name)) < 1: raise ValueError(f'{name} is {getattr(self, name)}; it must be {n} numbers of at least 1')
         (_, H, W), (h, w) = self.image_shape, self.patch
         if H % h or W % w: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {h}x{w}; choose a patch that divides both sides')
-        if self.reference_dim: raise ValueError(f'like_dim is {self.reference_dim}; a flow takes no sound to resemble, so leave it 0')
         if not 0 < self.shift < math.inf: raise ValueError(f'shift is {self.shift}; it must be above 0')
 
     @property
@@ -83,7 +81,7 @@ class Flow(nn.Module):
         c, w, (n, d) = cfg, cfg.width, cfg.patch_shape
         self.cfg = cfg
         self.trunk = Trunk(w, c.depth, c.heads, c.mlp_ratio, c.qk_norm, c.drop_path, c.shared_adaln, c.gamma_init)
-        self.labels, self.time = LabelEmbedding(c.labels, w), nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
+        self.labels, self.time = c.label_embedding(), nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
         self.enter, self.leave, self.position = nn.Linear(d, w), nn.Linear(w, d), nn.Parameter(torch.randn(1, n, w))
         self.register_buffer('waves', torch.logspace(0, 1.5, 32), persistent=False)
 
@@ -104,7 +102,7 @@ class Flow(nn.Module):
     ): # (scalar loss, dict with 'error': mean square of the image)
         "Weighted squared error of the velocity at random times; in evaluation always at the same ones."
         labels = self.labels.check(labels, len(image), image.device)
-        if self.training: labels = drop_labels(labels, self.cfg.label_drop, self.cfg.label_drop_each)
+        if self.training: labels = self.labels.drop(labels)
         g = None if self.training else torch.Generator(image.device).manual_seed(0)
         t = time_shift(torch.rand(len(image), generator=g, device=image.device), self.cfg.shift)
         at, noise = t[:, None, None, None], torch.randn(image.shape, generator=g, device=image.device)

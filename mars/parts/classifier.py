@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'FORMAT', 'HEADS', 'ClassifierConfig', 'mel_bank', 'LogMel', 'Residual', 'make_trunk',
-           'find_classifier', 'whole_notes', 'Classifier', 'reference_encoder']
+           'find_classifier', 'whole_notes', 'Classifier']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
 import hashlib, json, math
@@ -234,15 +234,3 @@ class Classifier(nn.Module):
         clf = load_weights(cls(cfg, info), folder/'classifier.safetensors')
         if clf.digest != digest: raise ValueError(f'{folder/"classifier.safetensors"} is not the file that its config.json was written with (their hashes differ); copy both anew or train again')
         return clf.to(device)
-
-# %% ../../nbs/parts/classifier.ipynb #a019a0f7
-def reference_encoder(
-    cfg,             # of the transformer
-    classifier=None, # None takes the one of the package
-    device='cpu',    # where that should be
-): # the classifier, or None for a config without `reference_dim`; ValueError where its features have another length
-    "Find the classifier whose features are the label `reference`."
-    if not cfg.reference_dim: return None
-    found = classifier or Classifier.from_pretrained(device=device)
-    if found.cfg.features != cfg.reference_dim: raise ValueError(f'like_dim is {cfg.reference_dim}, but the classifier has {found.cfg.features} features; set it to that')
-    return found.eval()

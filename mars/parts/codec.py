@@ -121,7 +121,7 @@ def save_model(
 ):
     "Save a model: config.json, README.md, tokenizer.safetensors and, if there is a transformer, var.safetensors."
     folder = Path(folder)
-    config = dict(format=FORMAT, spectrogram=m.spectrogram.config, cmx=asdict(m.cmx), tokenizer=asdict(m.tokenizer.cfg), var=m.var and m.var.cfg.kept(), info=m.info)
+    config = dict(format=FORMAT, spectrogram=m.spectrogram.config, cmx=asdict(m.cmx), tokenizer=asdict(m.tokenizer.cfg), var=m.var and asdict(m.var.cfg), info=m.info)
     if m.var and m.var.system != VAR.system: config['system'] = m.var.system # the same weights would fit another prediction order
     if m.kind: config['kind'] = m.kind
     try: text = json.dumps(config, indent=1)

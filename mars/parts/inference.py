@@ -52,7 +52,7 @@ class Sampler:
     def hold(self, var, n, guided, *shape):
         "Make the buffers that `fill` fills: labels, and so many uniform numbers a note."
         self.var, self.n, self.guided, self.graphs, dev = var, n, guided, None, var.position.device
-        self.ids = var.labels.nothing(n, dev)
+        self.ids = var.labels.null(n, dev)
         self.u = torch.zeros(n, *shape, device=dev)
 
     def fill(self, labels, u):
@@ -63,7 +63,7 @@ class Sampler:
     def condition(self):
         "Embed the labels; under guidance a second time without them."
         cond = self.var.labels(self.ids)
-        return torch.cat([cond, self.var.labels(self.var.labels.nothing(self.n, cond.device))]) if self.guided else cond
+        return torch.cat([cond, self.var.labels(self.var.labels.null(self.n, cond.device))]) if self.guided else cond
 
     def play(self, k):
         "Run pass k, or its record."
