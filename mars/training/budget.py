@@ -8,6 +8,7 @@ __all__ = ['saved_bytes', 'step_memory', 'parts_for', 'note_flops', 'cost', 'dis
 # %% ../../nbs/training/budget.ipynb #8ce6c1b0
 import warnings
 from contextlib import nullcontext
+from functools import cache
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -50,6 +51,7 @@ def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); insi
     return tok, loss
 
 # %% ../../nbs/training/budget.ipynb #917178a7
+@cache
 def step_memory(
     cfg:TokenizerConfig,        # of the tokenizer
     gan:DiscriminatorConfig=None,   # of stage one's PatchGAN; None is without
@@ -87,6 +89,7 @@ def parts_for(
     return next(n for n in range(1, batch+1) if batch % n == 0 and need(batch//n) <= free)
 
 # %% ../../nbs/training/budget.ipynb #fb1dff88
+@cache
 def note_flops(
     cfg:TokenizerConfig,      # of the tokenizer
     gan:DiscriminatorConfig=None, # of stage one's PatchGAN; its own update is counted too

@@ -1,0 +1,37 @@
+"""The size of the code: the modules that implement the paper stay small, lines and functions short."""
+import ast
+from pathlib import Path
+import numpy as np
+import pytest
+import mars
+
+PACKAGE = Path(mars.__file__).parent
+CORE = [PACKAGE/f'{m}.py' for m in ('cmx', 'stft', 'parts/quantizer', 'tokenizer', 'parts/discriminator', 'var', 'train')]
+MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p.stem != '_modidx')
+FOREIGN = ('reference_dim', 'reference_encoder', 'branches', 'ProductQuantizer', 'CUDAGraph', 'mkldnn', 'all_reduce', 'baselines')
+
+def definitions(path, kinds):
+    "(name, number of lines) of each function or class, the docstring and the documented parameters included."
+    return [(n.name, n.end_lineno - n.lineno + 1) for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, kinds)]
+
+def statements(path):
+    "(name, number of lines of the body) of each function."
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    return [(n.name, n.end_lineno - n.body[0].lineno + 1) for n in functions]
+
+def test_the_core_has_fewer_than_2000_lines():
+    lines = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in CORE}
+    assert sum(lines.values()) < 2000, lines
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_lines_have_at_most_120_columns(path):
+    long = [i for i, line in enumerate(path.read_text().splitlines(), 1) if len(line) > 120 and not line.startswith(('"""', '# %%'))]
+    assert not long, f'{path.name}: lines {long}'
+
+def test_functions_of_the_core_are_short():
+    lengths = [n for p in CORE for _, n in statements(p)]
+    assert np.quantile(lengths, .9) <= 25, sorted(((n, name) for p in CORE for name, n in statements(p)), reverse=True)[:10]
+
+@pytest.mark.parametrize('path', CORE, ids=lambda p: p.stem)
+def test_the_core_is_free_of_options_and_optimised_paths(path):
+    assert not [word for word in FOREIGN if word in path.read_text()]
