@@ -332,7 +332,5 @@ BASELINES = dict(tiny=dict(depth=4, width=128, heads=4), small=dict(depth=8, wid
 AAR_SAMPLING = dict(cfg_scale=4., top_k=200, top_p=0.95) # of the released scripts, with the ramp
 
 @dataclass(frozen=True)
-class BaselineConfig(VARConfig):
-    "The shape of a transformer of the sister systems; AAR's is VAR's own. `preset` names the three sizes."
-
-config_class(BaselineConfig, BASELINES);
+class BaselineConfig(VARConfig, presets=BASELINES):
+    "The shape of a baseline's transformer; AAR's is `VAR`'s own. `preset` names the three sizes."
