@@ -332,8 +332,8 @@ def test_configs_that_make_no_tokenizer(change, words):
     with pytest.raises(ValueError, match=words): SATConfig(**{**UNIT, **change})
 
 def test_bodies_that_cannot_be_built():
-    with pytest.raises(ValueError, match='width is 3'): SAT(replace(CFG, width=3))
-    with pytest.raises(ValueError, match='unknown'): SATConfig.preset('huge')
+    with pytest.raises(ValueError, match='width must be even and positive, got 3'): SAT(replace(CFG, width=3))
+    with pytest.raises(ValueError, match='preset must be one of'): SATConfig.preset('huge')
     with pytest.raises(ValueError, match="no field 'depth'"): SATConfig.from_dict(dict(depth=3))
 
 @pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest is 1'), (dict(rest=-1), 'rest is -1'), (dict(feature_weight=-1.), 'feature_weight is -1'),
