@@ -33,7 +33,7 @@ from mars.pipeline import Mars
 from mars.parts.phase import HANN, RESOLUTIONS, from_phases, heap_integrate, partial_noise, pghi, pre_echo, refine
 from mars.parts.phase import stft_distance
 from mars.parts.vocoder import Vocoder, _half_is_fast
-from mars.stft import LogSpectrogram, griffin_lim, note_phases
+from mars.stft import LogSpectrogram, griffin_lim, random_phases
 from common import table
 
 def unseen(n, additive=False):
@@ -61,12 +61,12 @@ def methods(ls, parts, vocoder, other=None):
         for n in (16, 32, 64, 128, 256):
             for momentum in (.99, 0.):
                 for start in ('random', 'zero'):
-                    angles = lambda i, start=start: note_phases(1, first=i) if start == 'random' else None
+                    angles = lambda i, start=start: random_phases(1, first=i) if start == 'random' else None
                     name = f'Griffin-Lim {n}' + (', no momentum' if momentum == 0 else '') + (', zero start' if start == 'zero' else '')
                     out[name] = lambda m, i, n=n, momentum=momentum, angles=angles: find(m, n, angles(i), momentum)
-        for n in (64, 128): out[f'refine {n}, random start'] = lambda m, i, n=n: refine(m, note_phases(1, first=i), window, ls.hop_length, n)
+        for n in (64, 128): out[f'refine {n}, random start'] = lambda m, i, n=n: refine(m, random_phases(1, first=i), window, ls.hop_length, n)
     else:
-        for n in (64, 128): out[f'Griffin-Lim {n}'] = lambda m, i, n=n: find(m, n, note_phases(1, first=i))
+        for n in (64, 128): out[f'Griffin-Lim {n}'] = lambda m, i, n=n: find(m, n, random_phases(1, first=i))
     if 'pghi' in parts:
         for n in (0, 16, 32, 48, 64, 128): out[f'PGHI + {n}' if n else 'PGHI'] = lambda m, i, n=n: from_phases(ls, m, lambda x, j: pghi(x, first=j), n, i)
         for n in (32, 64, 128): out[f'PGHI + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, pghi(m, first=i))
@@ -75,7 +75,7 @@ def methods(ls, parts, vocoder, other=None):
         for key, share in GAUSS.items():
             w, gamma = gaussian(ls, f'{key} Gauss'), share*ls.n_fft**2
             for n in (0, 64): out[f'PGHI + {n}, {key} Gauss' if n else f'PGHI, {key} Gauss'] = lambda m, i, n=n, w=w, gamma=gamma: find(m, n, pghi(m, gamma=gamma, first=i), window=w)
-            out[f'Griffin-Lim 128, {key} Gauss'] = lambda m, i, w=w: find(m, 128, note_phases(1, first=i), window=w)
+            out[f'Griffin-Lim 128, {key} Gauss'] = lambda m, i, w=w: find(m, 128, random_phases(1, first=i), window=w)
     if 'vocoder' in parts:
         for n in (0, 8, 16, 32, 48, 64, 128): out[f'vocoder + {n}' if n else 'vocoder'] = lambda m, i, n=n: vocoder.magnitude_to_wave(ls, m, n, 0, i)
         for n in (32, 64): out[f'vocoder + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, vocoder.phases(m, 0, i))

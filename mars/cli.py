@@ -97,11 +97,11 @@ def demo(
     from mars.parts.files import save_wave, write_whole
     from mars.parts.device import pick_device
     from mars.pipeline import Mars
-    from mars.stft import find_phase, plot_specs
+    from mars.stft import get_phase_method, plot_specs
     from mars.tokenizer import STRIPS, TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
     out = make_folder(out)
-    find_phase(phase)  # an unknown name is refused before the training
+    get_phase_method(phase)  # an unknown name is refused before the training
     say = print if progress else lambda *_: None
     notes = demo_notes(source).prepare(progress=False)
     say(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')

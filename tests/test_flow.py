@@ -162,7 +162,7 @@ def test_bad_wishes_are_refused(flow, kwargs, says):
     with pytest.raises(ValueError, match=says) as e: flow.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'cannot be cut'), (dict(shift=0.), 'shift is 0'), (dict(reference_dim=8), 'no sound to resemble'), (dict(patch=(4,)), 'it must be 2 numbers'), (dict(heads=5), 'not divisible'), (dict(image_shape=(2, 0, 32)), 'image_shape is'), (dict(colour=1), "no field 'colour'")])
+@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'cannot be cut'), (dict(shift=0.), 'shift is 0'), (dict(reference_dim=8), "no field 'reference_dim'"), (dict(patch=(4,)), 'it must be 2 numbers'), (dict(heads=5), 'not divisible'), (dict(image_shape=(2, 0, 32)), 'image_shape is'), (dict(colour=1), "no field 'colour'")])
 def test_bad_shapes_are_refused(kwargs, says):
     with pytest.raises(ValueError, match=says): FlowConfig.preset('tiny', **{**SMALL, **kwargs})
 

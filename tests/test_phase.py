@@ -13,7 +13,7 @@ from mars.parts.phase import phase_steps, pre_echo, refine, sounding, stft_dista
 from mars.parts.vocoder import Crops, STAGE, VOCODERS, Vocoder, VocoderConfig, model_copies, step_loss, train_vocoder
 from mars.parts.vocoder import vocoder_settings, von_mises_loss
 from mars.pipeline import Mars
-from mars.stft import LogSpectrogram, find_phase, griffin_lim
+from mars.stft import LogSpectrogram, get_phase_method, griffin_lim
 from mars.parts.config import PHASES
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.training.log import RunLog
@@ -181,16 +181,16 @@ def test_stft_does_not_need_phase():
     code = """
 import sys, mars.stft
 assert 'mars.parts.phase' not in sys.modules
-try: mars.stft.find_phase('pghi')
+try: mars.stft.get_phase_method('pghi')
 except ValueError as e: assert 'import mars.parts.phase' in str(e)
 else: assert False
 import mars.parts.phase
-assert mars.stft.find_phase('pghi') is mars.stft.PHASES['pghi']"""
+assert mars.stft.get_phase_method('pghi') is mars.stft.PHASES['pghi']"""
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 
-def test_find_phase(small, spec):
-    assert find_phase('pghi') is PHASES['pghi'] and find_phase(max) is max
-    with pytest.raises(ValueError, match='choose one of griffinlim, pghi, vocoder'): find_phase('wavenet')
+def test_get_phase_method(small, spec):
+    assert get_phase_method('pghi') is PHASES['pghi'] and get_phase_method(max) is max
+    with pytest.raises(ValueError, match='choose one of griffinlim, pghi, vocoder'): get_phase_method('wavenet')
     assert torch.equal(small.decode(spec), small.decode(spec, n_iter=64))
     assert torch.equal(small.decode(spec, phase='pghi'), small.decode(spec, n_iter=32, phase='pghi'))
 

@@ -11,7 +11,7 @@ import math, warnings
 import numpy as np
 import torch, torch.nn.functional as F
 from .quantizer import lookup_keys, nearest_key
-from ..stft import _forward, _gain, _inverse, find_phase, note_phases
+from ..stft import _stft, _window_gain, _istft, get_phase_method, random_phases
 from .sampling import check_seed, note_uniforms
 from .inference import Sampler
 from ..var import VAR
@@ -154,18 +154,18 @@ def join(
     w, window = region_weights(ls, time_range, freq_range).to(spec.device), ls.window(spec.device)
     time, freq = (_span('', r, top, 0, '') for r, top in ((time_range, ls.n_samples/ls.sample_rate), (freq_range, ls.sample_rate/2)))
     S, G = ls.stft(wave)[:, 0], ls.magnitude(spec)[:, 0]
-    angles = _unit(ls.stft(start.to(wave))[:, 0]) if start is not None else torch.where(S.abs() > ls.floor*ls.n_fft/2, _unit(S), note_phases(len(S), S.shape[1:], seed, first, S.device))
+    angles = _unit(ls.stft(start.to(wave))[:, 0]) if start is not None else torch.where(S.abs() > ls.floor*ls.n_fft/2, _unit(S), random_phases(len(S), S.shape[1:], seed, first, S.device))
     made = [_anchor(*each, w.mT[None], window, ls.hop_length, n_iter) for each in zip(S.mT.split(1), G.mT.split(1), angles.mT.split(1))]
     return wave + _confine(torch.cat(made)[:, :ls.n_samples], ls, time, freq)
 
 def _anchor(S, G, angles, w, window, hop, n_iter, share=.99/1.99): # (1, T, F) each -> (1, (T-1)*hop), what has to be added to the source
-    gain, last = _gain(window, hop, S.shape[1]), None
+    gain, last = _window_gain(window, hop, S.shape[1]), None
     move = lambda angles: w*(G*angles - S)
     D = move(angles)
     for _ in range(n_iter):
-        now = _forward(_inverse(S + D, window, hop, gain), window, hop)
+        now = _stft(_istft(S + D, window, hop, gain), window, hop)
         D, last = move(_unit(now if last is None else now - share*last)), now
-    return _inverse(D, window, hop, gain)
+    return _istft(D, window, hop, gain)
 
 # %% ../../nbs/guides/editing.ipynb #2cdb1f75
 def heard_labels(
@@ -219,7 +219,7 @@ def edit(
     **settings,                          # of sampling
 )->torch.Tensor: # (B, n_samples) float32 on the CPU, |x| <= 1; ValueError for what does not fit
     "Keep a part of a note and draw the rest."
-    _editable(m); find_phase(phase)
+    _editable(m); get_phase_method(phase)
     if not isinstance(labels or {}, dict): raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
     region = dict(time_range=time_range, freq_range=freq_range) if time_range is not None or freq_range is not None else None
     free = free_tokens(m, keep_scales, region_weights(m.spectrogram, **region) if region else None)
@@ -272,7 +272,7 @@ def interpolate(
 )->torch.Tensor: # (n, n_samples) float32 on the CPU, |x| <= 1; ValueError for what does not fit
     "Go from one note to another, or from one set of labels to another."
     w, seed, names = mixing_weights(weights), check_seed(seed), isinstance(a, dict)
-    _editable(m, names or keep_scales is not None); find_phase(phase)
+    _editable(m, names or keep_scales is not None); get_phase_method(phase)
     if names != isinstance(b, dict): raise ValueError(f'the ends are {type(a).__name__} and {type(b).__name__}; give two waves or two dicts of labels')
     if names and (keep_scales is not None or labels is not None): raise ValueError('between labels all maps are drawn; leave keep_scales and labels out')
     if not names and keep_scales is None and (settings or labels): raise ValueError(f'{next(iter(settings or ["labels"]))} says how to draw, but between waves nothing is drawn unless keep_scales says so; leave it out or give keep_scales')

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from .config import PHASES
-from ..stft import LogSpectrogram, _as_wave, _fast_griffin_lim, _forward, _gain, _inverse, note_phases
+from ..stft import LogSpectrogram, _as_wave, _fast_griffin_lim, _stft, _window_gain, _istft, random_phases
 
 # %% ../../nbs/parts/phase.ipynb #c7ead5aa
 RESOLUTIONS = (512, 50, 240), (1024, 120, 600), (2048, 240, 1200)  # n_fft, hop, window (Yamamoto et al. 2020)
@@ -244,7 +244,7 @@ def integrate(
     shape, device = magnitude.shape[1:], magnitude.device
     left = ((magnitude > 0) & (magnitude <= tolerance*magnitude.amax((1, 2), keepdim=True))).flatten(1).any(1).cpu() # notes with cells that no step reaches
     start = torch.zeros(magnitude.shape)
-    if seed is not None and left.any(): start[left] = note_phases(len(magnitude), shape, seed, first).angle()[left].to(start)
+    if seed is not None and left.any(): start[left] = random_phases(len(magnitude), shape, seed, first).angle()[left].to(start)
     own = turn(shape[0], hop_length, n_fft)
     array = lambda x: x.detach().cpu().float().numpy()
     found = [method(array(m), array(a.cpu()+own), array(d), array(s), tolerance) for m, a, d, s in zip(magnitude, advance, delay, start)]
@@ -277,13 +277,13 @@ def refine(
 )->torch.Tensor: # wave (B, (T-1)*hop_length)
     "Improve phases by relaxed averaged alternating reflections (Luke 2005), then fast Griffin-Lim (the order of Peer et al. 2022)."
     goal, X, waves = magnitude.mT.contiguous(), (magnitude*angles).mT.contiguous(), []
-    gain = _gain(window, hop_length, goal.shape[1])
+    gain = _window_gain(window, hop_length, goal.shape[1])
     size = 1 if goal.device.type == 'cpu' else len(goal)  # one note stays in the cache
     pull = lambda x, g: g*torch.rsqrt(x.real.square() + x.imag.square() + 1e-32)
     for g, x in zip(goal.split(size), X.split(size)):
         for _ in range(n_iter//2):
             s = pull(x, g)
-            x = _forward(_inverse(x*(2*s-1), window, hop_length, gain), window, hop_length).mul_(relax) + x*(relax + (1-2*relax)*s)
+            x = _stft(_istft(x*(2*s-1), window, hop_length, gain), window, hop_length).mul_(relax) + x*(relax + (1-2*relax)*s)
         if n_iter > 1: x = x*pull(x, g)
         waves.append(_fast_griffin_lim(g, x, window, hop_length, n_iter - n_iter//2, momentum))
     return torch.cat(waves)
