@@ -28,7 +28,8 @@ from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes
 from .parts.files import write_whole
 from .data import open_renderer
 from .parts.files import peak_normalize, resample
-from .parts.quantizer import MultiScaleQuantizer, code_usage
+from .parts.product import PerScaleQuantizer, ProductTokenizer, ProductTokenizerConfig, split_codes
+from .parts.quantizer import code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
 from .parts.discriminator import DiscriminatorConfig
 from .parts.device import pick_device
@@ -36,7 +37,7 @@ from .parts.device import seed_all
 from .train import MelLoss, TokenizerStage, TrainConfig, fit
 from .training.log import RunLog
 from .eval import _FULL_SCALE, frechet_distance
-from .parts.config import EXPERIMENTS
+from .parts.config import EXPERIMENTS, pipeline_of
 
 # %% ../nbs/06_ablations.ipynb #8243cda8
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def twin_config(
 )->TokenizerConfig: # for the unfolded spectrogram
     "The config that trades the fold for larger patches."
     (_, H, W), (ph, pw) = cfg.image_shape, cfg.patch
-    return TokenizerConfig.from_dict({**asdict(cfg), 'image_shape': (1, H*cmx.f, W*cmx.t), 'patch': (ph*cmx.f, pw*cmx.t)})
+    return replace(cfg, image_shape=(1, H*cmx.f, W*cmx.t), patch=(ph*cmx.f, pw*cmx.t))
 
 @torch.no_grad()
 def twin(
@@ -126,7 +127,7 @@ class ConvEncoder(nn.Module):
         widths = conv_widths(cfg)
         self.embed, self.latent = nn.Conv2d(cfg.image_shape[0], widths[0], 3, 1, 1), cfg.latent
         self.body = nn.Sequential(*[conv_block(c, d, 2) for c, d in zip(widths, widths[1:])], conv_block(widths[-1], widths[-1]))
-        self.to_code = nn.Sequential(nn.GroupNorm(4, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], cfg.branches*cfg.code_dim, 1))
+        self.to_code = nn.Sequential(nn.GroupNorm(4, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], cfg.code_dim, 1))
     def forward(self, image): return F.adaptive_avg_pool2d(self.to_code(self.body(self.embed(image))), self.latent)
 
 class ConvDecoder(nn.Module):
@@ -134,7 +135,7 @@ class ConvDecoder(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         widths, self.grid = conv_widths(cfg)[::-1], cfg.grid
-        self.from_code = nn.Conv2d(cfg.branches*cfg.code_dim, widths[0], 1)
+        self.from_code = nn.Conv2d(cfg.code_dim, widths[0], 1)
         ups = [nn.Sequential(nn.Upsample(scale_factor=2), conv_block(c, d)) for c, d in zip(widths, widths[1:])]
         self.body = nn.Sequential(conv_block(widths[0], widths[0]), *ups, nn.GroupNorm(4, widths[-1]), nn.SiLU())
         self.to_pixels = nn.Conv2d(widths[-1], cfg.image_shape[0], 3, 1, 1)
@@ -159,7 +160,7 @@ class ConvTokenizer(Tokenizer):
 def per_scale(cfg): # -> a tokenizer with a codebook for each scale
     "Build a tokenizer whose scales do not share their codes."
     tok = Tokenizer(cfg)
-    tok.quantizer = MultiScaleQuantizer(cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup, own=True)
+    tok.quantizer = PerScaleQuantizer.from_config(cfg)
     return tok
 
 # %% ../nbs/06_ablations.ipynb #dda52de6
@@ -195,9 +196,8 @@ def variant_errors(
                 frechet=frechet_distance(torch.cat(seen).cpu(), torch.cat(made).cpu())), tokens
 
 def usage(tokens, V): # of all batches -> share of the codes hit, and the share that could have been
-    "Count the codes that unseen notes use; over branches the mean."
-    each = code_usage([torch.cat(t) for t in zip(*tokens)], V)
-    each = each if isinstance(each, list) else [each]
+    "Count the codes that unseen notes use; with product quantization the mean over the codebooks."
+    each = [code_usage(maps, V) for maps in split_codes([torch.cat(t) for t in zip(*tokens)])]
     return dict(used=sum(u['total'].item() for u in each)/len(each), attainable=each[0]['total_attainable'].item())
 
 # %% ../nbs/06_ablations.ipynb #3cfecf63
@@ -305,10 +305,10 @@ def note_sets(notes, n_train, n_test, ls, device, bins=None): # -> {'notes': Set
     train, test, about = split_notes(default_sounds() if notes is None else notes, n_train, n_test)
     return dict(notes=Sets(*(note_specs(side, ls, device)[:, :, :bins].contiguous() for side in (train, test)), ls, about))
 
-def shape(preset, ls, cmx=CMX(2, 1), cells=(16, 16), bins=None, scales=(1, 2, 3, 4, 6, 8), **kwargs): # -> TokenizerConfig
+def shape(preset, ls, cmx=CMX(2, 1), cells=(16, 16), bins=None, scales=(1, 2, 3, 4, 6, 8), config=TokenizerConfig, **kwargs): # -> config
     "The config of a size for a spectrogram, cut into so many patches down and across."
     C, H, W = cmx.image_shape((bins or ls.shape[1], ls.shape[2]))
-    return TokenizerConfig.preset(preset, **{'image_shape': (C, H, W), 'patch': (H//cells[0], W//cells[1]), 'scales': scales, 'local': True, **kwargs})
+    return config.preset(preset, **{'image_shape': (C, H, W), 'patch': (H//cells[0], W//cells[1]), 'scales': scales, 'local': True, **kwargs})
 
 # %% ../nbs/06_ablations.ipynb #8097ca21
 def about_run(
@@ -497,7 +497,7 @@ experiment('gan', gan_variants, 'folded', half=True, warm_start=64);
 # %% ../nbs/06_ablations.ipynb #c5266ee0
 def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
     "Split the parameters of a tokenizer by what they grow with."
-    D, K2, S, n, d, P = cfg.width, math.prod(cfg.grid), math.prod(cfg.latent), cfg.image_shape[0]*math.prod(cfg.patch), cfg.code_dim, cfg.branches
+    D, K2, S, n, d, P = cfg.width, math.prod(cfg.grid), math.prod(cfg.latent), cfg.image_shape[0]*math.prod(cfg.patch), cfg.code_dim, getattr(cfg, 'branches', 1)
     hidden = int(D*cfg.mlp_ratio)
     block = 4*D*(D+1) + 2*D*hidden + hidden + D + 4*D + (2*D if cfg.layer_scale else 0)
     return {'content: patch layers': 2*n*D + n + D, 'K^2: positions': 2*K2*D, 'S: latents': P*S*D,
@@ -506,7 +506,7 @@ def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
 
 def count_parameters(cfg): # without making a weight
     "Count parameters."
-    with torch.device('meta'): return sum(p.numel() for p in Tokenizer(cfg).parameters())
+    with torch.device('meta'): return sum(p.numel() for p in pipeline_of(cfg).parts[0](cfg).parameters())
 
 # %% ../nbs/06_ablations.ipynb #2f12102d
 def note_at(notes, i, rate): # -> (n,) float32, peak 0.89
@@ -580,7 +580,8 @@ def map_sides(schedule, K, side): # -> K sides of square maps
 # %% ../nbs/06_ablations.ipynb #56490b39
 def codes_shape(preset, ls, **kwargs): # -> an arm
     "The folded arm of section 1 with another quantizer."
-    return Variant(shape(preset, ls, CMX(2, 2), (8, 8), ls.shape[1]//2, **kwargs), CMX(2, 2))
+    make, config = (ProductTokenizer, ProductTokenizerConfig) if 'branches' in kwargs else (Tokenizer, TokenizerConfig)
+    return Variant(shape(preset, ls, CMX(2, 2), (8, 8), ls.shape[1]//2, config=config, **kwargs), CMX(2, 2), make=make)
 
 def scales_variants(preset, ls):
     "Number and schedule of the token maps, on one latent map of 8x8."

@@ -317,13 +317,17 @@ def run_vocoder(a, notes, given): # the fields of TrainConfig that were given
 def run_tokenizer(a, notes, given):
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.training.budget import parts_for
+    from mars.parts.codec import Codec
+    from mars.parts.product import ProductCodec, ProductTokenizerConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer
-    train, cfg = TrainConfig.preset(a.preset, 'tokenizer', **given), TokenizerConfig.preset(a.preset, **field_values(a, TokenizerConfig))
+    train, shape = TrainConfig.preset(a.preset, 'tokenizer', **given), field_values(a, TokenizerConfig)
+    if a.branches == 1: codec, cfg = Codec, TokenizerConfig.preset(a.preset, **shape)
+    else: codec, cfg = ProductCodec, ProductTokenizerConfig.preset(a.preset, branches=a.branches, **shape)
     off = dict(weight=0.) if a.preset == 'tiny' else {} # there it would cost more than all the rest
     gan = DiscriminatorConfig.preset(a.preset, **{**off, **field_values(a, DiscriminatorConfig, prefix='gan-')})
     if a.memory: train = replace(train, accumulate=parts_for(a.memory, cfg, train, gan, processes=int(os.environ.get('WORLD_SIZE', 1))))
-    train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, discriminator=gan, resume=a.resume, trackers=a.tracker)
+    train_tokenizer(notes, train, cfg, out := make_folder(a.out), a.device, not a.json, discriminator=gan, resume=a.resume, trackers=a.tracker, codec=codec)
     return out, train
 
 def run_sat(a, notes, given):
@@ -544,6 +548,7 @@ def train_arguments(s, stage):
     for name, kind in dict(families=words, pitches=pitches, velocities=pitches).items(): s.add_argument(f'--{name}', type=kind, help='use only these notes')
     s.add_argument('--json', action='store_true', default=argparse.SUPPRESS, help='print the result as JSON and nothing else')
     s.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or mps; if not given, the first of cuda, mps and cpu that is there')
+    if stage == 'tokenizer': s.add_argument('--branches', type=int, default=1, metavar='P', help='quantizers side by side (product quantization)')
     if stage == 'sat': s.add_argument('--rvq', type=int, metavar='K', help='K codebooks at the full rate in the place of the scales, as magnet wants them')
     if stage == 'ar': s.add_argument('--pattern', choices=('flat', 'delayed'), help='one token a pass, or one of each codebook with a delay; delayed where the tokenizer allows it')
     if stage == 'vocoder':
@@ -769,7 +774,7 @@ def run_verb(argv, ctrl_c): # -> 0 or 2
         warnings.simplefilter('always', UserWarning)
         warnings.showwarning = lambda message, *_: print(f'mars: {message}', file=sys.stderr)
         try:
-            import mars.baselines # which registers their models
+            import mars.baselines, mars.parts.product # which register their models
             result, line = a.run(a)
         except BrokenPipeError: raise
         except (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, TypeError) as e:

@@ -57,7 +57,7 @@ def load_model(
         tok_cfg, var_cfg = kind.parts[1].from_dict(c['tokenizer']), c['var'] and reference_config(getattr(order, 'config', VARConfig), c['var']).from_dict(c['var'])
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError): raise ValueError(f'{folder/"config.json"} is damaged; copy it anew or train again') from None
     tok = load_weights(kind.parts[0](tok_cfg), folder/'tokenizer.safetensors')
-    var = load_weights(order(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
+    var = load_weights(kind.transformer(order)(var_cfg, tok_cfg), folder/'var.safetensors') if var_cfg else None
     if var and any(not torch.equal(v, var.quantizer.state_dict()[k]) for k, v in tok.quantizer.state_dict().items()):
         raise ValueError(f'{folder/"var.safetensors"} was trained on another tokenizer than the one beside it; train the transformer again')
     vocoder = Vocoder.from_pretrained(str(folder)) if (folder/'vocoder.json').exists() else None

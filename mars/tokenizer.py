@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'drop_path', 'Block', 'init_vit', 'Blocks', 'make_blocks', 'Positions',
-           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_tokens', 'make_quantizer', 'Tokenizer',
-           'patch_components']
+           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'Tokenizer', 'patch_components']
 
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
 from .parts.config import config_class
-from .parts.quantizer import MultiScaleQuantizer, ProductQuantizer, resampling_matrix
+from .parts.quantizer import MultiScaleQuantizer, make_quantizer, resampling_matrix
 
 # %% ../nbs/02_tokenizer.ipynb #6e644ad7
 def _pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
@@ -35,7 +35,6 @@ class TokenizerConfig:
     scales:tuple = (1, 1, 2, 3, 3, 4, 5, 6, 8, 11) # token maps, coarse to fine, each a side or (h, w); the last is the latent map
     codebook_size:int = 16384         # codes V, shared by all scales
     code_dim:int = 32                 # length d of a code
-    branches:int = 1                  # quantizers side by side (ImageFolder's product quantization); each latent token has so many parts
     n_phi:int = 4                     # shared convolutions of the quantizer
     phi_ratio:float = 0.5             # their share
     beta:float = 0.25                 # commitment weight
@@ -44,6 +43,8 @@ class TokenizerConfig:
     quantizer_dropout:float = 0.1     # share of a batch that stops after a random number of scales
     dropout_start:int = 3             # fewest scales such a note keeps
 
+    quantizer: ClassVar[type] = MultiScaleQuantizer # built by `make_quantizer`
+
     def __post_init__(self):
         shapes = dict(image_shape=tuple(self.image_shape), patch=_pair(self.patch), scales=tuple(map(_pair, self.scales)))
         for name, value in shapes.items(): object.__setattr__(self, name, value)
@@ -51,7 +52,7 @@ class TokenizerConfig:
         if len(self.image_shape) != 3 or len(self.patch) != 2 or not self.scales or any(len(s) != 2 for s in self.scales) or min(sides) < 1:
             raise ValueError(f'image_shape {self.image_shape}, patch {self.patch} and scales {self.scales} must be (C, H, W), (h, w) and a list of (h, w), all at least 1')
         (_, H, W), (ph, pw) = self.image_shape, self.patch
-        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'branches', 'n_phi', 'dropout_start'):
+        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'n_phi', 'dropout_start'):
             if getattr(self, name) < (0 if 'depth' in name else 1): raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
         if H % ph or W % pw: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {ph}x{pw}; choose a patch that divides both sides')
         for name in ('quantizer_dropout', 'phi_ratio'):
@@ -69,7 +70,7 @@ class TokenizerConfig:
     @property
     def latent(self): return self.scales[-1]
     @property
-    def n_tokens(self): return sum(h*w for h, w in self.scales)*self.branches
+    def n_tokens(self): return sum(h*w for h, w in self.scales)
 
 # %% ../nbs/02_tokenizer.ipynb #32db209d
 PRESETS = dict(
@@ -127,19 +128,19 @@ def make_blocks(cfg, depth):
 
 # %% ../nbs/02_tokenizer.ipynb #1bdc1fef
 class Positions(nn.Module):
-    "Learned positions of the patch grid, resampled for each latent grid, plus a level vector for each of these grids."
-    def __init__(self, cfg, branches=1):
+    "Learned positions of the patch grid, resampled for the latent grid, plus a level vector for each of the two."
+    def __init__(self, cfg):
         super().__init__()
+        std = math.sqrt(1/(3*cfg.width))
         self.register_buffer('small', resampling_matrix(cfg.grid, cfg.latent, 'bicubic'), persistent=False)
-        self.branches = branches
         self.cls = nn.Parameter(torch.zeros(1, 1, cfg.width))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1+math.prod(cfg.grid), cfg.width), std=0.02))
-        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(1+branches, cfg.width), std=math.sqrt(1/(3*cfg.width))))
+        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(2, cfg.width), std=std))
 
-    def forward(self, patches, latents): # (B, N, D), (B, P*S, D) -> (B, 1+N+P*S, D)
-        small = (self.small @ self.table[:, 1:] + self.level[1:, None]).flatten(0, 1)
+    def forward(self, patches, latents): # (B, N, D), (B, S, D) -> (B, 1+N+S, D)
+        latents = latents + (self.small @ self.table[:, 1:] + self.level[1])
         patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
-        return torch.cat([patches, latents + small], 1)
+        return torch.cat([patches, latents], 1)
 
 # %% ../nbs/02_tokenizer.ipynb #c66073e1
 def patchify(image, patch):
@@ -154,29 +155,29 @@ def unpatchify(x, image_shape, patch):
 
 # %% ../nbs/02_tokenizer.ipynb #dfff496b
 class Encoder(nn.Module):
-    "Image (B, C, H, W) -> latent map (B, P*d, h, w)."
+    "Image (B, C, H, W) -> latent map (B, d, h, w)."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.latent, self.branches, self.local = cfg.patch, cfg.latent, cfg.branches, cfg.local
+        self.patch, self.latent, self.local = cfg.patch, cfg.latent, cfg.local
         self.embed = nn.Linear(cfg.image_shape[0]*math.prod(cfg.patch), cfg.width)
-        self.latents = nn.Parameter(0.02*torch.randn(1, cfg.branches*math.prod(cfg.latent), cfg.width))
+        self.latents = nn.Parameter(0.02*torch.randn(1, math.prod(cfg.latent), cfg.width))
         if cfg.local: self.register_buffer('pool', resampling_matrix(cfg.grid, cfg.latent, 'area'), persistent=False)
-        self.positions, self.blocks = Positions(cfg, cfg.branches), make_blocks(cfg, cfg.encoder_depth)
+        self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.encoder_depth)
         self.norm, self.to_code = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.code_dim)
 
     def forward(self, image):
         patches, latents = self.embed(patchify(image, self.patch)), self.latents.expand(len(image), -1, -1)
-        x = self.positions(patches, latents + (self.pool @ patches).repeat(1, self.branches, 1) if self.local else latents)
+        x = self.positions(patches, latents + self.pool @ patches if self.local else latents)
         x = self.to_code(self.norm(self.blocks(x, slice(-latents.shape[1], None))))
-        return x.unflatten(1, (self.branches, -1)).mT.flatten(1, 2).unflatten(-1, self.latent)
+        return x.mT.unflatten(-1, self.latent)
 
 # %% ../nbs/02_tokenizer.ipynb #024c15e7
 class Decoder(nn.Module):
-    "Quantized latent map (B, P*d, h, w) -> image (B, C, H, W), not clamped."
+    "Quantized latent map (B, d, h, w) -> image (B, C, H, W), not clamped."
     def __init__(self, cfg):
         super().__init__()
         self.patch, self.image_shape, self.n, self.local = cfg.patch, cfg.image_shape, math.prod(cfg.grid), cfg.local
-        self.from_code = nn.Linear(cfg.branches*cfg.code_dim, cfg.width)
+        self.from_code = nn.Linear(cfg.code_dim, cfg.width)
         self.mask = nn.Parameter(0.02*torch.randn(1, 1, cfg.width))
         if cfg.local: self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.decoder_depth)
@@ -187,23 +188,6 @@ class Decoder(nn.Module):
         x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
         return unpatchify(self.to_pixels(self.norm(self.blocks(x, slice(1, 1+self.n)))), self.image_shape, self.patch)
 
-# %% ../nbs/02_tokenizer.ipynb #9c19429d
-def check_tokens(tokens, cfg, n_scales):
-    "Refuse token maps that do not fit the config, in one sentence."
-    if not 1 <= n_scales <= len(cfg.scales): raise ValueError(f'{n_scales} token maps were given, but this model has {len(cfg.scales)} scales; give between 1 and {len(cfg.scales)}')
-    if not all(isinstance(t, torch.Tensor) for t in tokens): raise ValueError('token maps must be tensors; pass the list that encode returned')
-    for k, (t, (h, w)) in enumerate(zip(tokens, cfg.scales)):
-        need = (h*w,) if cfg.branches == 1 else (h*w, cfg.branches)
-        if tuple(t.shape[1:]) != need or not len(t) or len(t) != len(tokens[0]): raise ValueError(f'token map {k} has shape {tuple(t.shape)} but scale {h}x{w} needs (B, {", ".join(map(str, need))}) with one B >= 1 for all maps; pass the list that encode returned')
-        if t.dtype != torch.int64 or t.min() < 0 or t.max() >= cfg.codebook_size: raise ValueError(f'token map {k} must be int64 in 0..{cfg.codebook_size-1}; it is {t.dtype} with values {t.min().item()}..{t.max().item()}')
-
-# %% ../nbs/02_tokenizer.ipynb #2ed21829
-def make_quantizer(cfg):
-    "Build the quantizer of a config: `MultiScaleQuantizer`, or `ProductQuantizer` for more than one branch."
-    args = cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup
-    more = getattr(cfg, 'quantizer', {}) # of configs whose maps are not pictures
-    return MultiScaleQuantizer(*args, **more) if cfg.branches == 1 else ProductQuantizer(cfg.branches, *args, **more)
-
 # %% ../nbs/02_tokenizer.ipynb #47918408
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
@@ -212,9 +196,11 @@ class Tokenizer(nn.Module):
     ):
         super().__init__()
         self.cfg = cfg
-        self.encoder, self.decoder = Encoder(cfg), Decoder(cfg)
+        self.encoder, self.decoder = self.make_networks(cfg)
         self.apply(init_vit)
         self.quantizer = make_quantizer(cfg)
+
+    def make_networks(self, cfg): return Encoder(cfg), Decoder(cfg)
 
     def check_shape(self, image):
         "Refuse what has not the shape of the config."
@@ -228,7 +214,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def encode(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
-    )->list: # K int64 tensors (B, h_k*w_k), or (B, h_k*w_k, P) for P > 1 branches, row-major, coarse to fine; ValueError for another shape or NaN
+    )->list: # K int64 tensors (B, h_k*w_k), row-major, coarse to fine; ValueError for another shape or NaN
         "Turn images into token maps."
         self.check(image)
         return self.quantizer.encode(self.encoder(image.to(self.encoder.embed.weight.dtype)))
@@ -239,7 +225,7 @@ class Tokenizer(nn.Module):
         n_scales:int=None, # use only so many scales (a coarse preview); None is all
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
-        check_tokens(tokens, self.cfg, len(tokens))
+        self.quantizer.check(tokens)
         if n_scales is not None and n_scales not in range(1, len(tokens)+1): raise ValueError(f'n_scales is {n_scales}; it must lie in 1..{len(tokens)}, the number of token maps given')
         return self.decoder(self.quantizer.decode(tokens, n_scales).to(self.decoder.mask.dtype)).clamp(-1, 1)
 
@@ -292,7 +278,7 @@ class Tokenizer(nn.Module):
         pixels.weight[:, :r] = (basis*std).to(pixels.weight)
         pixels.bias.copy_(mean.to(pixels.bias))
         self.encoder.to_code.weight.copy_(torch.eye(d, W))
-        self.decoder.from_code.weight.copy_(torch.eye(W, d).repeat(1, self.cfg.branches)/self.cfg.branches)
+        self.decoder.from_code.weight.copy_(torch.eye(W, d))
         return self
 
 # %% ../nbs/02_tokenizer.ipynb #35522b60

@@ -494,7 +494,7 @@ def train_var(
         labels['instrument'] = ids.to(device)
     extra.prepare(notes, train.seed, out, team)
     if extra.info: info['extra_labels'] = extra.info
-    var, order, own = model(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
+    var, order, own = m.transformer(model)(cfg, tok.cfg).bind(tok).to(device), Batches(notes, train.batch_size, train.seed), log is None
     if init: begin_with(var, init)
     team.same([*var.parameters()])
     if not team.main: seed_all(train.seed + 7919*team.rank) # its own dropout

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import nn
 from .parts.conditioning import LabelEmbedding
 from .parts.config import SYSTEMS, Config, setting
-from .parts.quantizer import freeze
+from .parts.quantizer import freeze, make_quantizer
 from .parts.sampling import check_seed, note_uniforms, sample, scale_settings
-from .tokenizer import Tokenizer, TokenizerConfig, check_tokens, drop_path, make_quantizer
+from .tokenizer import Tokenizer, TokenizerConfig, drop_path
 
 # %% ../nbs/03_var.ipynb #2255eca0
 PRESETS = dict(
@@ -201,14 +201,14 @@ class VAR(nn.Module):
         t, w = tok_cfg, cfg.width
         self.lengths = [h*w_ for h, w_ in t.scales]
         self.pass_lengths = self.schedule() # tokens of each pass
-        self.branches, self.quantizer = t.branches, freeze(make_quantizer(t)) # a token map of P branches is (B, h*w, P)
+        self.quantizer = freeze(make_quantizer(t))
         self.trunk = Trunk(w, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path, cfg.shared_adaln, cfg.gamma_init)
         self.labels = cfg.label_embedding()
         self.make_embeddings(math.sqrt(1/(3*w)))
 
     def make_embeddings(self, std): # what lies before and behind the trunk; other systems have other ends
         t, w = self.tok_cfg, self.cfg.width
-        self.word_embed, self.head = nn.Linear(self.branches*t.code_dim, w), nn.Linear(w, self.branches*t.codebook_size)
+        self.word_embed, self.head = nn.Linear(self.quantizer.channels, w), nn.Linear(w, t.codebook_size)
         for lin in (self.word_embed, self.head): nn.init.trunc_normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
         with torch.no_grad(): self.head.weight.mul_(0.02)
         new = lambda *shape: nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=std))
@@ -221,7 +221,7 @@ class VAR(nn.Module):
     )->'VAR': # itself; ValueError if the tokenizer has another config
         "Copy the tokenizer's quantizer into this model."
         if tok.cfg != self.tok_cfg:
-            diff = [k for k, v in asdict(tok.cfg).items() if v != getattr(self.tok_cfg, k)]
+            diff = [k for k, v in asdict(tok.cfg).items() if v != getattr(self.tok_cfg, k, None)]
             raise ValueError(f'this tokenizer does not fit: its {", ".join(diff)} differ from those the transformer was made for')
         self.quantizer.load_state_dict(tok.quantizer.state_dict())
         return self
@@ -229,29 +229,28 @@ class VAR(nn.Module):
     def schedule(self): # tokens that each pass writes, side by side; an order of prediction is this, `inputs` and `follow`
         return self.lengths
 
-    def teacher_forcing_inputs(self, tokens): # teacher forcing: K token maps -> (B, T - first pass, P*d)
+    def teacher_forcing_inputs(self, tokens): # teacher forcing: K token maps -> (B, T - first pass, d)
         return self.quantizer.next_inputs(tokens)
 
-    def next_input(self, k, tokens, total): # after pass k: the sum so far, and the input of pass k+1 (B, n, P*d)
+    def next_input(self, k, tokens, total): # after pass k: the sum so far, and the input of pass k+1 (B, n, d)
         total = total + self.quantizer.contribution(k, tokens)
-        return total, self.quantizer.area(k+1, total)
+        return total, self.quantizer.downsample(k+1, total)
 
     def position_embedding(self): # (1, T, w): position plus scale, what is added to every token
         return self.position + self.level[self.scale_of]
 
-    def embed(self, z): # (B, n, P*d) what the quantizer has summed up, always float32 -> (B, n, w)
+    def embed(self, z): # (B, n, d) what the quantizer has summed up, always float32 -> (B, n, w)
         return self.word_embed(z.to(self.word_embed.weight.dtype))
 
-    def logits(self, h): # (B, n, w) -> (B, n, V) or (B, n, P, V), float32 also when the model is a half
+    def logits(self, h): # (B, n, w) -> (B, n, V), float32 also when the model is a half
         w, b = self.head.weight, self.head.bias
-        y = F.linear(h.float(), w.float(), b.float()) if w.dtype != torch.float32 else F.linear(h, w, b).float()
-        return y if self.branches == 1 else y.unflatten(-1, (self.branches, -1))
+        return F.linear(h.float(), w.float(), b.float()) if w.dtype != torch.float32 else F.linear(h, w, b).float()
 
     def forward(self,
         tokens:list,      # K int64 token maps (B, h_k*w_k)
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
         more=None,        # () -> (B, T, w), what an order of prediction adds to its inputs
-    )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
+    )->torch.Tensor: # (B, T, V) float32 logits of all scales
         "Score all scales at once by teacher forcing; labels are dropped at random in training."
         cond = self.condition(tokens, labels)
         x = torch.cat([cond[:, None] + self.start, self.embed(self.teacher_forcing_inputs(tokens))], 1) + self.position_embedding()
@@ -261,7 +260,7 @@ class VAR(nn.Module):
     def condition(self, tokens, labels): # what `forward` was given -> (B, w), the condition; ValueError for what does not fit
         if len(tokens) != len(self.lengths): raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
         # On a GPU looking at values means waiting for them: tokens that train have been checked when they were made.
-        if not (self.training and tokens[0].is_cuda): check_tokens(tokens, self.tok_cfg, len(tokens))
+        if not (self.training and tokens[0].is_cuda): self.quantizer.check(tokens)
         if self.training: labels = self.labels.drop(self.labels.complete(labels, len(tokens[0]), self.start.device))
         else: labels = self.labels.check(labels, len(tokens[0]), self.start.device)
         return self.labels(labels)
@@ -281,7 +280,7 @@ class VAR(nn.Module):
     def validate_sampling(self, **settings): # cfg_scale, cfg_ramp, temperature, top_k, top_p -> a tuple for each scale; ValueError
         return scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings)
 
-    def n_uniforms(self, settings): return sum(self.lengths)*self.branches # uniform numbers that a note needs
+    def n_uniforms(self, settings): return sum(self.lengths) # uniform numbers that a note needs
 
     @torch.no_grad()
     def stream(self,
@@ -295,8 +294,7 @@ class VAR(nn.Module):
         settings = self.validate_sampling(**settings)
         labels, guided = self.labels.check(labels, n, self.start.device), any(s for s, *_ in settings)
         n = len(labels['pitch'])
-        u = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, self.n_uniforms(settings)).to(self.start.device)
-        u = (u if self.branches == 1 else u.unflatten(1, (-1, self.branches))).split(self.lengths, 1)
+        u = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, sum(self.lengths)).to(self.start.device).split(self.lengths, 1)
         cond = self.labels(labels)                                                      # (n, D)
         if guided: cond = torch.cat([cond, self.labels(self.labels.null(n, cond.device))]) # (2n, D): with labels, without
         modulation, cache = self.trunk.modulation(cond), self.trunk.cache(len(cond), sum(self.lengths), cond.device, cond.dtype)

@@ -9,8 +9,8 @@ from mars.baselines.aar import train_sat
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
-from mars.parts.quantizer import MultiScaleQuantizer
-from mars.baselines.seanet import SEANetDecoder, SEANetEncoder, MultiScaleSTFTDiscriminator, mel_loss
+from mars.parts.product import PerScaleQuantizer
+from mars.baselines.seanet import SEANetDecoder, SEANetEncoder, mel_loss
 from mars.train import TrainConfig, train_var
 from mars.training.log import RunLog, read_log
 from mars.parts.sampling import note_uniforms, scale_settings
@@ -118,7 +118,7 @@ def residuals(tok, clips):
     with torch.no_grad():
         f, q = tok.latent(clips), tok.quantizer
         for k, t in enumerate(q.encode(f)):
-            yield q.area(k, f).flatten(0, 1)
+            yield q.downsample(k, f).flatten(0, 1)
             f = f - q.contribution(k, t)
 
 def away(codes, vectors): return torch.cdist(codes, vectors, compute_mode='donot_use_mm_for_euclid_dist').amin(1).max()
@@ -155,7 +155,7 @@ def test_warm_start_puts_codes_on_frames():
 def clusters(n, steps=300, revive=True):
     "Mean squared error of 1024 codes on 256 prototypes in 8 dimensions with noise of 0.1, and the largest norms of a code and of the data."
     torch.manual_seed(0)
-    q, prototypes = MultiScaleQuantizer(((1, 1),), 1024, 8, n_phi=0, lookup='euclidean', own=True).train(), torch.randn(256, 8)
+    q, prototypes = PerScaleQuantizer(((1, 1),), 1024, 8, n_phi=0, lookup='euclidean').train(), torch.randn(256, 8)
     draw = lambda: (prototypes[torch.randint(256, (n,))] + .1*torch.randn(n, 8))[:, :, None, None]
     opt = torch.optim.Adam([q.codebook], 1e-2)
     for i in range(steps):

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Variant, SIZES, bits_of, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Variant, SIZES, bits_of, count_parameters, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
+from mars.parts.product import ProductTokenizerConfig
 from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
@@ -126,8 +127,9 @@ def test_schedules():
 
 @pytest.mark.parametrize('own', [dict(branches=2), dict(layer_scale=0.), dict(n_phi=1), dict(image_shape=(6, 64, 256), patch=(8, 16))])
 def test_parameters_by_term_add_up(own):
-    cfg = TokenizerConfig.preset('tiny', **own)
-    assert sum(parameters_by_term(cfg).values()) == sum(p.numel() for p in Tokenizer(cfg).parameters())
+    config = ProductTokenizerConfig if 'branches' in own else TokenizerConfig
+    cfg = config.preset('tiny', **own)
+    assert sum(parameters_by_term(cfg).values()) == count_parameters(cfg)
 
 def test_difference_is_students():
     results = [dict(variants=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]

@@ -5,11 +5,13 @@ import pytest
 import torch
 from mars.cmx import CMX
 from mars.parts.editing import KeptSampler, edit, free_tokens, heard_labels, interpolate, join, mixing_weights
-from mars.parts.editing import nearest_tokens, redraw, region_weights
+from mars.parts.editing import redraw, region_weights
 from mars.baselines.masked import MaskedScale
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
+from mars.parts.config import pipeline_of
+from mars.parts.product import ProductTokenizerConfig
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
@@ -19,11 +21,13 @@ FAST = dict(n_iter=3, seed=5)
 
 def make(kind=VAR, cfg=None, var_cfg=VARConfig.preset('tiny', gamma_init=1.), **kwargs):
     torch.manual_seed(0)
-    tok = Tokenizer(TokenizerConfig.preset('tiny', **{**SMALL, **(cfg or {})}))
-    var = kind and kind(var_cfg, tok.cfg).bind(tok)
+    cfg = (ProductTokenizerConfig if 'branches' in (cfg or {}) else TokenizerConfig).preset('tiny', **{**SMALL, **(cfg or {})})
+    pipeline = pipeline_of(cfg)
+    tok = pipeline.parts[0](cfg)
+    var = kind and pipeline.transformer(kind)(var_cfg, tok.cfg).bind(tok)
     if var:
         with torch.no_grad(): var.head.weight.mul_(50)
-    return Mars(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), **kwargs)
+    return pipeline(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32), **kwargs)
 
 @pytest.fixture(scope='module')
 def m(): return make()
@@ -50,13 +54,13 @@ def test_both_ends_are_encode_and_generate(cfg, waves):
 
 @pytest.mark.parametrize('branches', [1, 2])
 def test_a_kept_token_is_the_nearest_to_what_is_missing(branches, waves):
-    m = make(cfg=dict(branches=branches))
+    m = make(cfg=dict(branches=branches) if branches > 1 else {})
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.rand(4, h*w, generator=torch.Generator().manual_seed(k)) < .5 for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
     tokens, drawn = redraw(m.var, f, free, full(m, 4), seed=1), 0
     rest = f.float()
     for k, t in enumerate(tokens):
-        kept = nearest_tokens(q, k, rest)
+        kept = q.nearest(k, rest)
         assert torch.equal(t[~free[k]], kept[~free[k]])
         drawn += (t[free[k]] != kept[free[k]]).sum()
         rest = rest - q.contribution(k, t)

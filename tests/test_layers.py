@@ -22,6 +22,7 @@ parts.reference
 train
 training.budget parts.vocoder parts.editing
 pipeline
+parts.product
 eval
 evaluation.classifier evaluation.protocol
 evaluation.report

@@ -8,7 +8,9 @@ from mars.data import AdditiveNotes
 from mars.parts.inference import generate
 from mars.baselines.masked import MaskedSampler, MaskedScale, mask_spans, masked_counts, passes_per_scale
 from mars.baselines.next_token import NextToken
+from mars.parts.config import pipeline_of
 from mars.parts.device import cast_network
+from mars.parts.product import ProductTokenizerConfig
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -20,13 +22,14 @@ from mars.var import VAR, VARConfig
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "The random model of test_var with masked prediction, whose known tokens matter."
     torch.manual_seed(0)
-    model = MaskedScale(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
+    kind = pipeline_of(tok_cfg)
+    model = kind.transformer(MaskedScale)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
     with torch.no_grad():
-        if isinstance(tok_cfg, TokenizerConfig): model.bind(Tokenizer(tok_cfg))
+        if isinstance(tok_cfg, TokenizerConfig): model.bind(kind.parts[0](tok_cfg))
         model.head.weight.mul_(sharp)
     return model
 
-TWO = TokenizerConfig.preset('tiny', **SMALL, branches=2)
+TWO = ProductTokenizerConfig.preset('tiny', **SMALL, branches=2)
 WIDE = TokenizerConfig.preset('tiny', **{**SMALL, 'scales': (3, 4)}) # a first scale of several passes
 WAVE = SATConfig.preset('tiny', n_samples=16000, lengths=(50,)*3, n_phi=0, codebook_size=32, code_dim=8, width=4, dimension=16) # residual codebooks over time
 CFGS = dict(square=CFG, two=TWO, wide=WIDE, wave=WAVE)
@@ -34,7 +37,7 @@ CFGS = dict(square=CFG, two=TWO, wide=WIDE, wave=WAVE)
 @pytest.fixture(scope='module')
 def model(): return make()
 
-def drawn(m, B=3): return [torch.randint(m.tok_cfg.codebook_size, (B, n, *[m.branches][:m.branches > 1])) for n in m.lengths]
+def drawn(m, B=3): return [torch.randint(m.tok_cfg.codebook_size, (B, n, *[2]*(m.tok_cfg is TWO))) for n in m.lengths]
 
 # --- masks
 
@@ -87,7 +90,7 @@ def test_masked_tokens_do_not_leak(name):
     m = make(CFGS[name])
     tokens, known = drawn(m), m.sample_known(3)
     for k, (t, seen) in enumerate(zip(tokens, known)):
-        wide = seen if m.branches == 1 else seen[..., None]
+        wide = seen if m.tok_cfg is not TWO else seen[..., None]
         other = [*tokens[:k], torch.where(wide, t, (t + 1) % m.tok_cfg.codebook_size), *tokens[k+1:]]
         moved = (m(other, ALL, known) - m(tokens, ALL, known)).abs().flatten(2).amax(2).split(m.lengths, 1)
         assert all(x.max() == 0 for x in moved[:k+1])
@@ -147,7 +150,7 @@ def test_default_and_requested_passes(model):
 @torch.no_grad()
 def test_one_pass_per_scale_is_next_scale(name, kwargs):
     m = make(CFGS[name])
-    v = VAR(m.cfg, m.tok_cfg).eval()
+    v = pipeline_of(m.tok_cfg).transformer(VAR)(m.cfg, m.tok_cfg).eval()
     v.load_state_dict({k: x for k, x in m.state_dict().items() if not k.startswith('known')})
     assert torch.equal(flat(m.generate(ALL, steps=1, seed=3, **kwargs)), flat(v.generate(ALL, seed=3, **kwargs)))
 
@@ -170,7 +173,7 @@ def test_generation_agrees_with_teacher_forcing(name, cfg_scale):
     known = [s[-1][1] if s else torch.zeros(3, n, dtype=torch.bool) for s, n in zip(seen, m.lengths)]
     last = torch.cat([scores[i-1] for i in torch.tensor(passes_per_scale(m.lengths)).cumsum(0)], 1)
     s = torch.tensor([v[0] for v in scale_settings(len(m.lengths), m.tok_cfg.codebook_size, cfg_scale)])[m.scale_of][:, None]
-    if m.branches > 1: s = s[..., None]
+    if m.tok_cfg is TWO: s = s[..., None]
     torch.testing.assert_close(last, (1+s)*m(made, ALL, known) - s*m(made, {}, known), atol=1e-4, rtol=0)
 
 @pytest.mark.parametrize('name', CFGS)
@@ -185,7 +188,7 @@ def test_kept_tokens_stay_and_are_the_most_probable(name):
         for (tokens, kept), logits in zip(maps, scores[at[k]:]):
             assert (before <= kept).all() and torch.equal(tokens[kept], made[k][kept])
             p = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-            p = p.sum(-1) if m.branches > 1 else p
+            p = p.sum(-1) if m.tok_cfg is TWO else p
             new, rest = kept & ~before, ~kept
             assert (p.masked_fill(~new, math.inf).amin(1) >= p.masked_fill(~rest, -math.inf).amax(1)).all()
             before = kept

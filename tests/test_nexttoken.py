@@ -7,6 +7,8 @@ from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
+from mars.parts.config import pipeline_of
+from mars.parts.product import ProductTokenizerConfig
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_var
 from mars.parts.sampling import note_uniforms, scale_settings
@@ -16,17 +18,18 @@ from mars.var import VAR, VARConfig
 def make(tok_cfg=CFG, sharp=50., **kwargs):
     "The random model of test_var, in next-token order."
     torch.manual_seed(0)
-    model = NextToken(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
-    with torch.no_grad(): model.bind(Tokenizer(tok_cfg)).head.weight.mul_(sharp)
+    kind = pipeline_of(tok_cfg)
+    model = kind.transformer(NextToken)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
+    with torch.no_grad(): model.bind(kind.parts[0](tok_cfg)).head.weight.mul_(sharp)
     return model
 
-TWO = TokenizerConfig.preset('tiny', **SMALL, branches=2)
+TWO = ProductTokenizerConfig.preset('tiny', **SMALL, branches=2)
 WIDE = TokenizerConfig.preset('tiny', **{**SMALL, 'scales': (2, 4)}) # a first scale of several tokens
 
 @pytest.fixture(scope='module')
 def model(): return make()
 
-def draw_for(m): return [torch.randint(m.tok_cfg.codebook_size, (2, n, *[m.branches][:m.branches > 1])) for n in m.lengths]
+def draw_for(m): return [torch.randint(m.tok_cfg.codebook_size, (2, n, *[2]*(m.tok_cfg is TWO))) for n in m.lengths]
 
 # --- order
 
@@ -67,7 +70,7 @@ def test_cached_logits_are_the_teacher_forced_ones(name, cfg_scale):
 
 def uncached(m, labels, n, u=None):
     "Greedy tokens by the whole teacher-forced network, once for every token."
-    done = torch.zeros(n, sum(m.lengths), *[m.branches][:m.branches > 1], dtype=torch.long)
+    done = torch.zeros(n, sum(m.lengths), *[2]*(m.tok_cfg is TWO), dtype=torch.long)
     for t in range(sum(m.lengths)): done[:, t] = m([*done.split(m.lengths, 1)], labels)[:, t].argmax(-1)
     return done
 

@@ -12,6 +12,7 @@ from mars.parts.device import DTYPES, in_batches, pick_device, pick_dtype
 from mars.parts.files import load_weights, save_weights
 from mars.pipeline import Mars, find_model
 from mars.stft import LogSpectrogram
+from mars.parts.product import ProductMars, ProductTokenizer, ProductTokenizerConfig, ProductVAR
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
@@ -142,9 +143,9 @@ def test_preview_ends_with_the_note(m):
 
 def test_two_branches(tmp_path, waves):
     torch.manual_seed(0)
-    cfg = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), branches=2)
-    tok = Tokenizer(cfg)
-    m = Mars(tok, VAR(VARConfig.preset('tiny'), cfg).bind(tok), spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32))
+    cfg = ProductTokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), branches=2)
+    tok = ProductTokenizer(cfg)
+    m = ProductMars(tok, ProductVAR(VARConfig.preset('tiny'), cfg).bind(tok), spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32))
     assert wide(m, 3, pitch=60, seed=0, cfg_scale=1.).isfinite().all() and m.reconstruct(waves, n_iter=1).shape == waves.shape
     m.save_pretrained(tmp_path)
     assert torch.equal(wide(Mars.from_pretrained(tmp_path), 2, seed=0), wide(m, 2, seed=0))

@@ -5,19 +5,24 @@ from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.parts.discriminator import DiscriminatorConfig
 from mars.parts.files import load_weights, save_weights
-from mars.pipeline import Mars
-from mars.parts.quantizer import MultiScaleQuantizer, ProductQuantizer, code_usage, nearest_code
+from mars.parts.product import ProductQuantizer, ProductTokenizer, ProductTokenizerConfig
+from mars.parts.quantizer import MultiScaleQuantizer, code_usage, make_quantizer, nearest_code
 from mars.stft import LogSpectrogram
-from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig, make_quantizer, patchify, unpatchify
+from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig, patchify, unpatchify
 from mars.train import TrainConfig, train_tokenizer
-from mars.training.log import RunLog
 from mars.training.tokens import Images
 
 MINI = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), quantizer_dropout=0.)
 
+def mini_config(branches=1, **kw):
+    "A tiny config, of product quantization for more than one branch."
+    kw = {**MINI, **kw}
+    return TokenizerConfig.preset('tiny', **kw) if branches == 1 else ProductTokenizerConfig.preset('tiny', branches=branches, **kw)
+
 def mini(**kw):
     torch.manual_seed(0)
-    return Tokenizer(TokenizerConfig.preset('tiny', **{**MINI, **kw}))
+    cfg = mini_config(**kw)
+    return (ProductTokenizer if isinstance(cfg, ProductTokenizerConfig) else Tokenizer)(cfg)
 
 @pytest.mark.parametrize('kw', [dict(), dict(branches=2), dict(branches=3, lookup='euclidean'), dict(image_shape=(8, 16, 32), patch=(4, 8)), dict(image_shape=(1, 48, 24), patch=(6, 4), local=False),
                                 dict(scales=((1, 1), (3, 2), (5, 7)), branches=2)], ids=str)
@@ -31,7 +36,7 @@ def test_decode_of_encode_is_forward(kw):
 
 @pytest.mark.parametrize('branches', [1, 2])
 def test_one_straight_through_step(branches):
-    q = make_quantizer(TokenizerConfig.preset('tiny', branches=branches, **MINI))
+    q = make_quantizer(mini_config(branches))
     f = torch.randn(2, q.channels, 4, 4, requires_grad=True)
     w = torch.randn_like(f)
     out, losses, _ = q(f)
@@ -108,11 +113,11 @@ def test_patches_of_any_shape_come_back():
     assert torch.equal(unpatchify(patchify(x, (4, 5)), (3, 12, 20), (4, 5)), x)
 
 @pytest.mark.parametrize('kw, words', [
-    (dict(branches=0), 'branches is 0; it must be at least 1'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "use 'cosine' or 'euclidean'"),
+    (dict(branches=0), 'branches must be >= 1, got 0'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "use 'cosine' or 'euclidean'"),
     (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim is 0'), (dict(drop_path=1.), 'drop_path is 1.0'), (dict(mlp_ratio=-1.), 'mlp_ratio is -1.0'),
     (dict(phi_ratio=1.5), 'phi_ratio is 1.5'), (dict(beta=float('nan')), 'beta is nan'), (dict(quantizer_dropout=-0.1), 'quantizer_dropout is -0.1')])
 def test_config_refuses(kw, words):
-    with pytest.raises(ValueError) as e: TokenizerConfig.preset('tiny', **{**MINI, **kw})
+    with pytest.raises(ValueError) as e: mini_config(**kw)
     assert words in str(e.value) and '\n' not in str(e.value)
 
 @pytest.mark.parametrize('branches', [1, 2])

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 import mars.parts.sampling, mars.var
+from mars.parts.product import ProductTokenizer, ProductTokenizerConfig, ProductVAR
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.parts.conditioning import LabelEmbedding
 from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
@@ -426,8 +427,9 @@ def test_untrained_loss_is_a_blind_guess_and_every_token_weighs_the_same():
 # --- sizes
 
 def millions(depth, V=16384, classes=12, scales=None, branches=1, **kw):
-    t = TokenizerConfig.preset('paper', codebook_size=V, branches=branches, **(dict(scales=scales) if scales else {}))
-    with torch.device('meta'): m = VAR(VARConfig(depth=depth, **kw), t)
+    model, config, more = (VAR, TokenizerConfig, {}) if branches == 1 else (ProductVAR, ProductTokenizerConfig, dict(branches=branches))
+    t = config.preset('paper', codebook_size=V, **more, **(dict(scales=scales) if scales else {}))
+    with torch.device('meta'): m = model(VARConfig(depth=depth, **kw), t)
     return (sum(p.numel() for p in m.parameters()) - sum(p.numel() for p in m.labels.parameters()) + classes*m.cfg.width)/1e6
 
 @pytest.mark.parametrize('want, kw', [(46.9, dict(depth=8)), (141.6, dict(depth=12)), (321.5, dict(depth=16)), (227.1, dict(depth=16, shared_adaln=True)), (614.9, dict(depth=20)),
@@ -440,8 +442,8 @@ def test_parameter_counts(want, kw): assert millions(**kw) == pytest.approx(want
 @torch.no_grad()
 def test_branches():
     torch.manual_seed(0)
-    cfg = TokenizerConfig.preset('tiny', **SMALL, branches=2)
-    tok, var = Tokenizer(cfg).eval(), VAR(VARConfig.preset('tiny', gamma_init=1.), cfg).eval()
+    cfg = ProductTokenizerConfig.preset('tiny', **SMALL, branches=2)
+    tok, var = ProductTokenizer(cfg).eval(), ProductVAR(VARConfig.preset('tiny', gamma_init=1.), cfg).eval()
     var.bind(tok)
     var.head.weight.mul_(50)
     tokens = var.generate(ALL, seed=0, cfg_scale=1.)

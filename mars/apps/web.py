@@ -100,7 +100,7 @@ def rebuild(
     with torch.no_grad(): back = m.reconstruct(wave, m.sample_rate, seed=seed, **how) if n == scales else m.spec_to_wave(m.tokens_to_spec(m.encode(wave), n), seed=seed, **how)
     a, b = m.spectrogram.encode(torch.cat([wave, back])).split(1)
     far = float(log_spectral_distance(a, b, active_frames(a)))
-    tokens = sum(h*w for h, w in m.tokenizer.cfg.scales[:n])*getattr(m.tokenizer.cfg, 'branches', 1)
+    tokens = sum(h*w for h, w in m.tokenizer.cfg.scales[:n])
     return torch.cat([wave, back]), ['your sound', f'{n} of {scales} scales'], f'- Your sound{done}: {pitch_words(wave[0], rate=m.sample_rate)}.\n- Through {tokens} tokens: {pitch_words(back[0], rate=m.sample_rate)}; {far:.1f} dB away where it sounds.'
 
 # %% ../../nbs/guides/web_app.ipynb #b801fcd0
@@ -218,7 +218,7 @@ def page(
         gr.Markdown('# MARS\n\nNotes by next-scale prediction on spectrograms. Everything happens on this machine.')
         if m.var is not None: tab('Make', 'Say what note you want.', make, lambda: {**label_fields(m, gr), **draw_fields(m, gr)})
         if m.tokenizer is not None: tab('Reconstruct', f'What do the tokens keep of a sound? Its first {m.n_samples/m.sample_rate:g} seconds are used.', rebuild, lambda: rebuild_fields(m, gr))
-        if None not in (m.var, m.tokenizer) and m.kind is None and m.var.system == 'next-scale': tab('Edit', 'Keep a part of a sound, and let the model draw the rest.', change, lambda: edit_fields(m, gr))
+        if None not in (m.var, m.tokenizer) and m.kind != 'wave' and m.var.system == 'next-scale': tab('Edit', 'Keep a part of a sound, and let the model draw the rest.', change, lambda: edit_fields(m, gr))
     return blocks
 
 def rebuild_fields(m, gr): # -> dict of components

@@ -46,7 +46,7 @@ def masked_counts(
 
 # %% ../../nbs/baselines/masked.ipynb #0a11c322
 def token_log_probs(logits, tokens, temperature): # (B, n, V), (B, n) -> (B, n)
-    "Log-probability of tokens; of P branches (B, n, P, V), (B, n, P), their sum (B, n)."
+    "Log-probability of tokens, summed over the codes of a token."
     z = (logits - logits.amax(-1, keepdim=True))/max(temperature or 1., 1e-38)
     p = z.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
     return p.sum(-1) if p.ndim == 3 else p
@@ -57,7 +57,8 @@ class MaskedSampler(Sampler):
         super().__init__(var, n, settings)
         self.counts = [[*masked_counts(m, s[4]), 0] for m, s in zip(var.lengths, settings)]
         n_uniforms = [m*s[4] for m, s in zip(var.lengths, settings)]
-        self.u = torch.zeros(n, sum(n_uniforms), *self.u.shape[2:], device=self.u.device)
+        codes = var.n_uniforms(settings)//sum(n_uniforms) # of a token
+        self.u = torch.zeros(n, sum(n_uniforms), *[codes]*(codes > 1), device=self.u.device)
         self.us = self.u.split(n_uniforms, 1)
 
     def write(self, k, logits):
@@ -65,8 +66,8 @@ class MaskedSampler(Sampler):
         v, m, (_, temperature, top_k, top_p, _) = self.var, self.var.lengths[k], self.settings[k]
         known, tokens = torch.zeros(self.n, m, dtype=torch.bool, device=self.u.device), None
         for u, n_masked in zip(self.us[k].split(m, 1), self.counts[k][1:]):
-            sampled, kept = sample(logits, u, temperature, top_k, top_p), known
-            if v.branches > 1: kept = known[..., None] # all parts of a token
+            sampled = sample(logits, u, temperature, top_k, top_p)
+            kept = known if sampled.ndim == 2 else known[..., None] # all codes of a token
             tokens = sampled if tokens is None else torch.where(kept, tokens, sampled)
             if n_masked == 0: return tokens
             log_p = token_log_probs(logits, tokens, temperature).masked_fill(known, math.inf)
@@ -82,8 +83,8 @@ def masked_mean(x, mask, default=None): # (B, n), (B, n) bool -> scalar
     return mean if default is None else torch.where(n > 0, mean, default)
 
 def masked_cross_entropy(
-    logits:torch.Tensor, # (B, n, V), or (B, n, P, V) with P branches
-    target:torch.Tensor, # (B, n), or (B, n, P)
+    logits:torch.Tensor, # (B, n, V)
+    target:torch.Tensor, # (B, n)
     mask:torch.Tensor,   # (B, n) bool, tokens that count
     group:torch.Tensor,  # (n,) or (B, 1) int64, the scale, codebook or stage that a token belongs to
     n_groups:int,        # K
@@ -127,7 +128,7 @@ class MaskedScale(SamplerMixin, VAR):
         self.known_embed = nn.Linear(self.word_embed.in_features, self.cfg.width)
         nn.init.trunc_normal_(self.known_embed.weight, std=std); nn.init.zeros_(self.known_embed.bias)
 
-    lookup = NextToken.lookup # scale, (B, n) or (B, n, P) -> (B, n, P*C)
+    lookup = NextToken.lookup # scale, (B, n) -> (B, n, C)
 
     def embed_known(self, k, tokens, known): # scale, tokens (B, n), bool (B, n) -> (B, n, D)
         "Embed the known tokens of a map; zero where a token is masked."
@@ -144,7 +145,7 @@ class MaskedScale(SamplerMixin, VAR):
         tokens:list,      # K int64 token maps (B, h_k*w_k)
         labels:dict=None, # label name -> int64 (B,); missing or -1 is the null
         known:list=None,  # K bool (B, h_k*w_k), True where a token is visible; None masks all
-    )->torch.Tensor: # (B, T, V) float32 logits of all scales; (B, T, P, V) with P branches
+    )->torch.Tensor: # (B, T, V) float32 logits of all scales
         "Logits of all scales by teacher forcing, given the earlier scales and the known tokens of each scale."
         if known is None: return super().forward(tokens, labels)
         def known_inputs(): return torch.cat([self.embed_known(k, *m) for k, m in enumerate(zip(tokens, known))], 1)
@@ -169,7 +170,7 @@ class MaskedScale(SamplerMixin, VAR):
         per_scale = scale_settings(len(self.lengths), self.tok_cfg.codebook_size, **settings)
         return tuple((*s, n) for s, n in zip(per_scale, passes_per_scale(self.lengths, steps)))
 
-    def n_uniforms(self, settings): return sum(m*s[4] for m, s in zip(self.lengths, settings))*self.branches
+    def n_uniforms(self, settings): return sum(m*s[4] for m, s in zip(self.lengths, settings))
 
     def generate(self, labels=None, n=None, *, steps=None, cfg_scale=0., cfg_ramp=True, top_k=0, top_p=0.,
                  temperature=1., seed=None, first=0, graph=None)->list: # K int64 token maps (n, h_k*w_k)

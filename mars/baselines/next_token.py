@@ -26,9 +26,8 @@ class NextToken(SamplerMixin, VAR):
     @property
     def scale_index(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)] # scale of each token
 
-    def lookup(self, k, tokens): # scale, (B, n) or (B, n, P) -> (B, n, P*C)
+    def lookup(self, k, tokens): # scale, (B, n) -> (B, n, C)
         "Look tokens up in the tokenizer's codebooks."
-        if self.branches == 1: return self.quantizer.book(k)[tokens]
-        return torch.cat([q.book(k)[t] for q, t in zip(self.quantizer.parts, tokens.unbind(-1))], -1)
+        return self.quantizer.embed(k, tokens)
 
 SYSTEMS[NextToken.system] = NextToken

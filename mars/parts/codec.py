@@ -157,6 +157,11 @@ class Codec:
             raise ValueError(f'{self.cmx} makes images {shape} of this spectrogram but the tokenizer takes '
                              f'{tokenizer.cfg.image_shape}; give the CMX and LogSpectrogram it was trained with')
 
+    @staticmethod
+    def transformer(order:type)->type: # of `SYSTEMS` -> the same, or a subclass for other tokens
+        "Return the class of the transformer that predicts this codec's tokens in the given order."
+        return order
+
     @property
     def device(self): return next(self.tokenizer.parameters()).device
     @property

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PHASES', 'STAGES', 'SYSTEMS', 'PIPELINES', 'EXPERIMENTS', 'setting', 'check_field', 'Config', 'config_class',
-           'Registry']
+           'Registry', 'pipeline_of']
 
 # %% ../../nbs/parts/config.ipynb #ebc2fe24
 import math
@@ -116,5 +116,11 @@ class Registry(dict):
 PHASES = Registry('phase', 'mars.parts.phase or mars.parts.vocoder')  # name -> f(spectrogram, magnitude, n_iter, seed, first) -> wave (B, n_padded)
 STAGES = Registry('stage', 'mars.baselines or mars.evaluation.classifier')  # name -> preset -> fields of TrainConfig
 SYSTEMS = Registry('prediction order', 'mars.baselines')  # name -> class of the transformer
-PIPELINES = Registry('kind of model', 'mars.baselines')  # `kind` in config.json -> class of the pipeline
+PIPELINES = Registry('kind of model', 'mars.baselines or mars.parts.product')  # `kind` in config.json -> class of the pipeline
 EXPERIMENTS = Registry('experiment', 'mars.studies')  # name -> f(preset=, seed=, progress=, **options) -> dict
+
+def pipeline_of(
+    cfg, # of a tokenizer
+)->type: # the class of the pipeline; None if none is registered
+    "Find the pipeline whose tokenizer has a config of this class."
+    return next((p for p in PIPELINES.values() if p.parts[1] is type(cfg)), None)

@@ -235,7 +235,7 @@ class AdversarialLoss(nn.Module):
 
     def restore(self,
         d:dict, # of `checkpoint`
-    )->'Adversary': # itself; ValueError for the dict of another config
+    )->'AdversarialLoss': # itself; ValueError for the dict of another config
         "Take back the state of `checkpoint`."
         own, names = self.state_dict(), {p: n for n, p in self.disc.named_parameters()}
         need, started = {k: tuple(v.shape) for k, v in own.items()}, any(k.startswith('opt.') for k in d)

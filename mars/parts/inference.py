@@ -45,7 +45,8 @@ class Sampler:
         self.begin = [sum(var.pass_lengths[:k]) for k in range(len(var.pass_lengths))] # first token of each pass
         self.settings = [settings[of[b]] for b in self.begin]
         self.last = [of[b+m-1] != ([*of, -1])[b+m] for b, m in zip(self.begin, var.pass_lengths)] # does the pass end a scale
-        self.hold(var, n, any(s[0] for s in settings), t, *[var.branches][:var.branches > 1])
+        codes = var.n_uniforms(settings)//t # of a token
+        self.hold(var, n, any(s[0] for s in settings), t, *[codes]*(codes > 1))
         self.us = self.u.split(var.pass_lengths, 1)
         self.cache = var.trunk.cache(n*(1+self.guided), t, self.u.device, var.position.dtype)
 
@@ -83,14 +84,14 @@ class Sampler:
             self.x = v.embed(inputs)
             if self.guided: self.x = torch.cat([self.x, self.x])
 
-    def hear(self, k, x): # -> (n, m, V) or (n, m, P, V)
+    def hear(self, k, x): # -> (n, m, V)
         "Score what pass k sees, behind what is cached of earlier passes."
         v, n, s, self.cache.length = self.var, self.n, self.settings[k][0], self.begin[k]
         h = v.trunk(x + self.position_embedding[k], self.mods, cache=self.cache).float()
         h = (1+s)*h[:n] - s*h[n:] if s else h[:n]
         return v.logits(h.to(v.head.weight.dtype) if not self.guided else h)
 
-    def write(self, k, logits): # -> (n, m) or (n, m, P)
+    def write(self, k, logits): # -> (n, m)
         "Draw the tokens of pass k."
         return sample(logits, self.us[k], *self.settings[k][1:4])
 

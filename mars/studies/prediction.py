@@ -28,6 +28,7 @@ from ..training.log import RunLog
 from ..training.tokens import tokenize
 from ..var import VAR, VARConfig
 from ..parts.inference import generate
+from ..parts.product import ProductTokenizerConfig, product_transformer
 
 # %% ../../nbs/studies/prediction.ipynb #6a24a9cc
 N_ITER = 16 # of Griffin-Lim, in all arms and for the reference: the same blur on both sides
@@ -203,12 +204,12 @@ def aar_shapes(
     "Time the shapes behind AAR's 35x on one trunk: 1 note, no guidance, 1024 codes."
     device = pick_device(device)
     quadratic = [*[math.floor((1 + (math.sqrt(75)-1)*k/15)**2) for k in range(15)], 75] # the last would be 74.99...
-    def make(model, sides, branches=1):
-        shape = dict(image_shape=(1, 4*sides[-1], 4), patch=4, scales=[(s, 1) for s in sides], codebook_size=1024, code_dim=8, branches=branches)
-        return model(cfg, TokenizerConfig.preset('tiny', **shape)).to(device).eval()
-    variants = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]), delayed_750=make(NextToken, [84], 10))
+    def make(model, sides, config=TokenizerConfig, **more):
+        shape = dict(image_shape=(1, 4*sides[-1], 4), patch=4, scales=[(s, 1) for s in sides], codebook_size=1024, code_dim=8, **more)
+        return model(cfg, config.preset('tiny', **shape)).to(device).eval()
+    variants = dict(scale=make(VAR, quadratic), flat=make(NextToken, quadratic), flat_750=make(NextToken, [750]), delayed_750=make(product_transformer(NextToken), [84], ProductTokenizerConfig, branches=10))
     t = in_turns({name: (lambda m=m: generate(m, n=1, seed=0)) for name, m in variants.items()}, repeats)
-    return {name: dict(passes=len(m.pass_lengths), tokens=sum(m.lengths)*m.branches, seconds=t[name]) for name, m in variants.items()}
+    return {name: dict(passes=len(m.pass_lengths), tokens=m.tok_cfg.n_tokens, seconds=t[name]) for name, m in variants.items()}
 
 # %% ../../nbs/studies/prediction.ipynb #4a0fd7ce
 STEPS = dict(tiny=40, small=2000)

@@ -25,7 +25,8 @@ from ..data import Batches, default_notes
 from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
 from ..parts.device import pick_device, seed_all
 from .prediction import cross_entropy, in_turns, train_variant
-from ..parts.quantizer import MultiScaleQuantizer, code_usage
+from ..parts.product import PerScaleQuantizer
+from ..parts.quantizer import code_usage
 from ..baselines.seanet import mel_loss
 from ..train import TrainConfig, fit
 from ..training.log import RunLog
@@ -56,10 +57,10 @@ class Windowed(SAT):
         return self.join(recon), losses
 
 # %% ../../nbs/studies/sat.ipynb #5aa705a8
-class EveryScale(MultiScaleQuantizer):
+class EveryScale(PerScaleQuantizer):
     "The same values with the gradient of a straight-through step for every scale: K times the identity."
-    def forward(self, f, keep=None):
-        out, losses, tokens = super().forward(f, keep)
+    def forward(self, f, n_scales=None):
+        out, losses, tokens = super().forward(f, n_scales)
         return out + (len(self.scales) - 1)*(f - f.detach()), losses, tokens
 
 def gradient_scale(
@@ -231,7 +232,7 @@ def wave_errors(
     "Measure reconstructions and codes."
     tokens = [torch.cat(t) for t in zip(*(tok.encode(x) for x in clips.split(32)))]
     back = torch.cat([tok.decode([t[i:i+32*tok.windows] for t in tokens]) for i in range(0, len(tokens[0]), 32*tok.windows)])
-    use = code_usage(tokens, tok.cfg.codebook_size, own=True)
+    use = code_usage(tokens, tok.cfg.codebook_size, per_scale=True)
     out = dict(mel=mel_loss(back, clips).item(), db_active=80*log_mel_error(clips, back).active_mae, stft=float(stft_distance(clips.cpu(), back.cpu()).mean()),
                frechet=frechet_distance(clip_features(clips), clip_features(back)), used=use['total'].item(), attainable=use['total_attainable'].item(), perplexity=use['perplexity'].mean().item())
     return {**out, 'jump': joint_jump(back, pieces), 'jump_real': joint_jump(clips, pieces)} if pieces > 1 else out
@@ -371,7 +372,7 @@ def prior_sets(tok, variant, data): # -> sets of (tokens, labels): train, unseen
 def token_entropy(tokens, V): # K maps (B, s_k) -> nats a token
     "Give the entropy of tokens of which only each scale's frequencies are known."
     n = torch.tensor([float(t.shape[1]) for t in tokens])
-    return (code_usage(tokens, V, own=True)['perplexity'].log().cpu() @ n/n.sum()).item()
+    return (code_usage(tokens, V, per_scale=True)['perplexity'].log().cpu() @ n/n.sum()).item()
 
 # %% ../../nbs/studies/sat.ipynb #14a8d37d
 def write_notes(tok, variant, data, train, preset, progress=False): # -> dict of measurements

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from ..parts.discriminator import DiscriminatorConfig, PatchGAN, hinge_generator
 from ..parts.files import N_SAMPLES
+from ..parts.config import pipeline_of
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..train import TrainConfig
 from ..var import VAR, VARConfig
@@ -33,9 +34,10 @@ def saved_bytes(
 
 def _loss_of(cfg, gan=None, var=None): # -> (parameters, B -> scalar loss); inside a FakeTensorMode
     "Make a stage's network and its loss for a batch of nothing."
-    tok = Tokenizer(cfg).train()
+    kind = pipeline_of(cfg)
+    tok = (kind.parts[0] if kind else Tokenizer)(cfg).train()
     if var is not None:
-        net = VAR(var, cfg).train()
+        net = (kind.transformer(VAR) if kind else VAR)(var, cfg).train()
         x = lambda B: net.embed(torch.zeros(B, sum(net.lengths[1:]), net.quantizer.channels))
         def forth(B): # what VAR.forward does, without looking at tokens, which are not there
             cond = torch.zeros(B, net.start.shape[-1])
