@@ -1,7 +1,7 @@
 """Compare square patches with patches that are long in time, at equal steps:  python benchmarks/cell_shape.py [--steps 600]
 
-Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents), and the share of
-variance left on all 48 training notes.
+Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents), and the unexplained
+share of the variance on all 48 training notes.
 """
 import argparse
 import torch
@@ -10,14 +10,17 @@ from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, TokenizerConfig
 from mars.train import TrainConfig, reconstruction_error, train_tokenizer
 
+SHAPES = dict(square={}, strips=STRIPS)
+
 ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 ap.add_argument('--steps', type=int, default=600)
-ap.add_argument('--shapes', nargs='+', default=['square', 'strips'], choices=['square', 'strips'])
+ap.add_argument('--shapes', nargs='+', default=[*SHAPES], choices=[*SHAPES])
 args = ap.parse_args()
 notes = demo_notes()
-waves, asked = zip(*[notes[i] for i in demo_requests(notes)])
+waves, requested = zip(*[notes[i] for i in demo_requests(notes)])
 for name in args.shapes:
-    cfg = TokenizerConfig.preset('tiny', **(STRIPS if name == 'strips' else {}))
+    cfg = TokenizerConfig.preset('tiny', **SHAPES[name])
     m = Mars(train_tokenizer(notes, TrainConfig.preset('tiny', steps=args.steps), cfg, progress=False))
-    right = sum(r['right'] for r in measure_pitch(m.reconstruct(torch.stack(waves)), asked))
-    print(f'{name}: {cfg.n_tokens} tokens, {right} of {len(asked)} right, {100*reconstruction_error(m, notes)["share"]:.1f} % of variance left', flush=True)
+    right = sum(r['right'] for r in measure_pitch(m.reconstruct(torch.stack(waves)), requested))
+    share = 100*reconstruction_error(m, notes)['share']
+    print(f'{name}: {cfg.n_tokens} tokens, {right} of {len(requested)} pitches right, {share:.1f} % of the variance unexplained', flush=True)

@@ -34,7 +34,7 @@ from mars.parts.phase import HANN, RESOLUTIONS, from_phases, heap_integrate, par
 from mars.parts.phase import stft_distance
 from mars.parts.vocoder import Vocoder, _half_is_fast
 from mars.stft import LogSpectrogram, griffin_lim, random_phases
-from common import table
+from common import print_table
 
 def unseen(n, additive=False):
     "n notes of unseen instruments, (n, 64000), and what they are."
@@ -211,7 +211,7 @@ def main(argv=None):
         result['about']['model'] = result['about'].get('model') or old['about'].get('model')
         for key in ('vocoder', 'other', 'cores'): result['about'][key] = result['about'].get(key) or old['about'].get(key)
     for part in ('delayed', 'plain', 'model', 'cores'):
-        if part in result: table(part, result[part])
+        if part in result: print_table(part, result[part])
     if args.out: write_whole(args.out, json.dumps(result, indent=1))
     return result
 

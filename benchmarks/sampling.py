@@ -12,7 +12,7 @@ import torch
 from mars.data import SoundFontNotes
 from mars.parts.files import write_whole
 from mars.pipeline import Mars, find_model
-from mars.studies.prediction import evenly, judged, sweep
+from mars.studies.prediction import evenly_spaced, study_data, sweep
 from mars.evaluation.protocol import blocks
 from mars.evaluation.report import matched, real_sides
 from mars.training.log import versions
@@ -23,8 +23,8 @@ WAYS = [*(dict(cfg_scale=s, top_k=20) for s in (1., 2., 3.)), *(dict(cfg_scale=s
 def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
 
 def copies(data, train): # -> scores of real training notes with the labels of the judge's notes, or None where there are too few
-    notes = matched(train, data.judge.labels, 'memoriser')
-    return None if isinstance(notes, str) else data.judge(torch.cat([data.model.wave_to_image(w.to(data.model.device)) for _, w in blocks(notes, 64)]))
+    notes = matched(train, data.evaluator.labels, 'memoriser')
+    return None if isinstance(notes, str) else data.evaluator(torch.cat([data.model.wave_to_image(w.to(data.model.device)) for _, w in blocks(notes, 64)]))
 
 def choose(variants, enough=0.): # name -> scores, means over seeds -> name
     "The rule of the docstring."
@@ -44,16 +44,16 @@ def main(argv=None, notes=None, ways=WAYS):
     m = Mars.from_pretrained(folder, a.device)
     sides = real_sides(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
     notes = sides.valid if sides else notes
-    data = judged(m, notes.select(evenly(torch.arange(len(notes)), a.n)))
+    data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     perfect, runs = sides and copies(data, sides.train), []
     for seed in range(a.seeds):
         runs.append(sweep('sampling', data, {name_of(w): w for w in ways}, 'small', seed, 0))
         for k, x in runs[-1]['variants'].items(): print(f"{seed}  {k:32} Frechet {x['frechet']:6.1f}  pitch {x['pitch']:.3f}  family {x['family']:.3f}  density {x['density']:.2f}  coverage {x['coverage']:.2f}", flush=True)
     mean = {k: {s: statistics.mean(r['variants'][k][s] for r in runs) for s in ('frechet', 'pitch', 'octave', 'family', 'density', 'coverage')} for k in runs[0]['variants']}
     chosen = choose(mean, perfect['frechet'] if perfect else 0.)
-    real = {who: {s: said[s] for s in ('frechet', 'pitch', 'octave', 'family')} for who, said in dict(real=data.about['real'], reconstructed=data.about['reconstructed'], training_notes=perfect).items() if said}
+    real = {who: {s: said[s] for s in ('frechet', 'pitch', 'octave', 'family')} for who, said in dict(real=data.info['real'], reconstructed=data.info['reconstructed'], training_notes=perfect).items() if said}
     way = next(w for w in ways if name_of(w) == chosen)
-    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.judge.features), seeds=a.seeds, chosen=way, variants=mean, **real), indent=1))
+    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.evaluator.features), seeds=a.seeds, chosen=way, variants=mean, **real), indent=1))
     if a.write:
         config = json.loads((folder/'config.json').read_text())
         config['info']['sampling'] = way

@@ -22,7 +22,7 @@ from mars.parts.files import write_whole
 from mars.parts.device import pick_device
 from mars.parts.quantizer import nearest_code
 from mars.tokenizer import PRESETS, Tokenizer, TokenizerConfig
-from common import about, flops, halving, held_bytes, interleaved, peak_bytes, seconds, table
+from common import device_info, flops, halve_on_oom, peak_bytes, print_table, seconds, state_bytes, time_interleaved
 
 BATCH = dict(cpu=dict(tiny=16, small=4, paper=1), cuda=dict(tiny=32, small=256, paper=128))
 PARTS = ['peak', 'presets', 'cmx', 'patch', 'lookup']
@@ -76,7 +76,7 @@ def bench_preset(name, args, device, peak, batch):
         for m, _ in models.values(): m.train(kind == 'train')
         fns = {v: partial(run[kind], batch) for v, run in runs.items()}
         first, failed = first_calls(fns, device)
-        times = interleaved({v: fns[v] for v in first}, args.repeats, device)
+        times = time_interleaved({v: fns[v] for v in first}, args.repeats, device)
         one, two = (flops(partial(runs['eager fp32'][kind], n)) for n in (1, 2)) # positions cost the same for any batch
         work = one + (batch-1)*(two-one) if batch > 1 else one
         for v in fns:
@@ -84,7 +84,7 @@ def bench_preset(name, args, device, peak, batch):
             rows.append(row)
             if v in failed: row['error'] = failed[v]; continue
             tok.zero_grad()
-            memory, t = held_bytes(tok, opt if kind == 'train' else None) + peak_bytes(fns[v], device), times[v]
+            memory, t = state_bytes(tok, opt if kind == 'train' else None) + peak_bytes(fns[v], device), times[v]
             if v == 'eager fp32': eager = memory
             row.update({'ms': 1e3*t, 'notes/s': batch/t, 'speed x': times['eager fp32']/t, 'GFLOP/s': work/t/1e9, 'MFU %': 100*work/t/peak[v.split()[1]],
                         'MiB': memory/2**20, 'memory x': memory/eager, 'first call s': first[v]})
@@ -102,11 +102,11 @@ def bench_folds(name, kinds, args, device, batch):
             image = (cmx.fold(spec) if kind == 'cmx' else spec).contiguous()
             variants[factor, kind] = tok, partial(passes(tok, image, device.type == 'cuda')['train'], batch)
     fns = {key: fn for key, (_, fn) in variants.items()}
-    interleaved(fns, 1, device) # warm up
-    times, memory, rows = interleaved(fns, args.repeats, device), {}, []
+    time_interleaved(fns, 1, device) # warm up
+    times, memory, rows = time_interleaved(fns, args.repeats, device), {}, []
     for key, (tok, fn) in variants.items():
         tok.zero_grad()
-        memory[key] = held_bytes(tok) + peak_bytes(fn, device)
+        memory[key] = state_bytes(tok) + peak_bytes(fn, device)
     for factor in FOLDS:
         row = {'preset': name, 'batch': batch, 'factor': factor, 'patches': math.prod(variants[factor, kinds[0]][0].cfg.grid)}
         for kind in kinds:
@@ -129,7 +129,7 @@ def bench_lookup(args, device, batch):
     x, e = (F.normalize(torch.randn(n, cfg.code_dim, device=device), dim=-1) for n in (cfg.n_tokens*batch, cfg.codebook_size)) # on the sphere, all find the same code
     fns = {name: partial(fn, x, e) for name, fn in LOOKUPS.items()}
     found = {name: fn() for name, fn in fns.items()}
-    times = interleaved(fns, args.repeats, device)
+    times = time_interleaved(fns, args.repeats, device)
     return [{'lookup': name, 'rows': len(x), 'codes': len(e), 'ms': 1e3*t, 'time x': t/times['nearest_code'], 'MiB': peak_bytes(fns[name], device)/2**20,
              'agree %': 100*(found[name] == found['nearest_code']).float().mean().item()} for name, t in times.items()]
 
@@ -149,18 +149,18 @@ def main(argv=None):
     device = pick_device(args.device)
     batch = lambda name: args.batch or BATCH[device.type][name]
     kinds, precision = [k for k in ('cmx', 'patch') if k in args.parts], 'bf16' if device.type == 'cuda' else 'fp32'
-    result = dict(about=about(device, 256 if args.quick else 8192 if device.type == 'cuda' else 2048))
+    result = dict(about=device_info(device, 256 if args.quick else 8192 if device.type == 'cuda' else 2048))
     peak = result['about']['peak']
-    table('Device; the peak is that of a square matmul', [{k: v for k, v in result['about'].items() if k != 'peak'} | {f'{k} TFLOP/s': v/1e12 for k, v in peak.items()}])
+    print_table('Device; the peak is that of a square matmul', [{k: v for k, v in result['about'].items() if k != 'peak'} | {f'{k} TFLOP/s': v/1e12 for k, v in peak.items()}])
     if 'presets' in args.parts:
-        result['presets'] = [r for p in args.presets for r in halving(partial(bench_preset, p, args, device, peak), batch(p))]
-        table('Passes; ratios (x) to eager fp32, MFU of the measured peak of the same precision', result['presets'])
+        result['presets'] = [r for p in args.presets for r in halve_on_oom(partial(bench_preset, p, args, device, peak), batch(p))]
+        print_table('Passes; ratios (x) to eager fp32, MFU of the measured peak of the same precision', result['presets'])
     if kinds:
-        result['folds'] = [r for p in args.presets for r in halving(partial(bench_folds, p, kinds, args, device), batch(p))]
-        table(f'Forward and backward in {precision}, CMX and larger patches on the same spectrogram; ratios to the first row of a preset', result['folds'])
+        result['folds'] = [r for p in args.presets for r in halve_on_oom(partial(bench_folds, p, kinds, args, device), batch(p))]
+        print_table(f'Forward and backward in {precision}, CMX and larger patches on the same spectrogram; ratios to the first row of a preset', result['folds'])
     if 'lookup' in args.parts:
-        result['lookup'] = halving(partial(bench_lookup, args, device), args.batch or BATCH[device.type]['paper' if device.type == 'cuda' else 'tiny'])
-        table('Nearest code; ratios to nearest_code', result['lookup'])
+        result['lookup'] = halve_on_oom(partial(bench_lookup, args, device), args.batch or BATCH[device.type]['paper' if device.type == 'cuda' else 'tiny'])
+        print_table('Nearest code; ratios to nearest_code', result['lookup'])
     if args.out: write_whole(args.out, json.dumps(result, indent=1))
     return result
 

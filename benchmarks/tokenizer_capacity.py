@@ -10,7 +10,7 @@ whole reconstructions (with Griffin-Lim) beside Griffin-Lim on the true magnitud
 import argparse, json, math, time
 import numpy as np, torch
 from sklearn.cluster import MiniBatchKMeans
-from mars.ablations import about_run
+from mars.ablations import run_info
 from mars.cmx import CMX
 from mars.data import AdditiveNotes, SoundFontNotes
 from mars.parts.files import write_whole
@@ -143,7 +143,7 @@ def main(argv=None):
     how = dict(model=a.model) if a.model else dict(preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision)
     result = dict(experiment='tokenizer-capacity', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, unforeseen=unforeseen(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
-                  curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=about_run(start))
+                  curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=run_info(start))
     if a.out: write_whole(a.out, json.dumps(result, indent=1))
     for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   {100*v["share"]:5.1f} % of variance   {v["db_active"]:.1f} dB on active frames')
     print('usage', {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in usage.items()})

@@ -25,7 +25,7 @@ from mars.train import TrainConfig, param_groups, train_tokenizer, train_var
 from mars.training.log import RunLog
 from mars.training.tokens import Images
 from mars.var import VAR, VARConfig
-from common import about, flops, seconds, table
+from common import device_info, flops, print_table, seconds
 
 def see(waves): return CMX.fit().fold(LogSpectrogram().encode(waves))
 
@@ -85,12 +85,12 @@ def main(argv=None):
     args = ap.parse_args(argv)
     if args.steps < 6 or args.batch < 1: ap.error('--steps must be at least 6 and --batch at least 1')
     device = pick_device(args.device)
-    result = dict(about=about(device, args.matmul))
+    result = dict(about=device_info(device, args.matmul))
     with tempfile.TemporaryDirectory() as folder:
         write_nsynth_fixture(folder)
         notes = NSynth(folder, split='train')
         result['stages'] = [r for p in args.presets for r in bench(p, args, notes, device, result['about']['peak'])]
-    table('Training', result['stages'])
+    print_table('Training', result['stages'])
     if args.out: write_whole(args.out, json.dumps(result, indent=1))
     return result
 

@@ -492,7 +492,7 @@ def _scale_distance(a, b, window, n_mels):
     def image_to_spec(x):
         s = torch.stft(x, window, window//4, window=torch.hann_window(window, device=x.device), pad_mode='reflect', return_complex=True).abs()
         return s if n_mels is None else (s.mT @ mel_filters(window, n_mels).to(x.device)).mT
-    A, B = picture(a), picture(b)
+    A, B = image_to_spec(a), image_to_spec(b)
     return (2*(A.clamp(min=1e-5).log10() - B.clamp(min=1e-5).log10()).abs() + (A-B).abs()).mean((-1, -2))
 
 def _multiscale(reference_wave, wave, scales):

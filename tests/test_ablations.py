@@ -1,24 +1,24 @@
-"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which arm is better."""
+"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which variant is better."""
 import json, math
 from pathlib import Path
 import pytest, torch
 
 from mars import ablations
-from mars.ablations import Variant, SIZES, bits_of, count_parameters, difference, load_results, map_sides, parameters_by_term
+from mars.ablations import Variant, SIZES, bits_per_note, count_parameters, difference, load_results, map_sides, parameters_by_term
 from mars.parts.config import EXPERIMENTS
-from mars.parts.product import ProductTokenizerConfig
 from mars.ablations import read_results, run_experiment, summary, token_counts
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
+from mars.parts.product import ProductTokenizerConfig
 from mars.stft import LogSpectrogram
-from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.tokenizer import TokenizerConfig
 from mars.train import MelLoss, TrainConfig, train_tokenizer
 from mars.training.checkpoints import lasting
 from mars.training.log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = 'cmx twin gan content truncation scales codes sharing rate'.split()
-FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'kept_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
+FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'activation_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'share', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
 
 @pytest.fixture(scope='module')
 def small():
@@ -40,9 +40,9 @@ def ran(small, tmp_path_factory):
 def test_runs_and_is_written(ran, name):
     result, written = ran(name)
     assert written == json.loads(json.dumps(result))
-    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'about'} <= set(result)
+    assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'info'} <= set(result)
     assert (result['experiment'], result['steps'], result['seed'], result['preset']) == (name, 2, 0, 'tiny') and result['base'] in result['variants']
-    assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['about'])
+    assert {'wall_seconds', 'device', 'torch', 'python'} == set(result['info'])
     assert result['data']['train_instruments'] > 0 < result['data']['test_instruments'] and result['data']['source']
     for variant in result['variants'].values():
         assert FACTS <= set(variant) and len(variant['curve']) == 2
@@ -52,12 +52,12 @@ def test_runs_and_is_written(ran, name):
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
 def test_bits_are_those_of_the_tokens(small, name):
-    "Counted on the tokens that an untrained arm makes"
+    "Counted on the tokens that an untrained tokenizer makes"
     ls = small['spectrogram']
-    variants = getattr(ablations, f'{name}_arms')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.shape('tiny', ls, CMX(2, 1)), CMX(2, 1))}
+    variants = getattr(ablations, f'{name}_variants')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.tokenizer_config('tiny', ls, CMX(2, 1)), CMX(2, 1))}
     for variant in variants.values():
-        tokens = variant.make(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
-        assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_of(variant.cfg)
+        tokens = variant.build(variant.cfg).encode(torch.rand(1, *variant.cfg.image_shape)*2 - 1)
+        assert sum(t.numel() for t in tokens)*math.log2(variant.cfg.codebook_size) == bits_per_note(variant.cfg)
         assert max(int(t.max()) for t in tokens) < variant.cfg.codebook_size
 
 def test_bits_per_second_use_the_length_of_the_sound(ran):
@@ -72,22 +72,22 @@ def test_equal_seeds_equal_curves(small):
         same = lambda x: {k: v for k, v in x[name].items() if 'seconds' not in k}
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
-def test_twin_loses_what_the_folded_arm_loses(small):
+def test_twin_has_the_losses_of_the_folded_variant(small):
     "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
     variants = run_experiment('twin', steps=50, **small)['variants']
     a, b = (torch.tensor(variants[name]['curve']) for name in ('folded', 'twin'))
     assert len(a) == 50 and (a - b)[:3].abs().max() < 1e-4 and (a - b).abs().mean() < 2e-3 # another seed: 0.02
     assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality says little' # 0.07 to 0.08
 
-def test_arms_of_cmx(ran):
+def test_variants_of_cmx(ran):
     variants = ran('cmx')[0]['variants']
     assert [a['patches'] for a in variants.values()] == [256, 64, 64, 256, 64, 256, 64]
     for a, b in (('folded', 'twin'), ('unfolded', 'folded, same tokens')):
-        assert variants[a]['parameters'] == variants[b]['parameters'] and variants[a]['kept_bytes'] == pytest.approx(variants[b]['kept_bytes'], rel=0.02) and variants[a]['gflop'] == variants[b]['gflop']
+        assert variants[a]['parameters'] == variants[b]['parameters'] and variants[a]['activation_bytes'] == pytest.approx(variants[b]['activation_bytes'], rel=0.02) and variants[a]['gflop'] == variants[b]['gflop']
     assert variants['unfolded']['memory_ratio'] > 1.5 and variants['folded']['memory_ratio'] == variants['folded']['time_ratio'] == 1
     assert len({a['bits'] for a in variants.values()}) == 1
 
-def test_the_judges_of_gan_change_the_training(small):
+def test_the_discriminators_of_gan_change_the_training(small):
     variants = run_experiment('gan', steps=3, **small)['variants']
     curves = {name: tuple(a['curve']) for name, a in variants.items()}
     assert {c[0] for n, c in curves.items() if n.startswith('folded')} == {curves['folded'][0]}, 'the same start'
@@ -99,21 +99,21 @@ def test_content_keeps_its_tokens(ran):
     grows = [a['parameters'] for a in variants.values()]
     assert grows[:3] == sorted(grows[:3]) and grows[3:] == sorted(grows[3:])
 
-def test_truncation_alone_is_less_than_a_truncated_arm(ran):
+def test_truncation_alone_is_less_than_a_truncated_variant(ran):
     result = ran('truncation')[0]
     assert 0 < result['references']['truncation alone']['mse'] < result['variants']['truncated']['mse']
     assert len({a['bits'] for a in result['variants'].values()}) == 1
 
 def test_rate_goes_from_half_to_two_kbit_at_full_size():
-    kbps = [bits_of(a.cfg)/4000 for a in ablations.rate_variants('tiny', LogSpectrogram()).values()]
+    kbps = [bits_per_note(a.cfg)/4000 for a in ablations.rate_variants('tiny', LogSpectrogram()).values()]
     assert 0.45 < kbps[0] < 0.5 and 2 < kbps[-1] < 2.1 and kbps == sorted(kbps)
 
 @pytest.mark.parametrize('preset', SIZES)
 @pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'truncation')])
-def test_arms_can_be_built_at_every_size(name, preset):
-    variants = getattr(ablations, f'{name}_arms')(preset, LogSpectrogram())
-    assert len({(a.cfg, a.cmx, a.make, a.discriminator, a.unfold, a.mel) for a in variants.values()}) == len(variants), 'two arms are the same'
-    for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_of(variant.cfg) > 0
+def test_variants_can_be_built_at_every_size(name, preset):
+    variants = getattr(ablations, f'{name}_variants')(preset, LogSpectrogram())
+    assert len({(a.cfg, a.cmx, a.build, a.discriminator, a.unfold, a.mel_weight) for a in variants.values()}) == len(variants), 'two variants are the same'
+    for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_per_note(variant.cfg) > 0
 
 def test_schedules():
     "AAR's totals at 75 positions, and lists that end at the latent map"
@@ -123,7 +123,7 @@ def test_schedules():
         for K in (8, 10, 16):
             sides = map_sides(s, K, 8)
             assert len(sides) == K and sides[0] == 1 and sides[-1] == 8 and list(sides) == sorted(sides)
-    with pytest.raises(ValueError, match="'cubic' is unknown"): token_counts('cubic', 8, 64)
+    with pytest.raises(ValueError, match="got 'cubic'"): token_counts('cubic', 8, 64)
 
 @pytest.mark.parametrize('own', [dict(branches=2), dict(layer_scale=0.), dict(n_phi=1), dict(image_shape=(6, 64, 256), patch=(8, 16))])
 def test_parameters_by_term_add_up(own):
@@ -136,7 +136,7 @@ def test_difference_is_students():
     mean, half = difference(results, 'x', 'a', 'b')
     assert mean == 2 and half == pytest.approx(4.302653/math.sqrt(3), rel=1e-6) # t of two degrees of freedom
     assert math.isnan(difference(results[:1], 'x', 'a', 'b')[1])
-    assert 'no difference shown' in ablations.said(results, 'x', 'a', 'b')
+    assert 'no difference shown' in ablations.format_difference(results, 'x', 'a', 'b')
 
 def test_results_of_two_sizes_are_kept_apart(tmp_path):
     (tmp_path/'cmx.json').write_text(json.dumps([dict(experiment='cmx', preset=preset, seed=0) for preset in ('small', 'tiny')]))
@@ -165,13 +165,13 @@ def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_pa
     (tmp_path/'cmx.json').write_text(content)
     monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: 1/0)
     assert main(['ablate', 'cmx', '--out', str(tmp_path/'cmx.json')]) == 2
-    said = capsys.readouterr().err
-    assert 'is damaged or holds no list of results' in said and said.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
+    message = capsys.readouterr().err
+    assert 'is damaged or holds no list of results' in message and message.count('\n') == 1 and (tmp_path/'cmx.json').read_text() == content
     with pytest.raises(ValueError, match='is damaged'): load_results('cmx', tmp_path)
 
-@pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "'huge' is no size"),
+@pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "preset must be one of tiny, small, got 'huge'"),
                                         (dict(name='cmx', out='no/such/folder/x.json'), 'its folder does not exist'),
-                                        (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to set some aside')])
+                                        (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to hold any instrument out')])
 def test_refusals_are_one_sentence(args, says):
     with pytest.raises(ValueError, match=says) as e: run_experiment(**args)
     assert '\n' not in str(e.value)
@@ -202,4 +202,4 @@ def test_committed_results(name):
     "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
-    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['about']['torch'], tuple(r['variants'])) for r in results}) == 1
+    assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['info']['torch'], tuple(r['variants'])) for r in results}) == 1

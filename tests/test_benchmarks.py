@@ -68,14 +68,14 @@ def test_a_failing_compile_is_a_row(bench, monkeypatch):
     assert all(r['ms'] > 0 for r in rows if r['variant'].startswith('eager'))
 
 def test_half_the_batch_when_memory_ends(bench):
-    from common import halving
+    from common import halve_on_oom
     asked = []
     def measure(batch):
         asked.append(batch)
         if batch > 3: raise torch.OutOfMemoryError('CUDA out of memory')
         return batch
-    assert halving(measure, 16) == 2 and asked == [16, 8, 4, 2]
-    with pytest.raises(torch.OutOfMemoryError): halving(lambda batch: measure(9), 1)
+    assert halve_on_oom(measure, 16) == 2 and asked == [16, 8, 4, 2]
+    with pytest.raises(torch.OutOfMemoryError): halve_on_oom(lambda batch: measure(9), 1)
 
 def test_peak_bytes_is_the_peak(bench):
     from common import peak_bytes
@@ -165,7 +165,7 @@ def test_quality_check(monkeypatch, tmp_path):
     assert ratio > quality_check.CLICK and abs(second - 30000/16000) < .03 and quality_check.measure(2*tone.clip(-.4, .4), 69)['peak'] == pytest.approx(.8)
 
 def test_scale_ablation(monkeypatch, tmp_path):
-    "benchmarks/scale_ablation.py: with no map kept the notes are those that the model samples, with all of them the reconstructions."
+    "benchmarks/scale_ablation.py: with no map given the notes are samples of the model, with all of them reconstructions."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     import scale_ablation
     from mars.data import AdditiveNotes
@@ -173,12 +173,12 @@ def test_scale_ablation(monkeypatch, tmp_path):
     m, notes = Mars.from_pretrained('small', 'cpu'), AdditiveNotes(pitches=range(56, 60), velocities=(100,))
     rows = scale_ablation.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
     K = len(m.tokenizer.cfg.scales)
-    assert [r['kept'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
-    data = scale_ablation.judged(m, notes.select(scale_ablation.evenly(torch.arange(len(notes)), 8)))
-    (tokens, labels), way = data.sets['unseen'], m.sampling({})
-    said = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
-    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, 0, **way), m.tokens_to_image(m.var.generate(said, 8, seed=0, **way)))
-    torch.testing.assert_close(scale_ablation.kept(m, tokens, labels, K, **way), m.tokens_to_image(tokens))
+    assert [r['n_given'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
+    data = scale_ablation.study_data(m, notes.select(scale_ablation.evenly_spaced(torch.arange(len(notes)), 8)))
+    (tokens, labels), settings = data.sets['held_out'], m.sampling({})
+    known = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
+    torch.testing.assert_close(scale_ablation.sample_finer_scales(m, tokens, labels, 0, **settings), m.tokens_to_image(m.var.generate(known, 8, seed=0, **settings)))
+    torch.testing.assert_close(scale_ablation.sample_finer_scales(m, tokens, labels, K, **settings), m.tokens_to_image(tokens))
 
 # ---- benchmarks/classifier.py, comparison.py, latency.py
 
@@ -209,10 +209,10 @@ def test_comparison_continues_from_its_run_folder(monkeypatch, tmp_path):
     from mars.baselines import comparison as systems
     fresh(monkeypatch, 'comparison')
     import comparison
-    def judged(data, made, seed, keep, **more): # in place of the metrics: what the system generates
-        wave = torch.cat([*systems.make_notes(*made['MARS, next-scale'][:2], data, data.test.batch(list(keep))[1], {}, seed)])
+    def evaluate_systems(data, prepared, seed, keep, **kwargs): # in place of the metrics: the generated waves
+        wave = torch.cat([*systems.make_notes(*prepared['MARS, next-scale'][:2], data, data.test.batch(list(keep))[1], {}, seed)])
         return dict(sum=float(wave.abs().sum())), {'MARS, next-scale': (32767*wave).short()}
-    monkeypatch.setattr(systems, 'judged_rows', judged)
+    monkeypatch.setattr(systems, 'evaluate_systems', evaluate_systems)
     monkeypatch.setattr(systems, 'result_json', lambda result: json.dumps(dict(rows=result)))
     (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(test=['*_801', '*_802']))))
     quick = dict(width=2, dimension=8, lstm=1, code_dim=4, codebook_size=16)
@@ -230,7 +230,7 @@ def test_comparison_continues_from_its_run_folder(monkeypatch, tmp_path):
 def test_latency(monkeypatch, tmp_path):
     fresh(monkeypatch, 'latency')
     import latency
-    monkeypatch.setattr(latency, 'layout_times', lambda size, device, repeats, n, guided: {'AAR, next-scale': dict(passes=16, tokens=1171, seconds=1. + n + guided)})
+    monkeypatch.setattr(latency, 'time_layouts', lambda size, device, repeats, n, guided: {'AAR, next-scale': dict(passes=16, tokens=1171, seconds=1. + n + guided)})
     rows = latency.main(['--device', 'cpu', '--repeats', '1', '--out', str(tmp_path/'l.json')])
     written, committed = json.loads((tmp_path/'l.json').read_text()), json.loads((ROOT/'results'/'benchmarks'/'latency-h100.json').read_text())
     assert written['rows'] == rows and written['about']['device'] == 'CPU' and [r['layouts']['AAR, next-scale']['seconds'] for r in rows] == [2, 3, 2, 65]

@@ -1,13 +1,18 @@
 """The `mars` command as a process: help without torch, errors, real Ctrl-C, broken pipes, one JSON object."""
 import json, os, pty, signal, subprocess, sys, time
+from dataclasses import replace
 from pathlib import Path
 import pytest
-from mars.cli import EXAMPLES, GROUPS, bars, field_docs, main, parser, plain
+from mars.cli import main
+from mars.cli.arguments import field_docs
+from mars.cli.dispatch import COMMANDS, Interrupt, parser, progress_bars, resume_hint, to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = 'import sys; from mars.cli import main; raise SystemExit(main())'
 FEW = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100']
-SMALL = ['--image-shape', '2,256,256', '--width', '32', '--encoder-depth', '1', '--decoder-depth', '1', '--codebook-size', '16', '--warm-start', '8', '--batch-size', '2', '--log-every', '1']
+SMALL = ['--image-shape', '2,256,256', '--width', '32', '--encoder-depth', '1', '--decoder-depth', '1', '--codebook-size', '16',
+         '--warm-start', '8', '--batch-size', '2', '--log-every', '1']
+STAGES = [c.name for c in COMMANDS['train'].stages]
 
 def start(*argv, code=RUN, **kw):
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}
@@ -21,47 +26,61 @@ def wait_for(condition, p, seconds=100):
     end = time.monotonic() + seconds
     while not condition():
         assert p.poll() is None, p.communicate()
-        assert time.monotonic() < end, 'it never came so far'
+        assert time.monotonic() < end, 'timeout'
         time.sleep(.02)
 
 # --- help
 
-@pytest.mark.parametrize('argv', [['--help'], ['--version'], ['generate', '--help'], ['evaluate', '--help'], ['train', '--help'], ['data', '--help']])
-def test_help_loads_nothing_heavy(argv):
-    code = f'import sys\nfrom mars.cli import main\ntry: main({argv})\nexcept SystemExit: pass\nprint(sorted({{m.split(".")[0] for m in sys.modules}} & {{"torch", "numpy", "pandas", "scipy", "soundfile", "fastprogress", "huggingface_hub", "accelerate"}}), file=sys.stderr)'
-    status, out, err = finish(start(code=code))
-    assert (status, err.strip()) == (0, '[]') and out.startswith(('usage: mars', 'mars '))
+HEAVY = 'torch', 'numpy', 'pandas', 'scipy', 'soundfile', 'fastprogress', 'huggingface_hub', 'accelerate'
+LIGHT = [['--help'], ['--version'], ['generate', '--help'], ['evaluate', '--help'], ['train', '--help'], ['data', '--help']]
 
-def test_the_listing_has_each_verb_on_one_line(capsys):
+def test_help_loads_nothing_heavy():
+    code = f'''
+import sys
+from mars.cli import main
+for argv in {LIGHT}:
+    try: main(argv)
+    except SystemExit as e: assert e.code == 0
+    print(argv, sorted({{m.split(".")[0] for m in sys.modules}} & {set(HEAVY)}), file=sys.stderr)'''
+    status, out, err = finish(start(code=code))
+    assert (status, err.splitlines()) == (0, [f'{argv} []' for argv in LIGHT]) and out.startswith('usage: mars ')
+
+def test_the_listing_has_each_subcommand_on_one_line(capsys):
     with pytest.raises(SystemExit) as e: main(['--help'])
     lines = capsys.readouterr().out.splitlines()
-    verbs = next(a for a in parser()._actions if a.dest == 'verb').choices
-    assert e.value.code == 0 and max(map(len, lines)) <= 88
-    for v in verbs: assert len([x for x in lines if x.startswith(f'  {v} ')]) == 1, v
+    assert e.value.code == 0 and max(map(len, lines)) <= 88 and not [x for x in lines if '[...]' in x]
+    for name in COMMANDS: assert len([x for x in lines if x.startswith(f'  {name} ')]) == 1, name
     assert [x for x in lines if x.startswith('  mars demo')]
 
-@pytest.mark.parametrize('verb', [v for names in GROUPS.values() for v in names] + [f'train {s}' for s in ('tokenizer', 'var', 'vocoder', 'classifier', 'sat', 'aar', 'magnet', 'ar')])
-def test_every_verb_explains_itself(verb, capsys):
-    if verb not in next(a for a in parser()._actions if a.dest == 'verb').choices and ' ' not in verb: pytest.skip('not there yet')
-    with pytest.raises(SystemExit) as e: main([*verb.split(), '--help'])
+@pytest.mark.parametrize('name', [*COMMANDS, *(f'train {s}' for s in STAGES)])
+def test_every_subcommand_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as e: main([*name.split(), '--help'])
     out = capsys.readouterr().out
-    assert e.value.code == 0 and out.startswith(f'usage: mars {verb} ') and 'example:' in out and '--json' in out or verb == 'train'
-    assert 'SUPPRESS' not in out and 'MISSING' not in out and 'default: None' not in out and 'default: False)' not in out.split('fields of')[0]
+    assert e.value.code == 0 and out.startswith(f'usage: mars {name} ') and '\nexample' in out and '--json' in out
+    assert 'SUPPRESS' not in out and 'MISSING' not in out and 'default: None' not in out
+    assert 'default: False)' not in out.split('fields of')[0]
+
+@pytest.mark.parametrize('name, flags', [('generate', ['--pitch 0..127', '--velocity 1..127', '--top-p 0..1', '--temperature X', '--set NAME=VALUE']),
+    ('evaluate', ['--n-resamples N', '--pitches 0..127']), ('edit', ['--time START,END', '--freq LOW,HIGH']), ('export', ['--release SECONDS']),
+    ('app', ['--port 0..65535']), ('train tokenizer', ['--disc-weight FLOAT', '--memory GIB', '--lr FLOAT']), ('train sat', ['--rvq K', '--disc-weight'])])
+def test_help_shows_units_and_ranges(name, flags, capsys):
+    with pytest.raises(SystemExit): main([*name.split(), '--help'])
+    out = capsys.readouterr().out
+    for flag in flags: assert f'  {flag}' in out, flag
 
 def test_examples_are_commands_that_parse():
-    "All but what names data of the reader's"
-    for name, text in EXAMPLES.items():
-        for line in text.splitlines():
-            words = line.split()
-            assert words[0] == 'mars'
-            if words[1] in next(a for a in parser()._actions if a.dest == 'verb').choices: assert parser().parse_args(words[1:]).verb == words[1]
+    for command in [*COMMANDS.values(), *COMMANDS['train'].stages]:
+        assert command.examples, command.name
+        for line in command.examples:
+            program, *argv = line.split()
+            assert program == 'mars' and parser().parse_args(argv).subcommand == argv[0]
 
 def test_fields_have_help_and_defaults_by_size(capsys):
     from mars.train import TrainConfig
     assert field_docs(TrainConfig)['steps'] == 'optimiser steps'
     with pytest.raises(SystemExit): main(['train', 'tokenizer', '--help'])
     out = ' '.join(capsys.readouterr().out.split())
-    assert '--steps INT optimiser steps (default: tiny 600, small 6000,' in out and 'fields of AdversaryConfig' in out
+    assert '--steps INT optimiser steps (default: tiny 600, small 6000,' in out and 'fields of DiscriminatorConfig' in out
 
 def test_version(capsys):
     import mars
@@ -70,61 +89,72 @@ def test_version(capsys):
 
 # --- refusals
 
-@pytest.mark.parametrize('argv, said', [
-    ((), 'required: VERB'), (('generat',), 'did you mean generate?'), (('sing',), 'choose one of demo'), (('generate', '--phase', 'moon'), "'moon' is no --phase"), (('generate', '--n', 'x'), 'invalid int'),
-    (('demo',), 'required: --out'), (('train', 'tokenizer'), 'required: --out'), (('train', 'tokeniser', '--out', 'x'), 'did you mean tokenizer?'), (('ablate', 'cmy'), 'did you mean cmx?'),
-    (('generate', '--nonsense'), 'unrecognized arguments: --nonsense')])
-def test_the_parser_refuses_in_one_sentence(argv, said, capsys):
+@pytest.mark.parametrize('argv, message', [
+    ((), 'required: SUBCOMMAND'), (('generat',), "got 'generat'; did you mean generate?"), (('sing',), 'subcommand must be one of demo'),
+    (('generate', '--phase', 'moon'), "--phase must be one of griffinlim, pghi, vocoder, got 'moon'"),
+    (('generate', '--n', 'x'), "--n must be a whole number, got 'x'"), (('generate', '--pitch', '60,200'), '--pitch must be in 0..127, got 200'),
+    (('generate', '--pitch', '64-60'), 'the lower end of a range first'), (('generate', '--top-p', '1.5'), '--top-p must be in 0..1, got 1.5'),
+    (('generate', '--temperature', 'nan'), '--temperature must be >= 0, got nan'), (('generate', '--set', 'steps'), 'must be like name=value'),
+    (('app', '--port', '70000'), '--port must be in 0..65535, got 70000'), (('edit', 'x.wav', '--time', '1-2'), 'two numbers'),
+    (('demo',), 'required: --out'), (('train', 'tokenizer'), 'required: --out'), (('ablate', 'cmy'), 'did you mean cmx?'),
+    (('train', 'tokeniser', '--out', 'x'), 'did you mean tokenizer?'), (('generate', '--nonsense'), 'unrecognized arguments: --nonsense')])
+def test_the_parser_refuses_in_one_sentence(argv, message, capsys):
     with pytest.raises(SystemExit) as e: main([*argv])
     out, err = capsys.readouterr()
-    assert e.value.code == 2 and out == '' and said in err and len(err.strip().splitlines()) == 1 and err.startswith('mars: ')
+    assert e.value.code == 2 and out == '' and message in err and len(err.strip().splitlines()) == 1 and err.startswith('mars: ')
 
-def test_errors_without_a_text_and_unknown_ones(monkeypatch, capsys):
-    import mars.cli as cli
-    def raising(e):
-        def run(a): raise e
-        monkeypatch.setattr(cli, 'run_data', run)
-    for e in (ValueError('one\ntwo'), OSError(), MemoryError()):
-        raising(e)
-        if isinstance(e, MemoryError):
-            with pytest.raises(MemoryError): main(['data', 'nsynth']) # not foreseen: a traceback helps more
-        else: assert main(['data', 'nsynth']) == 2 and capsys.readouterr().err == f'mars: {"one" if str(e) else "OSError"}\n'
+def use(monkeypatch, run): # in the place of what `mars data` does
+    monkeypatch.setitem(COMMANDS, 'data', replace(COMMANDS['data'], run=run))
+
+@pytest.mark.parametrize('error, line', [(ValueError('one\ntwo'), 'one'), (OSError(), 'OSError'), (ValueError('x\x00'), 'x\x00')])
+def test_errors_are_one_sentence(monkeypatch, capsys, error, line):
+    def run(a): raise error
+    use(monkeypatch, run)
+    assert main(['data', 'nsynth']) == 2 and capsys.readouterr().err == f'mars: {line}\n'
+
+def test_unexpected_errors_keep_their_traceback(monkeypatch):
+    def run(a): raise MemoryError
+    use(monkeypatch, run)
+    with pytest.raises(MemoryError): main(['data', 'nsynth'])
 
 # --- stdout is the result's
 
 def test_one_json_object_and_nothing_else(monkeypatch, capsys):
-    import mars.cli as cli
     def run(a):
         print('noise'); import warnings; warnings.warn('mind')
         return dict(x=float('nan'), y=[1, Path('p')]), 'a line'
-    monkeypatch.setattr(cli, 'run_data', run)
+    use(monkeypatch, run)
     assert main(['data', 'nsynth', '--json']) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == dict(x=None, y=[1, 'p']) and out.count('\n') == 1 and 'noise' in err and 'mars: mind' in err
     assert main(['data', 'nsynth']) == 0 and capsys.readouterr().out == 'a line\n'
 
-def test_plain():
+def test_to_json():
     import numpy as np, torch
-    assert plain(dict(a=np.float32(2), b=torch.tensor([1, 2]), c=(float('inf'),), d={1: True})) == dict(a=2., b=[1, 2], c=[None], d={'1': True})
+    assert to_json(dict(a=np.float32(2), b=torch.tensor([1, 2]), c=(float('inf'),), d={1: True})) == dict(a=2., b=[1, 2], c=[None], d={'1': True})
 
 def test_bars_draw_on_a_terminal_alone(capsys):
     import fastprogress.fastprogress as fp
     before = fp.progress_bar
     for on in (False, True):
-        with bars(on):
+        with progress_bars(on):
             bar = fp.progress_bar(range(3))
             for _ in bar: bar.comment = 'loss'
         assert ('100.00%' in capsys.readouterr().out) == on
     assert fp.progress_bar is before
 
-BAR = '''
-import sys, mars.cli as cli
+FAKE = '''
+import sys, threading, time
+from dataclasses import replace
+from mars.cli import main
+from mars.cli.dispatch import COMMANDS
 def run(a):
-    from fastprogress.fastprogress import progress_bar
+    {body}
+COMMANDS['data'] = replace(COMMANDS['data'], run=run)
+raise SystemExit(main())'''
+BAR = FAKE.format(body="""from fastprogress.fastprogress import progress_bar
     for _ in progress_bar(range(3)): pass
-    return dict(done=3), 'done'
-cli.run_data = run
-raise SystemExit(cli.main())'''
+    return dict(done=3), 'done'""")
 
 def test_a_terminal_sees_bars_on_stderr():
     "With a real pseudo-terminal for stderr"
@@ -159,23 +189,17 @@ def test_ctrl_c_in_training_saves_and_resumes(tmp_path, capsys):
     p = start(*argv)
     wait_for(lambda: (out/'metrics.jsonl').exists() and (out/'metrics.jsonl').stat().st_size > 200, p, 300)
     p.send_signal(signal.SIGINT)
-    status, said, err = finish(p)
-    assert (status, said) == (130, '') and len(err.splitlines()) == 1, err
-    kept, = (out/'checkpoints').iterdir()
-    steps = int(kept.stem.split('-')[1])
-    assert 0 < steps < 60 and err.startswith(f'mars: interrupted; {steps} steps are kept, go on with: mars train tokenizer --out ') and f"'{out}'" in err and err.endswith('--resume\n')
+    status, stdout, err = finish(p)
+    assert (status, stdout) == (130, '') and len(err.splitlines()) == 1, err
+    checkpoint, = (out/'checkpoints').iterdir()
+    steps = int(checkpoint.stem.split('-')[1])
+    assert 0 < steps < 60 and err.startswith(f'mars: interrupted; a checkpoint holds {steps} steps, continue with: mars train tokenizer --out ') and f"'{out}'" in err and err.endswith('--resume\n')
     assert not [f for f in out.rglob('*') if f.name.endswith('.part')] and not (out/'config.json').exists()
     assert main([*map(str, argv), '--resume']) == 0 and json.loads(capsys.readouterr().out)['steps'] == 60
     rows = [json.loads(x)['step'] for x in (out/'metrics.jsonl').read_text().splitlines()]
     assert rows == list(range(60)) and (out/'config.json').exists() # went on from where it was
 
-WAIT = '''
-import sys, time, mars.cli as cli
-def run(a):
-    print('ready', file=sys.stderr, flush=True)
-    {body}
-cli.run_data = run
-raise SystemExit(cli.main())'''
+WAIT = FAKE.replace('    {body}', "    print('ready', file=sys.stderr, flush=True)\n    {body}")
 
 @pytest.mark.parametrize('body', ['time.sleep(60)', 'try: time.sleep(60)\n    except KeyboardInterrupt as e: raise ImportError("torn out of an import")', 'import threading; threading.Event().wait(60)'])
 def test_ctrl_c_elsewhere(body):
@@ -203,10 +227,19 @@ def test_sigterm_keeps_its_own_status(tmp_path):
     assert finish(p)[0] == 143
 
 @pytest.mark.parametrize('out', [['--out', 'OUT'], ['--out=OUT']])
-def test_an_interrupted_run_says_how_to_go_on(tmp_path, out):
-    from mars.cli import how_to_go_on
+def test_an_interrupted_run_says_how_to_continue(tmp_path, out):
     (tmp_path/'checkpoints').mkdir()
     (tmp_path/'checkpoints'/'tokenizer-000000012.safetensors').touch()
     argv = ['train', 'tokenizer', *(x.replace('OUT', str(tmp_path)) for x in out)]
-    said = how_to_go_on(argv)
-    assert said.startswith('; 12 steps are kept') and said.endswith(f'{argv[-1]} --resume') and how_to_go_on(['generate', *argv[2:]]) == ''
+    hint = resume_hint(argv)
+    assert hint.startswith('; a checkpoint holds 12 steps') and hint.endswith(f'{argv[-1]} --resume') and resume_hint(['generate', *argv[2:]]) == ''
+
+def test_ctrl_c_is_handed_to_a_handler_of_sigterm():
+    seen, old = [], signal.signal(signal.SIGTERM, lambda *args: seen.append(args[0]))
+    try:
+        interrupt = Interrupt()
+        interrupt.seen = 0
+        interrupt.notice()
+        assert seen == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt): interrupt.notice() # the second one stops at once
+    finally: signal.signal(signal.SIGTERM, old)

@@ -78,11 +78,16 @@ def test_results_table_holds_the_numbers_of_the_results_files():
     readme = (ROOT/'README.md').read_text(encoding='utf-8')
     named = re.findall(r'`results/(evaluation/small-[\w-]+\.json)`', readme)
     assert len(named) == 2
-    for name in named:
-        row = json.loads((ROOT/'results'/name).read_text(encoding='utf-8'))['rows']['generated']
-        value = lambda v: v[0] if isinstance(v, list) else v['value'] if isinstance(v, dict) else v
-        shares = [f"{100*value(row[c]):.0f} %" for c in ('accuracy pitch', 'accuracy family', 'f0 within 50 cents')]
-        assert re.search(r'\*\*generated\*\* \| '+r' \| '.join(map(re.escape, shares))+rf" \| {value(row['Fréchet distance, mel-PCA']):.0f} \|", readme), name
+    def value(v): return v[0] if isinstance(v, list) else v['value'] if isinstance(v, dict) else v
+    held_out, recordings = (json.loads((ROOT/'results'/n).read_text(encoding='utf-8'))['rows']['generated'] for n in named)
+    for title, key in {'f0 within 50 cents': 'f0 within 50 cents', 'pitch accuracy': 'accuracy pitch', 'family accuracy': 'accuracy family'}.items():
+        assert re.search(rf'\| {title}[^|]*\| - \| \*\*{100*value(held_out[key]):.0f} %\*\*', readme), title
+        assert f'{100*value(recordings[key]):.0f} % (' in readme
+    assert re.search(rf"\| Fréchet distance[^|]*\| - \| \*\*{value(held_out['Fréchet distance, mel-PCA']):.0f}\*\*", readme)
+
+def test_readme_is_short():
+    text = re.sub(r'```.*?```|<[^>]+>|\]\([^)]*\)', ' ', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
+    assert len(re.findall(r"[A-Za-z0-9'’.-]*[A-Za-z][\w'’.-]*", text)) < 900
 
 def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_path):
     "The three lines that Quarto puts before a notebook with HTML outputs; and what nbdev makes of [`X`](x.ipynb)"

@@ -3,7 +3,9 @@ import json
 from dataclasses import asdict
 import pytest, torch
 from mars.baselines.aar import SAT, SATConfig, BaselineConfig, WaveMars, rvq
-from mars.cli import main, spelled, transformer_of
+from mars.cli import main
+from mars.cli.dispatch import normalize
+from mars.cli.training import transformer_of
 from mars.parts.files import load_wave, save_wave
 from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatternLM, MAGNeT, MAGNeTConfig
 from mars.baselines.next_token import NextToken
@@ -130,5 +132,5 @@ def test_the_tokenizer_decides_what_fits():
     with pytest.raises(ValueError, match='a delayed ar needs'): transformer_of('ar', waves, 'delayed')
 
 def test_system_may_stand_for_the_stage():
-    assert spelled(['train', '--out', 'x', '--system', 'aar', '--steps', '3']) == ['train', 'aar', '--out', 'x', '--steps', '3']
-    for argv in (['train', 'aar'], ['train', '--system'], ['generate', '--system', 'aar'], []): assert spelled(argv) == argv
+    assert normalize(['train', '--out', 'x', '--system', 'aar', '--steps', '3']) == ['train', 'aar', '--out', 'x', '--steps', '3']
+    for argv in (['train', 'aar'], ['train', '--system'], ['generate', '--system', 'aar'], []): assert normalize(argv) == argv

@@ -1,0 +1,2 @@
+"The `mars` command: one module per group of subcommands."
+from .dispatch import main
