@@ -97,7 +97,7 @@ def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch
 
 def test_scores_are_those_of_the_loss(data, magnet):
     tokens, labels = data.sets['held_out']
-    stage, masked, _ = magnet.draw(8)
+    stage, masked, _ = magnet.mask_sampler(8)
     with torch.no_grad(): want = magnet.loss(tokens, labels)[0].item()
     got = torch.stack([masked_cross_entropy(magnet, [t[i:i+1] for t in tokens], {k: v[i:i+1] for k, v in labels.items()}, stage[i].item(), masked[i:i+1])[0] for i in range(8)])
     assert got[masked].mean().item() == pytest.approx(want, abs=1e-5)
