@@ -8,7 +8,8 @@ import torch
 from mars.cli import demo_notes, demo_requests, measure_pitch
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, TokenizerConfig
-from mars.train import TrainConfig, reconstruction_error, train_tokenizer
+from mars.train import TrainConfig, train_tokenizer
+from mars.training.reconstruction import reconstruction_error
 
 SHAPES = dict(square={}, strips=STRIPS)
 

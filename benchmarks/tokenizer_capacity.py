@@ -15,7 +15,7 @@ from mars.cmx import CMX
 from mars.data import AdditiveNotes, SoundFontNotes
 from mars.parts.files import write_whole
 from mars.pipeline import Mars
-from mars.parts.quantizer import code_usage
+from mars.parts.codebook import code_usage
 from mars.evaluation.report import real_sides
 from mars.stft import LogSpectrogram, active_frames, log_spectral_distance
 from mars.tokenizer import STRIPS, TokenizerConfig, patchify, unpatchify
@@ -25,7 +25,7 @@ from mars.training.tokens import Images, tokenize
 
 def spectra(notes, ls):
     "All spectrograms of a set (N, 1, F, T), in half precision."
-    images = Images(notes, lambda waves: CMX(1, 1).fold(ls.encode(waves)), keep=0)
+    images = Images(notes, lambda waves: CMX(1, 1).fold(ls.encode(waves)), max_cached=0)
     return torch.cat([images(range(i, min(i+64, len(notes))))[0].half() for i in range(0, len(notes), 64)])
 
 def errors(spec, guess, ls):

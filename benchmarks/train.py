@@ -30,7 +30,7 @@ from common import device_info, flops, print_table, seconds
 def see(waves): return CMX.fit().fold(LogSpectrogram().encode(waves))
 
 def loader(notes, device, batch):
-    images = Images(notes, see, device, keep=0)
+    images = Images(notes, see, device, max_cached=0)
     idx = [i % len(notes) for i in range(batch)]
     images(idx) # converts the set and opens it
     return batch/statistics.median(seconds(lambda: images(idx), device) for _ in range(5))
@@ -57,7 +57,7 @@ def bench(preset, args, notes, device, peak):
     var_cfg, load = VARConfig.preset(preset), loader(notes, device, batch)
     precision = 'bf16' if device.type == 'cuda' else 'fp32'
     tok = Tokenizer(cfg).to(device)
-    image = Images(notes, see, device, keep=0)([i % len(notes) for i in range(batch)])[0]
+    image = Images(notes, see, device, max_cached=0)([i % len(notes) for i in range(batch)])[0]
     tokens, var = tok.eval().encode(image), VAR(var_cfg, cfg).bind(tok).to(device)
     gan = DiscriminatorConfig.preset(preset, start=0., weight=0.5)
     first = partial(train_tokenizer, notes, TrainConfig.preset(preset, 'tokenizer', **common), cfg, device=device, progress=False)

@@ -31,13 +31,15 @@ from .parts.files import write_whole
 from .data import open_renderer
 from .parts.files import peak_normalize, resample
 from .parts.product import PerScaleQuantizer, ProductTokenizer, ProductTokenizerConfig, split_codes
-from .parts.quantizer import code_usage
+from .parts.codebook import code_usage
 from .tokenizer import Tokenizer, TokenizerConfig
 from .parts.discriminator import DiscriminatorConfig
 from .parts.device import pick_device
 from .parts.device import seed_all
-from .train import MelLoss, TokenizerStage, TrainConfig, fit
+from .train import TokenizerStage, TrainConfig, default_callbacks, fit
 from .training.log import RunLog
+from .training.reconstruction import MelLoss
+from .training.tokens import to_device
 from .eval import _FULL_SCALE, frechet_distance
 from .parts.config import EXPERIMENTS, pipeline_of
 
@@ -282,14 +284,13 @@ def init_tokenizer(variants, name, data, train): # data: name -> `SpectrogramDat
 def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of the squared error, seconds)
     "Train a tokenizer in place."
     order = Batches(len(spec), train.batch_size, train.seed)
-    def batch(step, part=0): return variant.spec_to_image(spec[torch.as_tensor(order.at(step), device=spec.device)])
+    def batch(step, part): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
     mel = MelLoss(ls, variant.cmx).to(spec.device) if variant.mel_weight else None
     seed_all(train.seed) # the same discriminator and quantizer dropout in every variant
-    stage = TokenizerStage(tok, batch, train, variant.discriminator, mel=mel,
-                           view=variant.cmx.unfold if variant.unfold else None)
+    stage = TokenizerStage(tok, train, variant.discriminator, mel, variant.cmx.unfold if variant.unfold else None)
     seed_all(train.seed)
     log = RunLog()
-    fit(tok, stage.loss, train, log, progress, after=stage.after)
+    fit(stage, batch, train, default_callbacks(train, log, progress, stage.callbacks()))
     return [float(f"{r['recon']:.7g}") for r in log.rows], log.rows[-1]['seconds']
 
 def cost_metrics(variant, tok, data, batch_size): # data: `SpectrogramData`

@@ -38,9 +38,10 @@ from mars.parts.files import write_whole
 from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
-from mars.train import TrainConfig, reconstruction_error, train_tokenizer, train_var
-from mars.training.checkpoints import Checkpoints
+from mars.train import TrainConfig, train_tokenizer, train_var
+from mars.training.checkpoints import CheckpointManager
 from mars.training.log import read_log, versions
+from mars.training.reconstruction import reconstruction_error
 from mars.training.tokens import SameInstrumentSampler, embed_notes, tokenize
 from mars.var import VARConfig
 
@@ -204,7 +205,7 @@ def release(a, sides):
 
 def begun(a, stage):
     "Whether OUT holds a checkpoint or the end of a stage."
-    return (a.out/MADE[stage]).exists() or bool(Checkpoints((a.out/MADE[stage]).parent, 'var' if stage == 'further' else stage, {}).files())
+    return (a.out/MADE[stage]).exists() or bool(CheckpointManager((a.out/MADE[stage]).parent, 'var' if stage == 'further' else stage, {}).files())
 
 def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -517,7 +517,7 @@ def test_the_whole_route_of_nsynth(server, tmp_path):
     "download -> check -> unpack -> convert -> both stages -> measure -> a note, by the commands that the real NSynth takes."
     from mars.cli import main
     from mars.pipeline import Mars
-    from mars.train import reconstruction_error
+    from mars.training.reconstruction import reconstruction_error
     root = write_nsynth_fixture(tmp_path/'published', dict(train=(0, 1), test=(2,)), ('organ', 'synth_lead'))
     for split in ('test', 'train'):
         body = io.BytesIO()

@@ -50,10 +50,10 @@ def steps(folder, stage):
 
 def test_a_run_that_is_stopped_in_every_stage_ends_with_the_same_weights(run, whole, monkeypatch, tmp_path, capsys):
     out, more = tmp_path/'run', ['--stages', ALL, '--hold-out', '.3', '--note', 'a test']
-    backward = 'mars.train.backward_in_parts' # of the stages in order: each is stopped in its second step, so a resumed one calls it twice more
+    each_step = 'mars.train.lr_at' # of the stages in order: each is stopped in its second step, so a resumed one calls it twice more
     for i, (folder, stage) in enumerate((('model', 'tokenizer'), ('model', 'var'), ('further', 'var'), ('vocoder', 'vocoder'), ('classifier', 'classifier'))):
         with monkeypatch.context() as m:
-            stop_in(m, backward, 2 if i == 0 else 4)
+            stop_in(m, each_step, 2 if i == 0 else 4)
             with pytest.raises(SystemExit) as stop: run(out, *more, *(['--resume'] if i else []))
         assert stop.value.code == 143 and steps(out/folder, stage) == [0, 1]
         if i == 0:

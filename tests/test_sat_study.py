@@ -102,12 +102,13 @@ def test_a_period_discriminator_runs_along_its_period(period):
 
 def test_discriminators_of_both_kinds(data):
     clips, cfg = data.clips('train', 3200)[:2], PeriodDiscriminatorConfig.preset('tiny', periods=(2, 5), windows=(128,), width=2, start=0., warmup=0)
-    stage = StudyStage(init_tokenizer(WaveVariant(CFG), clips), lambda step, part=0: clips, wave_train_settings('tiny', 0, 4), cfg)
-    assert isinstance(stage.gan, PeriodAdversarialLoss) and len(stage.gan.disc(clips)) == 3
-    loss, seen = stage.loss(1)
-    loss.backward(); stage.after(1)
-    assert {'gen_loss', 'feature_loss'} <= seen.keys() and stage.seen['disc_loss'] > 0
-    assert type(StudyStage(init_tokenizer(WaveVariant(CFG), clips), None, wave_train_settings('tiny', 0, 4), SATDiscriminatorConfig.preset('tiny', windows=(128,))).gan).__name__ == 'SATAdversarialLoss'
+    stage = StudyStage(init_tokenizer(WaveVariant(CFG), clips), wave_train_settings('tiny', 0, 4), cfg)
+    assert isinstance(stage.adversary, PeriodAdversarialLoss) and len(stage.adversary.disc(clips)) == 3
+    stage.step = 1
+    loss, metrics = stage(clips)
+    loss.backward()
+    assert {'gen_loss', 'feature_loss'} <= metrics.keys() and stage.adversary.update(1, *stage.recent[0])['disc_loss'] > 0
+    assert type(StudyStage(init_tokenizer(WaveVariant(CFG), clips), wave_train_settings('tiny', 0, 4), SATDiscriminatorConfig.preset('tiny', windows=(128,))).adversary).__name__ == 'SATAdversarialLoss'
     with pytest.raises(ValueError, match='at least 2 samples'): PeriodDiscriminatorConfig(periods=())
 
 # --- metrics

@@ -19,7 +19,7 @@ from ..stft import LogSpectrogram, _as_wave
 from .seanet import SConv1d, SEANetDecoder, SEANetEncoder, MultiScaleSTFTDiscriminator, data_dependent_init, feature_loss, discriminator_loss, mel_loss
 from .seanet import adversarial_loss
 from ..parts.quantizer import make_quantizer
-from ..parts.config import config_class, STAGES
+from ..parts.config import config_class, setting, STAGES
 from ..parts.product import PerScaleQuantizer
 from ..parts.discriminator import AdversarialLoss, DiscriminatorConfig, frozen
 from ..var import VARConfig
@@ -176,7 +176,7 @@ class SAT(nn.Module):
         for k in range(len(q.scales)):
             seen = q.downsample(k, rest)
             some = seen.flatten(0, 1)[torch.randperm(seen.shape[0]*seen.shape[1], device=seen.device)[:self.cfg.codebook_size]]
-            q.codebook_of(k)[:len(some)] = some
+            q.codes(k)[:len(some)] = some
             rest = rest - q.contribution(k, q.nearest(k, rest))
         return self
 
@@ -184,29 +184,27 @@ class SAT(nn.Module):
 @dataclass(frozen=True)
 class SATDiscriminatorConfig(DiscriminatorConfig):
     "The judges of a tokenizer of waves. `preset` names the three sizes."
-    weight:float = 0.6          # of the generator's loss, a mean over the judges; 0 is off
-    feature_weight:float = 3.   # of feature matching
-    start:float = 0.            # share of the training steps without judges
-    windows:tuple = (2048, 1024, 512, 256, 128) # samples, one judge for each
-    width:int = 32              # channels of a judge
-    rest:int = 3                # of so many steps the judges rest in the first; 0 is never
-    lr:float = 3e-4             # peak learning rate
-    betas:tuple = (0.5, 0.9)    # of AdamW
-    weight_decay:float = 0.     # on the judges' convolutions
+    weight:float = setting(0.6, ge=0) # of the generator's loss, a mean over the judges; 0 is off
+    feature_weight:float = setting(3., ge=0) # of feature matching
+    start:float = setting(0., ge=0, le=1) # share of the training steps without judges
+    windows:tuple = setting((2048, 1024, 512, 256, 128)) # samples, one judge for each
+    width:int = setting(32, ge=1) # channels of a judge
+    rest:int = setting(3, ge=0) # of so many steps the judges rest in the first; 0 is never
+    lr:float = setting(3e-4, gt=0) # peak learning rate
+    betas:tuple = setting((0.5, 0.9)) # of AdamW
+    weight_decay:float = setting(0., ge=0) # on the judges' convolutions
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, 'windows', tuple(int(n) for n in self.windows))
         if not self.windows or min(self.windows) < 32: raise ValueError(f'windows are {self.windows}; give at least one, each of 32 samples or more')
-        if self.rest < 0 or self.rest == 1: raise ValueError(f'rest is {self.rest}; use 0, or 2 and more')
-        if not 0 <= self.feature_weight < math.inf: raise ValueError(f'feature_weight is {self.feature_weight}; it must be at least 0')
+        if self.rest == 1: raise ValueError('rest must be 0, or 2 and more, got 1')
 
 config_class(SATDiscriminatorConfig, dict(tiny=dict(width=8, windows=(1024, 256), warmup=10), small=dict(width=16, warmup=300), paper=dict()));
 
 # %% ../../nbs/baselines/aar.ipynb #6b4beda0
 class SATAdversarialLoss(AdversarialLoss):
     "The judges of a training run, with their optimiser and schedule."
-    def build(self, channels):
+    def make_discriminator(self, channels):
         self.register_buffer('told', torch.full((2,), torch.nan)) # loss and gradient norm of the last update; a checkpoint keeps them for the log of a rest
         return MultiScaleSTFTDiscriminator(self.cfg.windows, self.cfg.width)
 
@@ -246,12 +244,12 @@ class SATAdversarialLoss(AdversarialLoss):
 # %% ../../nbs/baselines/aar.ipynb #7c1b7b7c
 class SATStage(TokenizerStage):
     "What one step of training a tokenizer of waves computes."
-    def __init__(self, tok, batch, train, discriminator=None, team=None, mel=None):
-        if mel: raise ValueError(f'mel_weight is {train.mel_weight}; the loss of a tokenizer of waves is one of mel spectrograms already, leave it at 0')
-        super().__init__(tok, batch, train, discriminator, team)
+    def __init__(self, tok, cfg, discriminator=None, mel=None, average=None):
+        if mel: raise ValueError(f'mel_weight must be 0, got {cfg.mel_weight}; the loss of a tokenizer of waves is one of mel spectrograms')
+        super().__init__(tok, cfg, discriminator, average=average)
 
-    def make_discriminator(self, discriminator, device, reduce): return SATAdversarialLoss(discriminator, 1, self.train.steps, device, reduce)
-    def adversarial_term(self, step, image, recon, losses): return self.gan.generator_loss(step, recon, image)
+    def make_discriminator(self, cfg, device, average): return SATAdversarialLoss(cfg, 1, self.cfg.steps, device, average)
+    def adversarial_term(self, step, image, recon, losses): return self.adversary.generator_loss(step, recon, image)
 
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),

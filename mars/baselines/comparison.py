@@ -37,8 +37,9 @@ from ..evaluation.protocol import MelPCA, NoteSet, blocks, class_means, evaluate
 from ..evaluation.protocol import memoriser, result_json, stored
 from ..evaluation.report import affordable
 from ..tokenizer import STRIPS, TokenizerConfig
-from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
+from ..train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer
 from ..training.log import RunLog
+from ..training.reconstruction import reconstruction_error
 from ..training.tokens import Images, tokenize
 from ..var import VAR, VARConfig
 from ..parts.inference import generate
@@ -151,7 +152,7 @@ def comparison_data(
     test, tune = (held_out.select(rows.sort().values) for rows in (order[:n], order[n:n+n_tune]))
     models = shared_tokenizers(train, preset, folder, device=device, progress=progress, **kwargs)
     models = {name: m.to(device) for name, m in models.items()}
-    images = Images(train, models['mars'].wave_to_image, device, keep=4096, hold=.2)
+    images = Images(train, models['mars'].wave_to_image, device, max_cached=4096, gpu_share=.2)
     tokens = {name: tokenize(train, m) for name, m in models.items()}
     return ComparisonData(preset, device, train, test, tune, models, tokens, images)
 
@@ -206,10 +207,10 @@ def train_system(
                                batch_size=batch_size, seed=seed, **kwargs)
     if not system.tokens: model.warm_start(data.images(range(min(256, n)))[0])
     order, log, start = Batches(n, batch_size, seed), RunLog(), time.perf_counter()
-    def loss_of(step):
-        loss = training_loss(system, model, data, order.at(step))
+    def stage_loss(model, idx):
+        loss = training_loss(system, model, data, idx)
         return loss, dict(loss=loss.detach())
-    fit(model, loss_of, train, log, progress)
+    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress))
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])

@@ -105,8 +105,8 @@ def run_subcommand(argv, interrupt)->int: # 0 or 2
             return 2
     if process_rank() == 0: print(json.dumps(to_json(result), allow_nan=False) if a.json else line, flush=True)
     if n_processes() > 1:
-        from mars.training.distributed import Team
-        Team(a.device).leave()
+        from mars.training.distributed import exit_processes
+        exit_processes()
     return 0
 
 def main(

@@ -255,8 +255,8 @@ def train_vocoder(
     copies=None, # of `model_copies`: learn to repair them, too
 )->Vocoder: # trained, in eval mode
     "Train a vocoder on the phases of notes, by maximum likelihood of the steps."
-    from mars.train import fit
-    from mars.training.checkpoints import Checkpoints, lasting
+    from mars.train import Stage, default_callbacks, fit
+    from mars.training.checkpoints import CheckpointManager, resume_config
     from mars.training.log import RunLog, versions
     train, cfg, device = (train or vocoder_settings('tiny')).for_notes(len(notes)), cfg or (start.cfg if start else VocoderConfig.preset('tiny')), pick_device(device)
     seed_all(train.seed)
@@ -265,10 +265,11 @@ def train_vocoder(
         if start.cfg != cfg or start.spectrogram.config != vocoder.spectrogram.config: raise ValueError('the vocoder to start from has another shape or spectrogram; pass its cfg and spectrogram')
         vocoder.load_state_dict(start.state_dict())
     crops, log = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed, margin, copies), RunLog(out) if own else log
-    loss_of = lambda step, part=0: step_loss(vocoder, *crops(step, part, train.accumulate, device), margin)
-    about = dict(train=lasting(train), shape=asdict(cfg), frames=frames, margin=margin, notes=len(notes), copies=0 if copies is None else len(copies[0]), start=start is not None)
-    saved = Checkpoints(out, 'vocoder', about, train.keep_last) if out is not None else None
-    try: fit(vocoder, loss_of, train, log, progress, saved=saved, resume=resume)
+    def batch(step, part): return crops(step, part, train.accumulate, device)
+    config = dict(train=resume_config(train), shape=asdict(cfg), frames=frames, margin=margin, notes=len(notes), copies=0 if copies is None else len(copies[0]), start=start is not None)
+    manager = CheckpointManager(out, 'vocoder', config, train.keep_last) if out is not None else None
+    stage = Stage(vocoder, lambda vocoder, crop: step_loss(vocoder, *crop, margin))
+    try: fit(stage, batch, train, default_callbacks(train, log, progress, checkpoints=manager, resume=resume))
     finally:
         if own: log.close()
     vocoder.info = dict(train_vocoder=asdict(train), versions=versions(device), notes=len(notes))

@@ -25,9 +25,10 @@ from ..parts.product import ProductTokenizerConfig, product_transformer
 from ..pipeline import Mars
 from ..evaluation.protocol import MelPCA
 from ..tokenizer import STRIPS, TokenizerConfig
-from ..train import TrainConfig, fit, reconstruction_error, train_tokenizer
+from ..train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer, var_loss
 from ..training.log import RunLog
-from ..training.tokens import tokenize
+from ..training.reconstruction import reconstruction_error
+from ..training.tokens import to_device, tokenize
 from ..var import VAR, VARConfig
 from ..parts.inference import generate
 
@@ -173,12 +174,11 @@ def train_transformer(
     device, order, log = tokens[0].device, Batches(len(tokens[0]), train.batch_size, train.seed), RunLog()
     seed_all(train.seed)
     model = make(cfg, data.model.tokenizer.cfg).bind(data.model.tokenizer).to(device)
-    def loss_of(step):
-        idx = torch.as_tensor(order.at(step), device=device)
-        loss, _ = model.loss([t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()})
-        return loss, dict(loss=loss.detach())
+    def batch(step, part):
+        idx = to_device(order.at(step), device)
+        return [t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()}
     start = time.perf_counter()
-    fit(model, loss_of, train, log, progress)
+    fit(Stage(model, var_loss), batch, train, default_callbacks(train, log, progress))
     data.trained[make, cfg, train] = model, [r['loss'] for r in log.rows], time.perf_counter() - start
     return data.trained[make, cfg, train]
 

@@ -28,10 +28,11 @@ from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
 from ..parts.device import pick_device, seed_all
 from .prediction import cross_entropy, time_interleaved, train_transformer
 from ..parts.product import PerScaleQuantizer
-from ..parts.quantizer import code_usage
+from ..parts.codebook import code_usage
 from ..baselines.seanet import mel_loss
-from ..train import TrainConfig, fit
+from ..train import TrainConfig, default_callbacks, fit
 from ..training.log import RunLog
+from ..training.tokens import to_device
 from ..var import VAR, VARConfig
 from ..parts.inference import generate
 
@@ -116,16 +117,16 @@ config_class(PeriodDiscriminatorConfig, SATDiscriminatorConfig.presets());
 # %% ../../nbs/studies/sat.ipynb #a3133b22
 class PeriodAdversarialLoss(SATAdversarialLoss):
     "Discriminators of both kinds; the losses are means over all of them."
-    def build(self, channels):
-        discriminators = super().build(channels)
+    def make_discriminator(self, channels):
+        discriminators = super().make_discriminator(channels)
         discriminators.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
         return discriminators
 
 class StudyStage(SATStage):
     "One training step of a variant."
-    def make_discriminator(self, discriminator, device, reduce):
-        kind = PeriodAdversarialLoss if isinstance(discriminator, PeriodDiscriminatorConfig) else SATAdversarialLoss
-        return kind(discriminator, 1, self.train.steps, device, reduce)
+    def make_discriminator(self, cfg, device, average):
+        kind = PeriodAdversarialLoss if isinstance(cfg, PeriodDiscriminatorConfig) else SATAdversarialLoss
+        return kind(cfg, 1, self.cfg.steps, device, average)
 
 # %% ../../nbs/studies/sat.ipynb #d7d16ff4
 INITS = 'data', 'calibrated', 'torch'
@@ -222,10 +223,10 @@ def train_wave_variant(
     clips, cfg = data.clips('train', variant.n_samples), train if variant.revive else replace(train, revive_every=0)
     first = Batches(len(clips), min(len(clips), train.warm_start), train.seed).at(0)
     order, log = Batches(len(clips), min(len(clips), train.batch_size), train.seed), RunLog()
-    def batch(step, part=0): return clips[torch.as_tensor(order.at(step), device=clips.device)]
+    def batch(step, part): return clips[to_device(order.at(step), clips.device)]
     tok = init_tokenizer(variant, clips[first], train.seed)
-    stage = StudyStage(tok, batch, cfg, variant.discriminator)
-    fit(tok, stage.loss, cfg, log, progress, after=stage.after)
+    stage = StudyStage(tok, cfg, variant.discriminator)
+    fit(stage, batch, cfg, default_callbacks(cfg, log, progress, stage.callbacks()))
     data.trained[variant, train] = tok, [float(f"{r['recon']:.5g}") for r in log.rows], log.rows[-1]['seconds']
     return data.trained[variant, train]
 
@@ -271,12 +272,13 @@ def training_step(
 ): # function that computes a step
     "Prepare a training step, discriminators included, without the optimiser's."
     cfg = replace(train, steps=3, revive_every=0)
-    stage = StudyStage(tok, lambda step, part=0: clips, cfg, variant.discriminator)
+    stage = StudyStage(tok, cfg, variant.discriminator)
+    stage.step = 2
     def step():
         tok.train()
-        stage.loss(2)[0].backward()
+        stage(clips)[0].backward()
         tok.zero_grad()
-        stage.after(2)
+        if stage.adversary: stage.adversary.update(stage.step, *[torch.cat(x) for x in zip(*stage.recent)])
     return step
 
 def count_gflop(f)->float: # of a function
