@@ -20,7 +20,7 @@ from mars.ablations import twin_config
 from mars.cmx import CMX
 from mars.parts.files import write_whole
 from mars.parts.device import pick_device
-from mars.parts.quantizer import nearest_code
+from mars.parts.codebook import nearest_code
 from mars.tokenizer import PRESETS, Tokenizer, TokenizerConfig
 from common import device_info, flops, halve_on_oom, peak_bytes, print_table, seconds, state_bytes, time_interleaved
 

@@ -15,7 +15,7 @@ from mars.cmx import CMX
 from mars.data import AdditiveNotes, SoundFontNotes
 from mars.parts.files import write_whole
 from mars.pipeline import Mars
-from mars.parts.quantizer import code_usage
+from mars.parts.codebook import code_usage
 from mars.evaluation.report import real_sides
 from mars.stft import LogSpectrogram, active_frames, log_spectral_distance
 from mars.tokenizer import STRIPS, TokenizerConfig, patchify, unpatchify

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'drop_path', 'Block', 'init_vit', 'Blocks', 'make_blocks', 'Positions',
-           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'Tokenizer', 'patch_components']
+           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_image', 'sample_n_scales', 'Tokenizer']
 
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
@@ -13,57 +13,66 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .parts.config import config_class
+from .parts.config import Config, setting
 from .parts.quantizer import MultiScaleQuantizer, make_quantizer, resampling_matrix
+from .parts.warm_start import init_from_patches
+
+# %% ../nbs/02_tokenizer.ipynb #32db209d
+PRESETS = dict(
+    tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256,
+              code_dim=8, local=True, dropout_start=2),
+    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096,
+               code_dim=16, lookup='euclidean', local=True, dropout_start=2),
+    paper=dict(drop_path=0.1))
+
+# Overrides for sustained notes: cells narrow in frequency and long in time, 111 tokens
+STRIPS = dict(patch=(8, 128), scales=((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 2)))
 
 # %% ../nbs/02_tokenizer.ipynb #6e644ad7
-def _pair(v): return (int(v),)*2 if isinstance(v, int) else tuple(int(i) for i in v)
+def _pair(v): return (v, v) if isinstance(v, int) else tuple(v)
 
 @dataclass(frozen=True)
-class TokenizerConfig:
+class TokenizerConfig(Config, presets=PRESETS):
     "The shape of a tokenizer. `preset` names the three sizes."
-    image_shape:tuple = (2, 256, 256) # (channels, height, width) of the CMX image
-    patch:tuple = (16, 16)            # patch height and width; one number for a square
-    width:int = 768                   # transformer width
-    encoder_depth:int = 12            # blocks of the encoder
-    decoder_depth:int = 12            # blocks of the decoder
-    heads:int = 12                    # attention heads
-    mlp_ratio:float = 4.              # hidden width of the MLP over width
-    layer_scale:float = 0.1           # LayerScale's initial value; 0 leaves it out. 1e-5 cripples random weights
-    drop_path:float = 0.              # stochastic depth of the last block, rising linearly from 0
-    local:bool = False                # latents start from the patches they cover, and patches from the latents above them
-    scales:tuple = (1, 1, 2, 3, 3, 4, 5, 6, 8, 11) # token maps, coarse to fine, each a side or (h, w); the last is the latent map
-    codebook_size:int = 16384         # codes V, shared by all scales
-    code_dim:int = 32                 # length d of a code
-    n_phi:int = 4                     # shared convolutions of the quantizer
-    phi_ratio:float = 0.5             # their share
-    beta:float = 0.25                 # commitment weight
-    lookup:str = 'cosine'             # 'cosine' or 'euclidean'
-    vq_weight:float = 1.              # weight of vq + commit beside the reconstruction (paper: lambda_VQ = 1)
-    quantizer_dropout:float = 0.1     # share of a batch that stops after a random number of scales
-    dropout_start:int = 3             # fewest scales such a note keeps
+    image_shape:tuple = setting((2, 256, 256)) # (channels, height, width) of the CMX image
+    patch:tuple = setting((16, 16))            # patch height and width; one number for a square
+    width:int = setting(768, ge=1)             # transformer width
+    encoder_depth:int = setting(12, ge=0)      # blocks of the encoder
+    decoder_depth:int = setting(12, ge=0)      # blocks of the decoder
+    heads:int = setting(12, ge=1)              # attention heads
+    mlp_ratio:float = setting(4., gt=0)        # hidden width of the MLP over width
+    layer_scale:float = setting(0.1, ge=0)     # initial LayerScale; 0 leaves it out. 1e-5 cripples random weights
+    drop_path:float = setting(0., ge=0, lt=1)  # stochastic depth of the last block, rising linearly from 0
+    local:bool = setting(False)                # start latents from the patches they cover, and patches from latents
+    scales:tuple = setting((1, 1, 2, 3, 3, 4, 5, 6, 8, 11)) # token maps, sides or (h, w), up to the latent map
+    codebook_size:int = setting(16384, ge=1)   # codes V, shared by all scales
+    code_dim:int = setting(32, ge=1)           # length d of a code
+    n_phi:int = setting(4, ge=1)               # shared convolutions of the quantizer
+    phi_ratio:float = setting(0.5, ge=0, le=1) # their share
+    beta:float = setting(0.25, ge=0)           # commitment weight
+    lookup:str = setting('cosine', choices=('cosine', 'euclidean')) # distance between vectors and codes
+    vq_weight:float = setting(1., ge=0)        # weight of vq + commit relative to the reconstruction (paper: 1)
+    quantizer_dropout:float = setting(0.1, ge=0, le=1) # share of a batch that stops after a random number of scales
+    dropout_start:int = setting(3, ge=1)       # fewest scales of such a note
 
-    quantizer: ClassVar[type] = MultiScaleQuantizer # built by `make_quantizer`
+    quantizer: ClassVar[type] = MultiScaleQuantizer # class that `make_quantizer` builds
 
     def __post_init__(self):
-        shapes = dict(image_shape=tuple(self.image_shape), patch=_pair(self.patch), scales=tuple(map(_pair, self.scales)))
-        for name, value in shapes.items(): object.__setattr__(self, name, value)
-        sides = [*self.image_shape, *self.patch, *(i for s in self.scales for i in s)]
-        if len(self.image_shape) != 3 or len(self.patch) != 2 or not self.scales or any(len(s) != 2 for s in self.scales) or min(sides) < 1:
-            raise ValueError(f'image_shape {self.image_shape}, patch {self.patch} and scales {self.scales} must be (C, H, W), (h, w) and a list of (h, w), all at least 1')
-        (_, H, W), (ph, pw) = self.image_shape, self.patch
-        for name in ('width', 'heads', 'encoder_depth', 'decoder_depth', 'codebook_size', 'code_dim', 'n_phi', 'dropout_start'):
-            if getattr(self, name) < (0 if 'depth' in name else 1): raise ValueError(f'{name} is {getattr(self, name)}; it must be at least 1')
-        if H % ph or W % pw: raise ValueError(f'an image of {H}x{W} cannot be cut into patches of {ph}x{pw}; choose a patch that divides both sides')
-        for name in ('quantizer_dropout', 'phi_ratio'):
-            if not 0 <= getattr(self, name) <= 1: raise ValueError(f'{name} is {getattr(self, name)}; it must lie in 0..1')
-        for name in ('layer_scale', 'beta', 'vq_weight'):
-            if not 0 <= getattr(self, name) < math.inf: raise ValueError(f'{name} is {getattr(self, name)}; it must be a number of at least 0')
-        if not 0 <= self.drop_path < 1: raise ValueError(f'drop_path is {self.drop_path}; it must lie in 0..1, without 1')
-        if not 1 <= self.mlp_ratio*self.width < math.inf: raise ValueError(f'mlp_ratio is {self.mlp_ratio}; it must be above 0')
-        if self.width % self.heads: raise ValueError(f'width {self.width} is not divisible by {self.heads} heads; change one of them')
-        if any(a > b for p, q in zip(self.scales, self.scales[1:]) for a, b in zip(p, q)): raise ValueError(f'scales {self.scales} must go from coarse to fine; sort them')
-        if self.lookup not in ('cosine', 'euclidean'): raise ValueError(f"lookup {self.lookup!r} is unknown; use 'cosine' or 'euclidean'")
+        super().__post_init__()
+        object.__setattr__(self, 'patch', _pair(self.patch))
+        object.__setattr__(self, 'scales', tuple(map(_pair, self.scales)))
+        (image, patch, scales), (width, heads) = (self.image_shape, self.patch, self.scales), (self.width, self.heads)
+        shapes = [(image, 3), (patch, 2), *((s, 2) for s in scales)]
+        if not scales or any(len(s) != n or min(s) < 1 for s, n in shapes):
+            raise ValueError('image_shape, patch and scales must be (C, H, W), (h, w) and a list of (h, w), '
+                             f'all at least 1, got {image}, {patch} and {scales}')
+        if any(side % p for side, p in zip(image[1:], patch)):
+            raise ValueError(f'an image of {image[1]}x{image[2]} cannot be cut into patches of {patch[0]}x{patch[1]}; '
+                             'choose a patch that divides both sides')
+        if width % heads: raise ValueError(f'width {width} is not divisible by {heads} heads; change one of them')
+        if self.mlp_ratio*width < 1: raise ValueError(f'mlp_ratio must be at least 1/width, got {self.mlp_ratio}')
+        if any(a > b for p, q in zip(scales, scales[1:]) for a, b in zip(p, q)):
+            raise ValueError(f'scales must go from coarse to fine, got {scales}; sort them')
 
     @property
     def grid(self): return self.image_shape[1]//self.patch[0], self.image_shape[2]//self.patch[1]
@@ -72,32 +81,22 @@ class TokenizerConfig:
     @property
     def n_tokens(self): return sum(h*w for h, w in self.scales)
 
-# %% ../nbs/02_tokenizer.ipynb #32db209d
-PRESETS = dict(
-    tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256, code_dim=8, local=True, dropout_start=2),
-    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096, code_dim=16, lookup='euclidean', local=True, dropout_start=2),
-    paper=dict(drop_path=0.1))
-
-# Overrides for sustained notes: cells narrow in frequency and long in time, 111 tokens
-STRIPS = dict(patch=(8, 128), scales=((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 2)))
-
-config_class(TokenizerConfig, PRESETS);
-
 # %% ../nbs/02_tokenizer.ipynb #2d722ce0
 def drop_path(x, p, training):
-    "Drop whole samples of a residual branch with probability p, rescaling the rest."
+    "Drop whole samples of a residual path with probability p and rescale the rest."
     if not (p and training): return x
     return x * x.new_empty(len(x), *[1]*(x.ndim-1)).bernoulli_(1-p).div_(1-p)
 
 class Block(nn.Module):
-    "Pre-norm ViT block: x (B, L, D) -> (B, L, D), or only the rows of L that are wanted."
+    "Pre-norm ViT block: x (B, L, D) -> (B, L, D), or only the selected rows of L."
     def __init__(self, width, heads, mlp_ratio=4., layer_scale=0.1, p_drop=0.):
         super().__init__()
         self.heads, self.p_drop, hidden = heads, p_drop, int(width*mlp_ratio)
         self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
         self.q, self.kv, self.proj = nn.Linear(width, width), nn.Linear(width, 2*width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1. for _ in range(2))
+        def scale(): return nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1.
+        self.scale1, self.scale2 = scale(), scale()
 
     def attend(self, x, rows):
         q = self.q(x[:, rows]).unflatten(-1, (self.heads, -1)).transpose(1, 2) # (B, heads, rows, D/heads)
@@ -116,7 +115,7 @@ def init_vit(m):
         nn.init.zeros_(m.bias)
 
 class Blocks(nn.Sequential):
-    "A stack of blocks; the last one computes only the rows that are wanted."
+    "A stack of blocks; the last one computes only the selected rows."
     def forward(self, x, rows=slice(None)):
         for i, b in enumerate(self, 1): x = b(x, rows if i == len(self) else slice(None))
         return x if len(self) else x[:, rows]
@@ -166,10 +165,11 @@ class Encoder(nn.Module):
         self.norm, self.to_code = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.code_dim)
 
     def forward(self, image):
-        patches, latents = self.embed(patchify(image, self.patch)), self.latents.expand(len(image), -1, -1)
-        x = self.positions(patches, latents + self.pool @ patches if self.local else latents)
-        x = self.to_code(self.norm(self.blocks(x, slice(-latents.shape[1], None))))
-        return x.mT.unflatten(-1, self.latent)
+        patches = self.embed(patchify(image, self.patch))  # (B, N, D)
+        latents = self.latents.expand(len(image), -1, -1)  # (B, S, D)
+        if self.local: latents = latents + self.pool @ patches
+        x = self.blocks(self.positions(patches, latents), slice(-latents.shape[1], None))
+        return self.to_code(self.norm(x)).mT.unflatten(-1, self.latent)
 
 # %% ../nbs/02_tokenizer.ipynb #024c15e7
 class Decoder(nn.Module):
@@ -179,44 +179,59 @@ class Decoder(nn.Module):
         self.patch, self.image_shape, self.n, self.local = cfg.patch, cfg.image_shape, math.prod(cfg.grid), cfg.local
         self.from_code = nn.Linear(cfg.code_dim, cfg.width)
         self.mask = nn.Parameter(0.02*torch.randn(1, 1, cfg.width))
-        if cfg.local: self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
+        if cfg.local:
+            self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.decoder_depth)
-        self.norm, self.to_pixels = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.image_shape[0]*math.prod(cfg.patch))
+        self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
+        self.to_pixels = nn.Linear(cfg.width, cfg.image_shape[0]*math.prod(cfg.patch))
 
     def forward(self, z):
-        latents, patches = self.from_code(z.flatten(2).mT), self.mask.expand(len(z), self.n, -1)
-        x = self.positions(patches + self.spread @ latents if self.local else patches, latents)
-        return unpatchify(self.to_pixels(self.norm(self.blocks(x, slice(1, 1+self.n)))), self.image_shape, self.patch)
+        latents = self.from_code(z.flatten(2).mT)        # (B, S, D)
+        patches = self.mask.expand(len(z), self.n, -1)   # (B, N, D)
+        if self.local: patches = patches + self.spread @ latents
+        x = self.blocks(self.positions(patches, latents), slice(1, 1+self.n))
+        return unpatchify(self.to_pixels(self.norm(x)), self.image_shape, self.patch)
+
+# %% ../nbs/02_tokenizer.ipynb #e59b5d64
+def check_image(
+    image,            # what should be a batch of images
+    shape:tuple,      # (C, H, W) of the config
+    finite:bool=True, # look at the values, which a GPU must wait for
+):
+    "Raise `ValueError` for images of another shape, or with NaN or infinite values."
+    got = tuple(getattr(image, 'shape', ()))
+    if not isinstance(image, torch.Tensor) or len(got) != 4 or got[1:] != shape:
+        raise ValueError(f'this tokenizer takes images (B, {", ".join(map(str, shape))}), got '
+                         f'{got or type(image).__name__}; fold the spectrogram with the CMX it was trained with')
+    if finite and not image.isfinite().all():
+        raise ValueError('the image has NaN or infinite values; check the input wave')
+
+def sample_n_scales(cfg, B, device): # -> (B,) int64 in 1..K; None is all
+    "Sample the number of scales that each note of a training batch uses (quantizer dropout)."
+    K = len(cfg.scales)
+    if not cfg.quantizer_dropout or cfg.dropout_start >= K: return None
+    n = torch.randint(cfg.dropout_start, K+1, (B,), device=device)
+    return torch.where(torch.rand(B, device=device) < cfg.quantizer_dropout, n, K)
 
 # %% ../nbs/02_tokenizer.ipynb #47918408
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
+    networks = Encoder, Decoder
     def __init__(self,
         cfg:TokenizerConfig, # the shape; weights depend on it
     ):
         super().__init__()
         self.cfg = cfg
-        self.encoder, self.decoder = self.make_networks(cfg)
+        self.encoder, self.decoder = (network(cfg) for network in self.networks)
         self.apply(init_vit)
         self.quantizer = make_quantizer(cfg)
-
-    def make_networks(self, cfg): return Encoder(cfg), Decoder(cfg)
-
-    def check_shape(self, image):
-        "Refuse what has not the shape of the config."
-        if not isinstance(image, torch.Tensor) or image.ndim != 4 or tuple(image.shape[1:]) != self.cfg.image_shape:
-            raise ValueError(f'this tokenizer takes images (B, {", ".join(map(str, self.cfg.image_shape))}), not {tuple(getattr(image, "shape", ())) or type(image).__name__}; fold the spectrogram with the CMX it was trained with')
-    def check(self, image):
-        "Refuse what is no image for this tokenizer, in one sentence."
-        self.check_shape(image)
-        if not image.isfinite().all(): raise ValueError('the image holds NaN or infinite values; check the wave it was made from')
 
     @torch.no_grad()
     def encode(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
     )->list: # K int64 tensors (B, h_k*w_k), row-major, coarse to fine; ValueError for another shape or NaN
         "Turn images into token maps."
-        self.check(image)
+        check_image(image, self.cfg.image_shape)
         return self.quantizer.encode(self.encoder(image.to(self.encoder.embed.weight.dtype)))
 
     @torch.no_grad()
@@ -226,67 +241,36 @@ class Tokenizer(nn.Module):
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
         self.quantizer.check(tokens)
-        if n_scales is not None and n_scales not in range(1, len(tokens)+1): raise ValueError(f'n_scales is {n_scales}; it must lie in 1..{len(tokens)}, the number of token maps given')
+        if n_scales is not None and n_scales not in range(1, len(tokens)+1):
+            raise ValueError(f'n_scales must be in 1..{len(tokens)}, the number of token maps, got {n_scales}')
         return self.decoder(self.quantizer.decode(tokens, n_scales).to(self.decoder.mask.dtype)).clamp(-1, 1)
 
     def forward(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
     ):                      # (reconstruction, unclamped; dict of scalar losses recon, vq, commit, total)
-        "Reconstruct and return the losses of stage one."
-        self.check_shape(image)
-        z, losses, _ = self.quantizer(self.encoder(image), self.keep(len(image), image.device))
+        "Reconstruct and return the losses of stage one (MARS, equation 1)."
+        check_image(image, self.cfg.image_shape, finite=False)
+        n_scales = sample_n_scales(self.cfg, len(image), image.device) if self.training else None
+        z, losses, _ = self.quantizer(self.encoder(image), n_scales)
         recon = self.decoder(z)
         losses = dict(recon=F.mse_loss(recon.float(), image.float()), **losses)
         losses['total'] = losses['recon'] + self.cfg.vq_weight*(losses['vq'] + losses['commit'])
         return recon, losses
 
-    def keep(self,
-        B:int,  # notes in the batch
-        device, # where the result should be
-    ):          # (B,) int64, scales that each note uses; None is all
-        "Draw how many scales each note of a training batch uses (ImageFolder's quantizer dropout)."
-        K, c = len(self.cfg.scales), self.cfg
-        if not self.training or not c.quantizer_dropout or c.dropout_start >= K: return None
-        n = torch.randint(c.dropout_start, K+1, (B,), device=device)
-        return torch.where(torch.rand(B, device=device) < c.quantizer_dropout, n, K)
-
     @torch.no_grad()
     def revive(self,
         image:torch.Tensor, # (B, C, H, W): a training batch
-        patience:int=100,   # training steps without a hit after which a code counts as dead
+        patience:int=100,   # training steps without use after which a code counts as dead
     )->int: # number of codes revived
-        "Put dead codes onto vectors that this batch asks for."
-        self.check(image)
+        "Move dead codes onto vectors of the batch."
+        check_image(image, self.cfg.image_shape)
         return self.quantizer.revive(self.encoder(image), patience)
 
     @torch.no_grad()
     def warm_start(self,
         image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
     )->'Tokenizer': # itself
-        "Start the patch and code layers from the principal components of patches."
-        self.check(image)
-        x = patchify(image, self.cfg.patch).flatten(0, 1)
-        x = (x.cpu() if x.device.type == 'mps' else x).double() # MPS has no float64
-        x = x[torch.randperm(len(x), device=x.device)[:min(2**15, 2**26//x.shape[1])]]
-        W, d = self.cfg.width, self.cfg.code_dim
-        mean, var, basis = patch_components(x, W)
-        r = len(var)
-        std = var.clamp(min=max(1e-4*var[0].item(), 1e-8)).sqrt()
-        embed, pixels = self.encoder.embed, self.decoder.to_pixels
-        embed.weight[:r] = (basis/std).T.to(embed.weight)
-        embed.bias[:r] = -(mean @ (basis/std)).to(embed.bias)
-        pixels.weight[:, :r] = (basis*std).to(pixels.weight)
-        pixels.bias.copy_(mean.to(pixels.bias))
-        self.encoder.to_code.weight.copy_(torch.eye(d, W))
-        self.decoder.from_code.weight.copy_(torch.eye(W, d))
+        "Initialise the patch and code layers from the principal components of patches."
+        check_image(image, self.cfg.image_shape)
+        init_from_patches(self.encoder, self.decoder, patchify(image, self.cfg.patch).flatten(0, 1))
         return self
-
-# %% ../nbs/02_tokenizer.ipynb #35522b60
-def patch_components(x, most): # (N, n) patches -> (mean (n,), variances (r,), directions (n, r)), r <= most, the largest first
-    "Find the principal components of patches; above 2048 values only the strongest, since a full decomposition grows with the cube."
-    mean, n = x.mean(0), x.shape[1]
-    if n > 2048:
-        _, size, basis = torch.svd_lowrank(x - mean, min(most + 16, *x.shape), niter=4)
-        return mean, size[:most].square()/(len(x) - 1), basis[:, :most]
-    var, basis = torch.linalg.eigh(torch.cov(x.T))
-    return mean, var.flip(0)[:most], basis.flip(1)[:, :most]

@@ -45,7 +45,7 @@ class VARConfig(Config, presets=PRESETS):
         width = self.width or 64*self.depth
         object.__setattr__(self, 'width', width)
         object.__setattr__(self, 'heads', self.heads or max(1, width//64))
-        if width % self.heads: raise ValueError(f'width {width} is not divisible by {self.heads} heads; change one of them')
+        if width % self.heads: raise ValueError(f'width must be a multiple of heads, got {width} and {self.heads}')
 
     @property
     def labels(self)->dict:

@@ -6,7 +6,8 @@ from mars.data import AdditiveNotes
 from mars.parts.discriminator import DiscriminatorConfig
 from mars.parts.files import load_weights, save_weights
 from mars.parts.product import ProductQuantizer, ProductTokenizer, ProductTokenizerConfig
-from mars.parts.quantizer import MultiScaleQuantizer, code_usage, make_quantizer, nearest_code
+from mars.parts.codebook import code_usage, nearest_code
+from mars.parts.quantizer import MultiScaleQuantizer, make_quantizer
 from mars.stft import LogSpectrogram
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig, patchify, unpatchify
 from mars.train import TrainConfig, train_tokenizer
@@ -113,9 +114,9 @@ def test_patches_of_any_shape_come_back():
     assert torch.equal(unpatchify(patchify(x, (4, 5)), (3, 12, 20), (4, 5)), x)
 
 @pytest.mark.parametrize('kw, words', [
-    (dict(branches=0), 'branches must be >= 1, got 0'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "use 'cosine' or 'euclidean'"),
-    (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim is 0'), (dict(drop_path=1.), 'drop_path is 1.0'), (dict(mlp_ratio=-1.), 'mlp_ratio is -1.0'),
-    (dict(phi_ratio=1.5), 'phi_ratio is 1.5'), (dict(beta=float('nan')), 'beta is nan'), (dict(quantizer_dropout=-0.1), 'quantizer_dropout is -0.1')])
+    (dict(branches=0), 'branches must be >= 1, got 0'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "lookup must be one of cosine, euclidean, got 'manhattan'"),
+    (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim must be >= 1, got 0'), (dict(drop_path=1.), 'drop_path must be in [0, 1), got 1.0'), (dict(mlp_ratio=-1.), 'mlp_ratio must be > 0, got -1.0'),
+    (dict(phi_ratio=1.5), 'phi_ratio must be in [0, 1], got 1.5'), (dict(beta=float('nan')), 'beta must be finite, got nan'), (dict(quantizer_dropout=-0.1), 'quantizer_dropout must be in [0, 1], got -0.1')])
 def test_config_refuses(kw, words):
     with pytest.raises(ValueError) as e: mini_config(**kw)
     assert words in str(e.value) and '\n' not in str(e.value)
@@ -123,12 +124,12 @@ def test_config_refuses(kw, words):
 @pytest.mark.parametrize('branches', [1, 2])
 @pytest.mark.parametrize('break_it, words', [
     (lambda t, x: t.encode(x[:, :1]), 'takes images (B, 2, 32, 32)'), (lambda t, x: t.encode(x[..., :16]), 'takes images'), (lambda t, x: t(x[0]), 'takes images'),
-    (lambda t, x: t.encode(x*float('nan')), 'NaN or infinite'), (lambda t, x: t.encode(x/0), 'NaN or infinite'),
+    (lambda t, x: t.encode(x*float('nan')), 'NaN or infinite values'), (lambda t, x: t.encode(x/0), 'NaN or infinite values'),
     (lambda t, x: t.decode([v + 256 for v in t.encode(x)]), 'must be int64 in 0..255'), (lambda t, x: t.decode([v - 256 for v in t.encode(x)]), 'must be int64 in 0..255'),
     (lambda t, x: t.decode([v.float() for v in t.encode(x)]), 'must be int64'), (lambda t, x: t.decode(t.encode(x)[::-1]), 'token map 0 has shape'),
-    (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'), (lambda t, x: t.decode([v.tolist() for v in t.encode(x)]), 'must be tensors'), (lambda t, x: t.decode(t.encode(x)[:1], 3), 'n_scales is 3'),
-    (lambda t, x: t.revive(x*float('nan')), 'NaN or infinite'), (lambda t, x: t.encode(x.numpy()), 'takes images'),
-    (lambda t, x: t.decode(t.encode(x)*2), '8 token maps'), (lambda t, x: t.decode(t.encode(x), 9), 'n_scales is 9')])
+    (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'), (lambda t, x: t.decode([v.tolist() for v in t.encode(x)]), 'must be tensors'), (lambda t, x: t.decode(t.encode(x)[:1], 3), 'n_scales must be in 1..1, the number of token maps, got 3'),
+    (lambda t, x: t.revive(x*float('nan')), 'NaN or infinite values'), (lambda t, x: t.encode(x.numpy()), 'takes images'),
+    (lambda t, x: t.decode(t.encode(x)*2), '8 token maps'), (lambda t, x: t.decode(t.encode(x), 9), 'n_scales must be in 1..4, the number of token maps, got 9')])
 def test_bad_input_gets_one_sentence(branches, break_it, words):
     tok = mini(branches=branches).eval()
     with pytest.raises(ValueError) as e: break_it(tok, torch.rand(2, 2, 32, 32))

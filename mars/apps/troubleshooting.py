@@ -9,7 +9,7 @@ __all__ = ['plot_maps', 'scale_errors', 'label_gain', 'Finding', 'diagnose']
 import math
 from collections import namedtuple
 import torch
-from ..parts.quantizer import code_usage
+from ..parts.codebook import code_usage
 from ..stft import active_frames
 from ..training.tokens import tokenize
 

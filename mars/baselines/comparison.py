@@ -27,7 +27,7 @@ from ..data import Batches
 from ..parts.files import write_whole, load_weights, save_weights
 from ..eval import frechet_distance
 from .flow import Flow, FlowConfig
-from .magnet import Delayed, Flat, MAGNeT
+from .magnet import DelayPatternLM, FlatPatternLM, MAGNeT
 from .masked import MaskedScale
 from .next_token import NextToken
 from ..parts.device import in_batches, pick_device, seed_all
@@ -61,8 +61,8 @@ SYSTEMS = {
     'MARS tokens, next-token': System('A', 'mars', NextToken),
     'MARS tokens, masked': System('A', 'mars', MaskedScale),
     'AAR, next-scale': System('B', 'sat', VAR),
-    'RVQ, flat': System('B', 'rvq', Flat),
-    'RVQ, delayed': System('B', 'rvq', Delayed),
+    'RVQ, flat': System('B', 'rvq', FlatPatternLM),
+    'RVQ, delayed': System('B', 'rvq', DelayPatternLM),
     'MAGNeT': System('B', 'rvq', MAGNeT, MAGNET_SAMPLINGS),
     'rectified flow': System('C', '', Flow, ({}, dict(cfg_scale=2.)))}
 
@@ -316,8 +316,8 @@ def time_layouts(
 )->dict: # name -> passes, tokens, seconds
     "Time the four layouts of track B as their sources have them, on one trunk with random weights."
     device, codebooks = pick_device(device), SATConfig(**rvq(4), codebook_size=2048)
-    layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (Flat, codebooks),
-               'RVQ, delayed': (Delayed, codebooks), 'MAGNeT': (MAGNeT, codebooks)}
+    layouts = {'AAR, next-scale': (VAR, SATConfig()), 'RVQ, flat': (FlatPatternLM, codebooks),
+               'RVQ, delayed': (DelayPatternLM, codebooks), 'MAGNeT': (MAGNeT, codebooks)}
     def make(cls, cfg):
         config = BaselineConfig if cls is VAR else getattr(cls, 'config', BaselineConfig)
         return cls(config.preset(preset), cfg).to(device).eval()

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 from .codec import Codec
-from .config import PIPELINES
+from .config import PIPELINES, setting
 from .inference import SamplerMixin
-from .quantizer import MultiScaleQuantizer, check_tokens, revive_codes
+from .quantizer import MultiScaleQuantizer, check_tokens
 from ..pipeline import Mars
 from ..tokenizer import Decoder, Encoder, Positions, Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -26,12 +26,6 @@ from ..var import VAR
 class PerScaleQuantizer(MultiScaleQuantizer):
     "A multi-scale quantizer with a codebook for each scale."
     per_scale = True
-
-    def init_codes(self, *shape): return super().init_codes(len(self.scales), *shape) # (K, V, d)
-    def codebook_of(self, k): return self.codebook[k]
-    def idle_of(self, k): return self.idle[k]
-    def place_dead_codes(self, vectors, patience):
-        return sum(revive_codes(*each, patience) for each in zip(self.codebook, self.idle, vectors))
 
 # %% ../../nbs/parts/product.ipynb #0fb574bc
 class ProductQuantizer(nn.Module):
@@ -48,12 +42,13 @@ class ProductQuantizer(nn.Module):
     @classmethod
     def from_config(cls, cfg): # a `ProductTokenizerConfig`
         "Build the quantizer that a config describes."
-        return cls(cfg.branches, cfg.scales, cfg.codebook_size, cfg.code_dim, cfg.n_phi, cfg.phi_ratio, cfg.beta, cfg.lookup)
+        c = cfg
+        return cls(c.branches, c.scales, c.codebook_size, c.code_dim, c.n_phi, c.phi_ratio, c.beta, c.lookup)
 
     def split(self, f): return zip(self.parts, f.chunk(len(self.parts), 1))
     def check(self, tokens):
         "Raise `ValueError` for tokens of another quantizer."
-        check_tokens(tokens, self.scales, self.parts[0].hits.shape[1], len(self.parts))
+        check_tokens(tokens, self.scales, self.parts[0].codebook_size, len(self.parts))
     def downsample(self, k, f): # (B, P*d, h, w) -> (B, h_k*w_k, P*d)
         "Average a latent map over the cells of scale k."
         return self.parts[0].downsample(k, f)
@@ -95,13 +90,9 @@ def split_codes(
 @dataclass(frozen=True)
 class ProductTokenizerConfig(TokenizerConfig):
     "The shape of a tokenizer with product quantization."
-    branches:int = 2 # number of quantizers P
+    branches:int = setting(2, ge=1) # number of quantizers P
 
     quantizer: ClassVar[type] = ProductQuantizer
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.branches < 1: raise ValueError(f'branches must be >= 1, got {self.branches}')
 
     @property
     def n_tokens(self): return super().n_tokens*self.branches
@@ -129,7 +120,9 @@ class ProductEncoder(Encoder):
         self.positions = ProductPositions(cfg)
         if cfg.local: self.pool = self.pool.repeat(self.branches, 1)
 
-    def forward(self, image): return super().forward(image).unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(1, 2)
+    def forward(self, image):
+        z = super().forward(image)                                                     # (B, d, P*h, w)
+        return z.unflatten(2, (self.branches, -1)).transpose(1, 2).flatten(1, 2)       # (B, P*d, h, w)
 
 class ProductDecoder(Decoder):
     "Quantized latent map (B, P*d, h, w) -> image (B, C, H, W), not clamped."
@@ -139,7 +132,7 @@ class ProductDecoder(Decoder):
 
 class ProductTokenizer(Tokenizer):
     "Image <-> token maps (B, h_k*w_k, P)."
-    def make_networks(self, cfg): return ProductEncoder(cfg), ProductDecoder(cfg)
+    networks = ProductEncoder, ProductDecoder
 
     @torch.no_grad()
     def warm_start(self, image): # as for `Tokenizer`
