@@ -115,9 +115,9 @@ class PeriodDiscriminatorConfig(SATDiscriminatorConfig):
 class PeriodAdversarialLoss(SATAdversarialLoss):
     "Discriminators of both kinds; the losses are means over all of them."
     def make_discriminator(self, channels):
-        discriminators = super().make_discriminator(channels)
-        discriminators.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
-        return discriminators
+        module = super().make_discriminator(channels)
+        module.discriminators.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
+        return module
 
 class StudyStage(SATStage):
     "One training step of a variant."
