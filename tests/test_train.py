@@ -126,9 +126,10 @@ class Weights: # a callback
 
 @pytest.mark.parametrize('fused', [True, False]) # MPS has no fused optimiser that skips steps
 def test_steps_that_are_not_finite_are_skipped_and_counted(fused):
-    class NotFused:
-        def setup(self, learn): learn.fused = fused; learn.opt.defaults['fused'] = fused; learn.opt.param_groups[0]['fused'] = learn.opt.param_groups[1]['fused'] = fused
-    model, log = run_fit(factors={5: np.nan, 6: np.inf, 20: np.nan}, extra=[w := Weights(), NotFused()])
+    class Fused:
+        def setup(self, learn):
+            for settings in (learn.opt.defaults, *learn.opt.param_groups): settings['fused'] = fused
+    model, log = run_fit(factors={5: np.nan, 6: np.inf, 20: np.nan}, extra=[w := Weights(), Fused()])
     seen = w.seen
     assert log.rows[-1]['skipped'] == 3 and model.weight.isfinite().all()
     assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7]) and not torch.equal(seen[7], seen[8])

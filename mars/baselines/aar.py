@@ -19,6 +19,7 @@ from ..stft import LogSpectrogram, _as_wave
 from .seanet import SConv1d, SEANetDecoder, SEANetEncoder, MultiScaleSTFTDiscriminator, data_dependent_init, feature_loss, discriminator_loss, mel_loss
 from .seanet import adversarial_loss
 from ..parts.quantizer import make_quantizer
+from ..parts.device import step_if_finite
 from ..parts.config import config_class, setting, STAGES
 from ..parts.product import PerScaleQuantizer
 from ..parts.discriminator import AdversarialLoss, DiscriminatorConfig, frozen
@@ -237,7 +238,7 @@ class SATAdversarialLoss(AdversarialLoss):
         self.opt.zero_grad(); loss.backward()
         if self.reduce: self.reduce([p.grad for p in self.disc.parameters()])
         norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
-        if norm.isfinite(): self.opt.step() # a batch without a number must not spoil it for good
+        step_if_finite(self.opt, norm)
         self.told.copy_(torch.stack([loss.detach(), norm]))
         return self.last
 
