@@ -103,10 +103,10 @@ def test_recipe_is_that_of_the_packaged_weights(script):
     from dataclasses import asdict
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
-    from mars.var import VARConfig
+    from mars.parts.reference import ReferenceVARConfig
     config, small = json.loads((ROOT/'mars/weights/small/config.json').read_text()), script.RECIPES['small']
     assert TokenizerConfig.preset('small', **small['tokenizer_config']) == TokenizerConfig.from_dict(config['tokenizer'])
-    assert VARConfig.preset('small', **small['var_config']) == VARConfig.from_dict(config['var'])
+    assert ReferenceVARConfig.preset("small", **small["var_config"]) == ReferenceVARConfig.from_dict(config["var"])
     for stage, key in dict(tokenizer='train_tokenizer', var='before', further='train_var').items():
         mine, theirs = (asdict(TrainConfig.preset('small', 'tokenizer' if stage == 'tokenizer' else 'var', **small[stage])), config['info'][key])
         assert {k: mine[k] for k in theirs if k not in ('steps', 'seconds', 'save_every')} == {k: tuple(v) if isinstance(v, list) else v for k, v in theirs.items() if k not in ('steps', 'seconds', 'save_every')}, stage
