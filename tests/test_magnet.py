@@ -445,7 +445,7 @@ def test_labels_are_dropped_by_note(magnet):
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
-    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.validate_sampling(**settings)
     run = m.sampler(m, 3, d)

@@ -11,7 +11,7 @@ import mars.parts.sampling, mars.var
 from mars.parts.product import ProductTokenizer, ProductTokenizerConfig, ProductVAR
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.parts.conditioning import LabelEmbedding
-from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
+from mars.parts.sampling import note_uniforms, sample, scale_settings, top_values
 from mars.parts.inference import Sampler, fast_linear, generate, stream
 from mars.parts.reference import reference_config
 from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_of
@@ -225,9 +225,9 @@ def test_the_ends_of_the_unit_interval_are_codes_with_probability():
             i = sample(logits, torch.full((2000,), u), **kw)
             assert (20 <= i).all() and (i < 200).all()
 
-def test_descending_is_topk():
+def test_top_values_are_those_of_topk():
     x = torch.randn(7, 5, 100)
-    assert torch.equal(descending(x, 13), x.topk(13).values)
+    assert torch.equal(top_values(x, 13), x.topk(13).values)
 
 def test_fast_linear():
     x, w, b = torch.randn(3, 500, 64), torch.randn(80, 64), torch.randn(80)  # enough for oneDNN
@@ -283,7 +283,7 @@ class Tape(TorchDispatchMode):
 @pytest.mark.parametrize('shared', [False, True])
 @torch.no_grad()
 def test_passes_can_be_recorded(monkeypatch, settings, shared):
-    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     var = make(shared_adaln=shared)
     run = Sampler(var, 3, scale_settings(4, 256, **settings))
     tapes = [Tape() for _ in range(4)]
