@@ -162,7 +162,7 @@ def timed_notes(
         t = [now()]
         tokens = generate(m.var, {k: v[first:first+size] for k, v in labels.items()}, size, seed=seed, first=first, **sampling); t.append(now())
         image = m.tokens_to_image(tokens); t.append(now())
-        wave = m.image_to_wave(image, n_iter, seed, phase, first); t.append(now())
+        wave = m.image_to_wave(image, n_iter=n_iter, seed=seed, phase=phase, first=first); t.append(now())
         spent.append((size, *np.diff(t).tolist()))
         return wave
     return in_batches(make, len(labels['pitch']), batch_size)

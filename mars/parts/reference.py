@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .classifier import Classifier
-from .codec import _alone, _heard, as_waves
+from .codec import as_waves, check_audible, is_single
 from .conditioning import LabelEmbedding
 from .config import setting
 from ..training.tokens import SameInstrumentSampler, embed_notes
@@ -131,6 +131,6 @@ def embed_reference(
     if trained_with and trained_with != digest:
         raise ValueError(f'reference needs the classifier that this model was trained with, {trained_with[:12]}, '
                          f'and this one is {digest[:12]}; set `classifier` of the model to the former')
-    given = _heard(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
+    given = check_audible(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
     features = m.classifier.features(F.pad(given, (0, 64000 - given.shape[1])))
-    return features[0] if _alone(wave) else features
+    return features[0] if is_single(wave) else features
