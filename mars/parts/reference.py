@@ -9,7 +9,6 @@ __all__ = ['ReferenceLabelEmbedding', 'reference_encoder', 'ReferenceLabels', 'R
 # %% ../../nbs/parts/reference.ipynb #de70db1e
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -101,7 +100,7 @@ class ReferenceVARConfig(VARConfig):
     "The shape of a transformer with the label `reference`."
     reference_dim:int = setting(128, ge=1)               # length of the embedding of a reference sound
     reference_dropout:float = setting(0.1, ge=0, le=1)   # chance that a training note loses that label
-    extra_labels: ClassVar = ReferenceLabels
+    extra_labels = ReferenceLabels
 
     def label_embedding(self)->ReferenceLabelEmbedding:
         "The module that embeds the labels."
