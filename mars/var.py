@@ -92,7 +92,7 @@ class Attention(nn.Module):
         return F.linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))
 
     def forward(self, x, mask=None, cache=None, block=0):
-        q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4) # (B, heads, n, head_dim) each
+        q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4) # (B, heads, n, head_dim)
         if self.qk_norm: # in float32 also for a half model, whose sum of squares would overflow
             scale = self.log_scale.float().clamp(max=math.log(100.)).exp()
             q, k = (F.normalize(q.float(), dim=-1)*scale).to(v.dtype), F.normalize(k.float(), dim=-1).to(v.dtype)

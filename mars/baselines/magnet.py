@@ -17,7 +17,7 @@ from .aar import BASELINES, BaselineConfig
 from .next_token import NextToken
 from ..parts.config import SYSTEMS, config_class
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
-from ..parts.inference import Sampler, SamplerMixin, lend_sampler
+from ..parts.inference import Sampler, SamplerMixin, borrow_sampler
 from ..var import VAR, scale_mask
 
 # %% ../../nbs/baselines/magnet.ipynb #eb95c890
@@ -33,11 +33,11 @@ def frame_count(
 # %% ../../nbs/baselines/magnet.ipynb #d50e79c6
 class FlatSampler(Sampler):
     "One token a pass, frame by frame: every map is whole only at the end."
-    def run(self, labels, u):
-        self.fill(labels, u)
+    def stream(self, labels, uniforms):
+        self.set_inputs(labels, uniforms)
         n, K = len(self.settings), len(self.var.lengths)
         for i in range(n):
-            self.play(i)
+            self.run_pass(i)
             if i >= n-K: yield [torch.cat(self.tokens[q:i+1:K], 1) for q in range(i-n+K+1)]
 
 class Flat(NextToken):
@@ -201,30 +201,30 @@ class DelayedSampler(Sampler):
         each, self.frames = settings
         K, S = len(each), self.frames + len(each) - 1
         self.settings, self.alike = [each]*S, len(set(each)) == 1
-        self.hold(var, n, any(s[0] for s in each), S, K)
-        self.cache = var.trunk.cache(n*(1+self.guided), S, self.u.device, var.position.dtype)
-        self.s = torch.tensor([s[0] for s in each], device=self.u.device)[:, None]
+        self.allocate(var, n, any(s[0] for s in each), S, K)
+        self.cache = var.trunk.cache(n*(1+self.guided), S, self.uniforms.device, var.position.dtype)
+        self.s = torch.tensor([s[0] for s in each], device=self.uniforms.device)[:, None]
         frame = torch.arange(S)[:, None] - torch.arange(K)
-        self.real = ((frame >= 0) & (frame < var.n_frames)).to(self.u.device) # (S, K)
+        self.real = ((frame >= 0) & (frame < var.n_frames)).to(self.uniforms.device) # (S, K)
 
-    def step(self, i):
+    def run_pass(self, i):
         "Write column i."
         v, n = self.var, self.n
         if i == 0:
             cond = self.condition()
-            self.x, self.mods, self.columns = cond[:, None] + v.start, v.trunk.modulation(cond), []
+            self.x, self.modulation, self.columns = cond[:, None] + v.start, v.trunk.modulation(cond), []
         self.cache.length = i
-        y = v.logits(v.trunk(self.x + v.position[:, i:i+1], self.mods, cache=self.cache))
+        y = v.logits(v.trunk(self.x + v.position[:, i:i+1], self.modulation, cache=self.cache))
         if self.guided: y = (1+self.s)*y[:n] - self.s*y[n:]
-        u, each = self.u[:, i:i+1], self.settings[i]
+        u, each = self.uniforms[:, i:i+1], self.settings[i]
         draw = sample(y, u, *each[0][1:]) if self.alike else torch.stack([sample(y[:, :, q], u[..., q], *s[1:]) for q, s in enumerate(each)], 2)
         self.columns.append(draw.where(self.real[i], v.absent).mT) # (n, K, 1)
         if i+1 < len(self.settings): self.x = v.embed(torch.cat([self.columns[i]]*(1+self.guided)))
 
-    def run(self, labels, u):
-        self.fill(labels, u)
+    def stream(self, labels, uniforms):
+        self.set_inputs(labels, uniforms)
         for i in range(len(self.settings)):
-            self.play(i)
+            self.run_pass(i)
             done = range(i+2-self.frames) # codebooks
             if done: yield [torch.cat([c[:, q] for c in self.columns[q:q+self.frames]], 1) for q in done]
 
@@ -396,7 +396,7 @@ class MAGNeT(Frames):
             if graph: raise ValueError('graph=True does not go with a rescorer; leave one of them out')
             graph = False
         u = note_uniforms(seed, first, n, self.n_uniforms(settings))
-        with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u, prompt)
+        with borrow_sampler(self, n, settings, graph) as sampler: yield from sampler.stream(labels, u, prompt)
 
     def generate(self,
         labels:dict=None,  # any subset of the labels, a value each or one per note
@@ -482,37 +482,37 @@ class MaskedSampler(Sampler):
         for k, (N, (s, t, *cut)) in enumerate(zip(d.steps, d.each)):
             for i, (count, m) in enumerate(mask_schedule(units, N)):
                 self.settings.append((k, i, count, s*m if d.anneal else s, t and max(t*(N-1-i)/N, 0.01), *cut))
-        self.hold(var, n, any(s[3] for s in self.settings), len(self.settings), T)
-        self.prompt = torch.zeros(n, len(var.lengths), d.prompt, dtype=torch.long, device=self.u.device)
-        see = var.near | (torch.arange(T, device=self.u.device) < d.prompt*(var.cfg.prompt > 0))
+        self.allocate(var, n, any(s[3] for s in self.settings), len(self.settings), T)
+        self.prompt = torch.zeros(n, len(var.lengths), d.prompt, dtype=torch.long, device=self.uniforms.device)
+        see = var.near | (torch.arange(T, device=self.uniforms.device) < d.prompt*(var.cfg.prompt > 0))
         self.see = [see if k and var.cfg.context else None for k in range(len(d.steps))]
 
     def begin(self):
         "Condition the passes and mask everything."
         v, n, P = self.var, self.n, self.d.prompt
-        self.mods, self.shown = v.trunk.modulation(self.condition()), []
-        blocks, last = self.mods
+        self.modulation, self.shown = v.trunk.modulation(self.condition()), []
+        blocks, last = self.modulation
         self.half = [m[:, :n] for m in blocks], last[:, :n] # without guidance half is enough
         self.columns = F.pad(self.prompt if v.cfg.prompt else torch.full_like(self.prompt, v.absent), (0, v.n_frames-P), value=v.absent)
         if (r := self.d.rescorer) is not None:
-            self.cond = r.labels(self.ids)
+            self.cond = r.labels(self.labels)
             self.heard = r.trunk.modulation(self.cond)
 
     def fresh(self, k): # -> codebook k with its prompt (n, T), and what is masked: all the rest
         rest = self.var.n_frames - self.d.prompt
         return F.pad(self.prompt[:, k], (0, rest)), F.pad(torch.zeros_like(self.prompt[:, k], dtype=torch.bool), (0, rest), value=True)
 
-    def step(self, j):
+    def run_pass(self, j):
         "Mask again, fill in, and say how sure each token is."
         v, n, d, P, (k, i, count, s, t, top_k, top_p) = self.var, self.n, self.d, self.d.prompt, self.settings[j]
         if j == 0: self.begin()
         row, self.masked = self.fresh(k) if i == 0 else (self.columns[:, k], F.pad(remask(self.p[:, P:], self.masked[:, P:], count, v.cfg.span, d.scoring, d.score), (P, 0)))
         put = lambda row: torch.cat([self.columns[:, :k], row[:, None], self.columns[:, k+1:]], 1)
         x = put(row.masked_fill(self.masked, v.absent))
-        h = v.look(torch.cat([x, x]) if s else x, self.mods if s else self.half, self.see[k], Memoryless())
+        h = v.look(torch.cat([x, x]) if s else x, self.modulation if s else self.half, self.see[k], Memoryless())
         y = v.score_map(h, k)
         if s: y = (1+s)*y[:n] - s*y[n:]
-        row = torch.where(self.masked, sample(y, self.u[:, j], t, top_k, top_p), row)
+        row = torch.where(self.masked, sample(y, self.uniforms[:, j], t, top_k, top_p), row)
         self.columns = put(row)
         if i+1 == d.steps[k]: self.shown.append(self.columns); return
         self.p = (y/(t or 1)).softmax(-1).gather(-1, row[..., None])[..., 0]
@@ -520,11 +520,11 @@ class MaskedSampler(Sampler):
             sure = d.rescorer.probability(F.pad(self.columns[:, :k+1], (0, 0, 0, len(d.steps)-k-1), value=v.absent), k, self.cond, self.heard)
             self.p = d.weight*self.p + (1-d.weight)*sure
 
-    def run(self, labels, u, prompt=None):
-        self.fill(labels, u)
+    def stream(self, labels, uniforms, prompt=None):
+        self.set_inputs(labels, uniforms)
         if prompt is not None: self.prompt.copy_(prompt)
         for j, (k, i, *_) in enumerate(self.settings):
-            self.play(j)
+            self.run_pass(j)
             if i+1 == self.d.steps[k]: yield [*self.shown[k][:, :k+1].clone().unbind(1)]
 
 # %% ../../nbs/baselines/magnet.ipynb #b04dc83d

@@ -11,7 +11,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from .next_token import NextToken
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
-from ..parts.inference import Sampler, lend_sampler
+from ..parts.inference import Sampler, borrow_sampler
 from ..var import VAR
 from ..parts.config import SYSTEMS
 
@@ -109,7 +109,7 @@ class MaskedScale(VAR):
         n = len(labels['pitch'])
         codes = self.n_uniforms(settings)//sum(self.lengths) # of a token
         u = note_uniforms(seed, first, n, sum(m*s[4] for m, s in zip(self.lengths, settings))*codes)
-        with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u)
+        with borrow_sampler(self, n, settings, graph) as sampler: yield from sampler.stream(labels, u)
 
     def generate(self,
         labels:dict=None,   # any subset of the labels, a value each or one per note
@@ -146,22 +146,22 @@ class MaskedSampler(Sampler):
         super().__init__(var, n, settings)
         self.left = [left_masked(m, s[4]) for m, s in zip(var.lengths, settings)]
         n_uniforms = [m*s[4] for m, s in zip(var.lengths, settings)]
-        self.u = torch.zeros(n, sum(n_uniforms), *self.u.shape[2:], device=self.u.device)
-        self.us = self.u.split(n_uniforms, 1)
+        self.uniforms = torch.zeros(n, sum(n_uniforms), *self.uniforms.shape[2:], device=self.uniforms.device)
+        self.uniforms_by_pass = self.uniforms.split(n_uniforms, 1)
 
-    def write(self, k, logits):
+    def sample_tokens(self, k, logits):
         "Draw what is masked and keep the likeliest, pass after pass."
         v, (_, temperature, top_k, top_p, steps), m = self.var, self.settings[k], self.var.lengths[k]
-        tokens, known = None, torch.zeros(self.n, m, dtype=torch.bool, device=self.u.device)
+        tokens, known = None, torch.zeros(self.n, m, dtype=torch.bool, device=self.uniforms.device)
         wide = lambda known: known if logits.ndim == 3 else known[..., None] # codes of one token go together
-        for u, left in zip(self.us[k].split(m, 1), [*self.left[k][1:], 0]):
+        for u, left in zip(self.uniforms_by_pass[k].split(m, 1), [*self.left[k][1:], 0]):
             drawn = sample(logits, u, temperature, top_k, top_p)
             tokens = drawn if tokens is None else torch.where(wide(known), tokens, drawn)
             if not left: return tokens
             sure = likelihood(logits, tokens, temperature).masked_fill(known, math.inf)
             known = torch.zeros_like(known).scatter(1, sure.topk(m - left).indices, True)
             seen = v.see(k, tokens, known)
-            logits = self.hear(k, self.x + (torch.cat([seen, seen]) if self.guided else seen))
+            logits = self.logits(k, self.x + (torch.cat([seen, seen]) if self.guided else seen))
 
 def likelihood(logits, tokens, temperature): # (B, n, V), (B, n) -> (B, n)
     "Give the log-probability of tokens, of all codes of a token together."

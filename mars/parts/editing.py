@@ -37,8 +37,8 @@ class KeptSampler(Sampler):
         if self.toward is None: return cond
         return torch.cat([torch.lerp(cond[:self.n], self.var.labels(self.toward), self.weight[:, None].to(cond)), cond[self.n:]])
 
-    def write(self, k, logits):
-        drawn = super().write(k, logits)
+    def sample_tokens(self, k, logits):
+        drawn = super().sample_tokens(k, logits)
         if self.latent is None: return drawn
         if k == 0: self.rest = self.latent
         kept, free = self.var.quantizer.nearest(k, self.rest), self.free[k]
@@ -66,7 +66,7 @@ def redraw(
     if latent is not None: sampler.keep(latent, free)
     if toward is not None: sampler.mix(toward, weight)
     u = note_uniforms(seed, first, 1 if alike else n, var.n_uniforms(settled))
-    for tokens in sampler.run(labels, u.expand(n, -1)): pass
+    for tokens in sampler.stream(labels, u.expand(n, -1)): pass
     return tokens
 
 # %% ../../nbs/guides/editing.ipynb #a5885702

@@ -70,22 +70,21 @@ class Sampler:
         n:int,          # number of notes
         settings:tuple, # of `scale_settings`
     ):
-        T, scales, device = sum(var.lengths), [*var.scale_of.tolist(), None], var.position.device
-        self.var = onednn_copy(var) if ONEDNN and device.type == 'cpu' else var
+        T, scales = sum(var.lengths), [*var.scale_of.tolist(), None]
         self.begin = [sum(var.pass_lengths[:k]) for k in range(len(var.pass_lengths))] # first token of each pass
         ends = [b + m for b, m in zip(self.begin, var.pass_lengths)]
         self.settings = [settings[scales[b]] for b in self.begin]
         self.ends_scale = [scales[e-1] != scales[e] for e in ends] # is the pass the last of its scale
         n_codes = var.n_uniforms(settings)//T # of a token
-        self.allocate(n, any(s[0] for s in settings), T, *[n_codes]*(n_codes > 1))
+        self.allocate(var, n, any(s[0] for s in settings), T, *[n_codes]*(n_codes > 1))
         self.uniforms_by_pass = self.uniforms.split(var.pass_lengths, 1)
-        self.cache = var.trunk.cache(n*(1+self.guided), T, device, var.position.dtype)
+        self.cache = var.trunk.cache(n*(1+self.guided), T, self.uniforms.device, var.position.dtype)
 
-    def allocate(self, n, guided, *shape):
-        "Make the buffers for labels and for uniform numbers, (n, *shape)."
-        device = self.var.position.device
-        self.n, self.guided = n, guided
-        self.labels = self.var.labels.null(n, device)
+    def allocate(self, var, n, guided, *shape):
+        "Set the model, and make the buffers for labels and for uniform numbers, (n, *shape)."
+        device = var.position.device
+        self.var = onednn_copy(var) if ONEDNN and device.type == 'cpu' else var
+        self.n, self.guided, self.labels = n, guided, var.labels.null(n, device)
         self.uniforms = torch.zeros(n, *shape, device=device)
 
     def set_inputs(self, labels, uniforms):
@@ -122,12 +121,12 @@ class Sampler:
     def sample_tokens(self, k, logits): # (n, m, V) -> (n, m)
         return sample(logits, self.uniforms_by_pass[k], *self.settings[k][1:4])
 
-    def stream(self, labels, uniforms, run_pass=None):
-        "Yield the token maps so far after each scale; `run_pass` replaces the method of that name."
+    def stream(self, labels, uniforms):
+        "Yield the token maps so far after each scale."
         self.set_inputs(labels, uniforms)
         maps, first = [], 0
         for k in range(len(self.settings)):
-            (run_pass or self.run_pass)(k)
+            self.run_pass(k)
             if self.ends_scale[k]:
                 maps.append(torch.cat(self.tokens[first:k+1], 1)) # a copy: a replay overwrites the tokens
                 first = k+1
@@ -150,19 +149,18 @@ def record_passes(
     return graphs
 
 class GraphedSampler:
-    "Replays the passes of a sampler from CUDA graphs; if they cannot be recorded, runs them one by one, with a warning."
+    "A sampler whose passes are replayed from CUDA graphs; if recording fails, a warning, and they run one by one."
     def __init__(self, sampler:Sampler):
-        self.sampler, self.run_pass = sampler, None
+        self.sampler = sampler
         try: graphs = record_passes(sampler)
         except torch.OutOfMemoryError: raise # a smaller batch may fit
         except RuntimeError as e:
             warnings.warn('the passes could not be recorded as CUDA graphs and run one by one '
                           f'({str(e).splitlines()[0]})')
-        else: self.run_pass = lambda k: graphs[k].replay()
+        else: sampler.run_pass = lambda k: graphs[k].replay()
 
-    def stream(self, labels, uniforms):
-        "Yield the token maps so far after each scale."
-        return self.sampler.stream(labels, uniforms, self.run_pass)
+    def stream(self, labels, uniforms, *inputs): # as `Sampler.stream`
+        return self.sampler.stream(labels, uniforms, *inputs)
 
 # %% ../../nbs/parts/inference.ipynb #b176c40f
 class SamplerStore(dict):
@@ -247,7 +245,7 @@ def generate(
     return tokens
 
 class SamplerMixin:
-    "`stream` and `generate` by a `Sampler`, for other prediction orders than `VAR`; comes before `VAR` among the bases."
+    "`stream` and `generate` by a `Sampler`, for other prediction orders; comes before `VAR` among the bases."
     def stream(self, labels=None, n=None, *, seed=None, first=0, graph=None, **settings): # as `stream_samples`
         "Sample the tokens of n notes and yield them after each scale."
         return stream_samples(self, labels, n, seed=seed, first=first, graph=graph, **settings)
@@ -255,7 +253,8 @@ class SamplerMixin:
     def generate(self,
         labels:dict=None, # any subset of the labels, one value each or one per note
         n:int=None,       # number of notes; None takes it from the labels, or 1
-        *, cfg_scale=0., cfg_ramp:bool=True, top_k=0, top_p=0., temperature=1., seed:int=None, first:int=0, # as for `VAR`
+        *, cfg_scale=0., cfg_ramp:bool=True, top_k=0, top_p=0., temperature=1., # as for `VAR.generate`
+        seed:int=None, first:int=0, # likewise
         graph:bool=None,  # as for `use_graphs`
     )->list: # K int64 token maps
         "Sample the tokens of n notes."
