@@ -272,7 +272,7 @@ def test_between_labels(m):
 def test_condition_is_mixed_and_the_null_is_not(m):
     a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
     passes = KeptSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
-    passes.fill(a, torch.zeros(2, sum(m.var.lengths)))
+    passes.set_inputs(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
     with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
     torch.testing.assert_close(cond[:2], torch.stack([ea[0], .75*ea[1] + .25*eb[1]]))

@@ -142,10 +142,10 @@ def test_a_note_is_its_seed_index_and_sound(var, sounds):
 def test_recorded_buffers_are_filled_anew(var, sounds):
     "What a replay of recorded passes reads: fixed buffers, written by each run."
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
-    address = passes.ids['reference'].data_ptr()
+    address = passes.labels['reference'].data_ptr()
     for reference in (sounds, None, sounds.flip(0)):
-        *_, got = passes.run(var.labels.check({**ALL, 'reference': reference}), u)
-        assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.ids['reference'].data_ptr() == address
+        *_, got = passes.stream(var.labels.check({**ALL, 'reference': reference}), u)
+        assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.labels['reference'].data_ptr() == address
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
