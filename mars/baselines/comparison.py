@@ -241,7 +241,7 @@ def make_notes(system, model, data, labels, sampling, seed=0, batch_size=None): 
     def make(first, n):
         batch = {k: v[first:first+n] for k, v in labels.items()}
         out = generate_system(system, model, data, batch, n, sampling, seed, first)
-        if not system.tokens: return m.image_to_wave(out, N_ITER, seed, first=first)
+        if not system.tokens: return m.image_to_wave(out, n_iter=N_ITER, seed=seed, first=first)
         return m.decode(out, n_iter=N_ITER, seed=seed, first=first)
     return in_batches(make, len(labels['pitch']), batch_size or (128 if data.device.type == 'cuda' else 16))
 
