@@ -221,10 +221,9 @@ class ScaleTransformer(nn.Module):
         raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
 
     def condition(self, tokens, labels): # -> (B, D); drops labels in training, validates otherwise
-        B, device = len(tokens[0]), self.start.device
-        if self.training: return self.labels(self.labels.drop(self.labels.complete(labels, B, device)))
-        self.validate(tokens)
-        return self.labels(self.labels.check(labels, B, device))
+        if not self.training: self.validate(tokens)
+        embed, B, device = self.labels, len(tokens[0]), self.start.device
+        return embed(embed.drop(embed.complete(labels, B, device)) if self.training else embed.check(labels, B, device))
 
     def forward(self,
         tokens:list,       # K int64 token maps (B, h_k*w_k)

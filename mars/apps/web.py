@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from ..data import FAMILIES, SOURCES
 from ..parts.files import resample, to_int16
-from ..parts.editing import heard_labels
+from ..parts.editing import predict_labels
 from ..eval import cents_error, f0
 from ..pipeline import Mars
 from ..stft import active_frames, log_spectral_distance, plot_specs
@@ -121,7 +121,7 @@ def change(
     wave, done = open_sound(m, file)
     labels = {k: said(v) for k, v in dict(pitch=pitch, family=family).items() if said(v) is not None}
     made = m.edit(wave, m.sample_rate, keep_scales=round(keep_scales), time_range=between(start, end, m.n_samples/m.sample_rate, 's'), freq_range=between(low, high, m.sample_rate/2, 'Hz'), labels=labels, n=round(n), seed=round(seed or 0), **settings)
-    wished = heard_labels(m, wave[None], labels)
+    wished = predict_labels(m, wave[None], labels)
     name = lambda v: FAMILIES[int(v)] if not isinstance(v, str) else v
     words = [f'- Your sound{done}: {pitch_words(wave, rate=m.sample_rate)}.', *([f'- Redrawn as {note_name(int(wished["pitch"]))}, {name(wished["family"])}.'] if len(wished) == 2 else []),
              *(f'- Version {i+1}: {pitch_words(w, labels.get("pitch"), m.sample_rate)}.' for i, w in enumerate(made))]
