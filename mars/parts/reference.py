@@ -25,7 +25,8 @@ class ReferenceLabelEmbedding(LabelEmbedding):
     def __init__(self, sizes, width, reference_dim, dropout=0., dropout_each=0., reference_dropout=0.):
         super().__init__(sizes, width, dropout, dropout_each)
         self.reference, self.no_reference = nn.Linear(reference_dim, width), nn.Embedding(1, width)
-        for layer in (self.reference, self.no_reference): nn.init.trunc_normal_(layer.weight, std=math.sqrt(1/(3*width)))
+        std = math.sqrt(1/(3*width))
+        for layer in (self.reference, self.no_reference): nn.init.trunc_normal_(layer.weight, std=std)
         nn.init.zeros_(self.reference.bias)
         self.nulls['reference'], self.dropout_each['reference'] = ((reference_dim,), math.nan), reference_dropout
 
@@ -42,7 +43,8 @@ class ReferenceLabelEmbedding(LabelEmbedding):
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(f'label reference is {type(value).__name__}; give embeddings of {d} numbers') from None
         if not r.is_floating_point() or r.ndim not in (1, 2) or r.shape[-1] != d:
-            raise ValueError(f'label reference holds {r.dtype} of shape {tuple(r.shape)}; give {d} floats for each note')
+            raise ValueError(f'label reference holds {r.dtype} of shape {tuple(r.shape)}; '
+                             f'give {d} floats for each note')
         return r.float()
 
     def check(self, labels, n=None, device=None):
@@ -62,8 +64,8 @@ def reference_encoder(
     "Find the classifier whose features are the label `reference`."
     encoder = classifier or Classifier.from_pretrained(device=device)
     if encoder.cfg.features != cfg.reference_dim:
-        raise ValueError(f'reference_dim is {cfg.reference_dim}, but the classifier has {encoder.cfg.features} features; '
-                         'set it to that')
+        raise ValueError(f'reference_dim is {cfg.reference_dim}, but the classifier has {encoder.cfg.features} '
+                         'features; set it to that')
     return encoder.eval()
 
 class ReferenceLabels:
@@ -119,7 +121,7 @@ def embed_reference(
     m,    # a `Mars`
     wave, # as for `as_waves`; cut or padded to 4 s
     sample_rate:int=16000, # of the wave, Hz; resampled if it is another
-)->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for waves, models and classifiers that do not fit
+)->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for what does not fit
     "Embed reference sounds with the model's classifier."
     if m.var is None or not getattr(m.var.cfg, 'reference_dim', 0):
         raise ValueError('this model has reference_dim 0 and takes no reference sound; '

@@ -75,7 +75,8 @@ def per_scale(
 )->list: # K numbers; ValueError for what does not fit
     "Spread a sampling setting over the scales."
     if isinstance(value, (dict, set, str)):
-        raise ValueError(f'{name} is a {type(value).__name__}; give one number, or a list of one for each of the {K} scales')
+        raise ValueError(f'{name} is a {type(value).__name__}; '
+                         f'give one number, or a list of one for each of the {K} scales')
     if getattr(value, 'ndim', 1) == 0 and hasattr(value, 'item'): value = value.item()
     if not hasattr(value, '__len__'): value = [value]*K
     values = value.tolist() if hasattr(value, 'tolist') else list(value)
