@@ -82,10 +82,10 @@ class ReferenceLabels:
         notes,     # a source of mars.data
         seed:int=0, # of the sampler
         folder=None, # of the run, as for `embed_notes`
-        team=None,   # processes, as for `embed_notes`
+        accelerator=None, # as for `embed_notes`
     )->'ReferenceLabels': # itself
         "Embed all notes, once."
-        self.embeddings = embed_notes(notes, self.encoder, folder, team).to(self.device)
+        self.embeddings = embed_notes(notes, self.encoder, folder, accelerator).to(self.device)
         self.sampler = SameInstrumentSampler(notes, seed)
         return self
 
