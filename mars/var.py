@@ -43,7 +43,7 @@ class VARConfig(Config, presets=dict(
         super().__post_init__()
         width = self.width or 64*self.depth
         heads = self.heads or max(1, width//64)
-        if width % heads: raise ValueError(f'width {width} is not divisible by {heads} heads; change one of them')
+        if width % heads: raise ValueError(f'width must be a multiple of heads, got {width} and {heads}')
         for name, value in dict(width=width, heads=heads).items(): object.__setattr__(self, name, value)
 
     @property

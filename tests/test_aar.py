@@ -4,13 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.nn import functional as F
-from mars.baselines.aar import WaveDiscriminatorConfig, SAT, SATConfig, BaselineConfig, WaveAdversarialLoss, WaveMars, rvq, scale_lengths
+from mars.baselines.aar import SATDiscriminatorConfig, SAT, SATConfig, BaselineConfig, SATAdversarialLoss, WaveMars, rvq, scale_lengths
 from mars.baselines.aar import train_sat
 from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.parts.product import PerScaleQuantizer
-from mars.baselines.seanet import Decoder, Encoder, Discriminators, mel_loss
+from mars.baselines.seanet import SEANetDecoder, SEANetEncoder, mel_loss
 from mars.train import TrainConfig, train_var
 from mars.training.log import RunLog, read_log
 from mars.parts.sampling import note_uniforms, scale_settings
@@ -48,8 +48,8 @@ def model(tok): return WaveMars(tok, transformer(tok=tok), info=dict(data='tests
 @pytest.mark.parametrize('width, dimension, lstm', [(2, 8, 2), (4, 16, 0)])
 @torch.no_grad()
 def test_four_seconds_are_200_frames_and_come_back(width, dimension, lstm):
-    frames = Encoder(width, dimension=dimension, lstm=lstm)(torch.randn(1, 64000))
-    assert frames.shape == (1, dimension, 200) and Decoder(width, dimension=dimension, lstm=lstm)(frames).shape == (1, 64000)
+    frames = SEANetEncoder(width, dimension=dimension, lstm=lstm)(torch.randn(1, 64000))
+    assert frames.shape == (1, dimension, 200) and SEANetDecoder(width, dimension=dimension, lstm=lstm)(frames).shape == (1, 64000)
 
 @torch.no_grad()
 def test_a_tokenizer_of_the_presets_takes_four_seconds():
@@ -332,24 +332,24 @@ def test_configs_that_make_no_tokenizer(change, words):
     with pytest.raises(ValueError, match=words): SATConfig(**{**UNIT, **change})
 
 def test_bodies_that_cannot_be_built():
-    with pytest.raises(ValueError, match='width is 3'): SAT(replace(CFG, width=3))
+    with pytest.raises(ValueError, match='width must be even and positive, got 3'): SAT(replace(CFG, width=3))
     with pytest.raises(ValueError, match='tiny, small, paper'): SATConfig.preset('huge')
     with pytest.raises(ValueError, match="no field 'depth'"): SATConfig.from_dict(dict(depth=3))
 
 @pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest must be 0, or 2 and more, got 1'), (dict(rest=-1), 'rest must be >= 0, got -1'), (dict(feature_weight=-1.), 'feature_weight must be >= 0, got -1'),
     (dict(feature_weight=math.inf), 'feature_weight must be finite, got inf'), (dict(weight=-1.), 'weight must be >= 0, got -1'), (dict(start=2.), 'start must be in'), (dict(lr=0.), 'lr must be > 0'), (dict(betas=(1., .9)), 'betas')])
 def test_judges_that_make_no_sense(change, words):
-    with pytest.raises(ValueError, match=words): WaveDiscriminatorConfig(**change)
+    with pytest.raises(ValueError, match=words): SATDiscriminatorConfig(**change)
 
 def test_judges_of_the_presets():
-    assert WaveDiscriminatorConfig.preset('paper').windows == (2048, 1024, 512, 256, 128) and WaveDiscriminatorConfig.preset('tiny').windows == (1024, 256)
-    assert WaveDiscriminatorConfig.from_dict(json.loads(json.dumps(dict(windows=[512, 128], betas=[.5, .9])))) == WaveDiscriminatorConfig(windows=(512, 128))
+    assert SATDiscriminatorConfig.preset('paper').windows == (2048, 1024, 512, 256, 128) and SATDiscriminatorConfig.preset('tiny').windows == (1024, 256)
+    assert SATDiscriminatorConfig.from_dict(json.loads(json.dumps(dict(windows=[512, 128], betas=[.5, .9])))) == SATDiscriminatorConfig(windows=(512, 128))
 
 # --- judges
 
 def judged(**kwargs):
     torch.manual_seed(0)
-    return WaveAdversarialLoss(WaveDiscriminatorConfig.preset('tiny', **{'warmup': 0, 'windows': (256, 64), 'width': 2, **kwargs}), 1, 12)
+    return SATAdversarialLoss(SATDiscriminatorConfig.preset('tiny', **{'warmup': 0, 'windows': (256, 64), 'width': 2, **kwargs}), 1, 12)
 
 def state(gan): return torch.cat([p.detach().flatten() for p in gan.disc.parameters()])
 
@@ -395,7 +395,7 @@ def test_a_batch_without_numbers_does_not_spoil_the_judges():
 
 def settings(**kwargs): return TrainConfig.preset('tiny', 'sat', **{'steps': 6, 'batch_size': 4, 'save_every': 3, 'log_every': 1, 'revive_every': 2, 'revive_patience': 2, 'warmup': 2, **kwargs})
 
-JUDGES = WaveDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmup=1)
+JUDGES = SATDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmup=1)
 
 @pytest.mark.parametrize('judges, more', [(JUDGES, {}), (None, dict(ema=.9)), (replace(JUDGES, start=.5), dict(accumulate=2))])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more):

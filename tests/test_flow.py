@@ -4,7 +4,7 @@ import pytest
 import torch
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
-from mars.baselines.flow import Flow, FlowConfig, FlowMars, bent, calls, note_noise, train_flow
+from mars.baselines.flow import Flow, FlowConfig, FlowMars, time_shift, nfe, note_noise, train_flow
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.train import TrainConfig
@@ -61,7 +61,7 @@ def test_orders_of_the_solvers():
 def test_calls(steps, method, n):
     toy = Toy(lambda x, t: x)
     toy.generate(n=2, steps=steps, method=method, seed=0)
-    assert len(toy.seen) == calls(steps, method) == n and {b for b, _ in toy.seen} == {2}
+    assert len(toy.seen) == nfe(steps, method) == n and {b for b, _ in toy.seen} == {2}
     assert toy.seen[0][1] == 0 and max(t for _, t in toy.seen) < 1
     toy.seen.clear()
     toy.generate(n=2, steps=steps, method=method, seed=0, cfg_scale=1.)
@@ -69,8 +69,8 @@ def test_calls(steps, method, n):
 
 def test_bent_times():
     u = torch.linspace(0, 1, 9)
-    assert torch.equal(bent(u, 1.), u)
-    t = bent(u, 4.)
+    assert torch.equal(time_shift(u, 1.), u)
+    t = time_shift(u, 4.)
     assert t[0] == 0 and t[-1] == 1 and (t.diff() > 0).all() and (t.diff().diff() > 0).all() and t[4] == .2
     toy = Toy(lambda x, t: x, shift=4.)
     toy.generate(steps=8, method='euler', seed=0)

@@ -5,10 +5,9 @@ import torch
 import torch.nn.functional as F
 from test_var import Tape
 import mars.baselines.magnet, mars.parts.inference, mars.parts.sampling, mars.var
-from mars.baselines.aar import SAT, SATConfig
-from mars.baselines.aar import BaselineConfig
-from mars.baselines.magnet import Decoding, Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig, delay, frame_count
-from mars.baselines.magnet import hybrid, mask_schedule, remask, span_rates, span_scores, spans_for, undelay, widen
+from mars.baselines.aar import SAT, BaselineConfig, SATConfig
+from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig, delay
+from mars.baselines.magnet import generate_hybrid, mask_schedule, remask, expected_mask_rates, span_scores, n_spans_for_rate, undelay, spans_from_starts
 from mars.baselines.next_token import NextToken
 from mars.parts.sampling import note_uniforms, scale_settings
 from mars.var import VARConfig
@@ -16,7 +15,7 @@ from mars.var import VARConfig
 K, T, V = 3, 50, 32
 UNIT = SATConfig.preset('tiny', n_samples=16000, lengths=(T,)*K, n_phi=0, width=4, dimension=16, code_dim=8, codebook_size=V, lstm=1)
 ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1, 64, 127])
-SYSTEMS = [Flat, Delayed, MAGNeT]
+SYSTEMS = [FlatPatternLM, DelayPatternLM, MAGNeT]
 
 def make(model, sharp=50., cfg=UNIT, seed=0, **kwargs):
     "A random model whose blocks and labels matter: gates open, head enlarged."
@@ -47,12 +46,12 @@ def test_systems_and_configs():
 
 @pytest.mark.parametrize('size, millions', [('tiny', 2.3), ('small', 42), ('paper', 311)])
 def test_parameters_at_the_sizes_of_the_comparison(size, millions):
-    for model in (Delayed, MAGNeT):
+    for model in (DelayPatternLM, MAGNeT):
         with torch.device('meta'): m = model(model.config.preset(size), SATConfig(lengths=(200,)*4, n_phi=0))
         assert abs(sum(p.numel() for p in m.parameters())/1e6/millions - 1) < .03
 
-@pytest.mark.parametrize('make_config, says', [(lambda: MAGNeTConfig(span=0), 'span is 0'), (lambda: MAGNeTConfig(context=-1), 'context is -1'), (lambda: MAGNeTConfig(prompt=2.), 'prompt is 2'),
-    (lambda: DelayedConfig(hide=-.1), 'hide is -0.1'), (lambda: MAGNeTConfig(width=33, heads=2), 'not divisible'), (lambda: MAGNeT(MAGNeTConfig(depth=1, span=51), UNIT), 'span is 51'),
+@pytest.mark.parametrize('make_config, says', [(lambda: MAGNeTConfig(span=0), 'span must be >= 1, got 0'), (lambda: MAGNeTConfig(context=-1), 'context must be >= 0, got -1'), (lambda: MAGNeTConfig(prompt_rate=2.), r'prompt_rate must be in \[0, 1\], got 2'),
+    (lambda: DelayPatternConfig(codebook_dropout=-.1), r'codebook_dropout must be in \[0, 1\], got -0.1'), (lambda: MAGNeTConfig(width=33, heads=2), 'must be a multiple of heads'), (lambda: MAGNeT(MAGNeTConfig(depth=1, span=51), UNIT), r'span must be in 1\.\.50, the number of frames, got 51'),
     *[(lambda m=m: m(m.config(depth=1), SATConfig.preset('tiny')), 'lengths=') for m in SYSTEMS]])
 def test_bad_shapes_are_refused(make_config, says):
     with pytest.raises(ValueError, match=says): make_config()
@@ -70,26 +69,26 @@ def test_delay_and_back(shape):
 
 # --- (f) the cache against teacher forcing
 
-@pytest.mark.parametrize('order', [Flat, Delayed])
+@pytest.mark.parametrize('order', [FlatPatternLM, DelayPatternLM])
 @pytest.mark.parametrize('kwargs', [{}, dict(cfg_scale=2.5, top_k=9), dict(cfg_scale=[0, 3, 1], top_p=.8), dict(cfg_scale=2., cfg_ramp=True)])
 @torch.no_grad()
 def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
     m, seen = make(order, sharp=10.), []
-    module = mars.parts.inference if order is Flat else mars.baselines.magnet
+    module = mars.parts.inference if order is FlatPatternLM else mars.baselines.magnet
     real = module.sample
     monkeypatch.setattr(module, 'sample', lambda y, *args: seen.append(y) or real(y, *args))
     tokens = m.generate(ALL, seed=1, **kwargs)
-    each = scale_settings(K, V, **{'cfg_ramp': order is Flat, **{k: v for k, v in kwargs.items() if k.startswith('cfg')}})
+    each = scale_settings(K, V, **{'cfg_ramp': order is FlatPatternLM, **{k: v for k, v in kwargs.items() if k.startswith('cfg')}})
     s = torch.tensor([e[0] for e in each])[:, None, None]
     want = ((1+s)*m(tokens, ALL).unflatten(1, (K, T)) - s*m(tokens).unflatten(1, (K, T))) # (B, K, T, V)
-    if order is Flat: got = torch.cat(seen, 1).unflatten(1, (T, K)).transpose(1, 2)
+    if order is FlatPatternLM: got = torch.cat(seen, 1).unflatten(1, (T, K)).transpose(1, 2)
     elif seen[0].ndim == 4: got = undelay(torch.cat(seen, 1).transpose(1, 2))
     else: got = undelay(torch.stack([torch.cat(seen[q::K], 1) for q in range(K)], 1))
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 def test_flat_is_next_token_in_another_order():
     "Same weights; the interleaved tokens, read as one long map of another tokenizer, get the same scores."
-    m, tokens = make(Flat), draw()
+    m, tokens = make(FlatPatternLM), draw()
     assert {k: v.shape for k, v in m.state_dict().items()} == {k: v.shape for k, v in make(NextToken, cfg=UNIT).state_dict().items()}
     seen, forward = [], m.trunk.forward
     m.trunk.forward = lambda x, *a, **k: seen.append(x.shape[1]) or forward(x, *a, **k)
@@ -99,7 +98,7 @@ def test_flat_is_next_token_in_another_order():
 
 @torch.no_grad()
 def test_delayed_writes_a_column_a_pass():
-    m, seen = make(Delayed), []
+    m, seen = make(DelayPatternLM), []
     forward = m.trunk.forward
     m.trunk.forward = lambda x, *a, **k: seen.append(tuple(x.shape[:2])) or forward(x, *a, **k)
     shown = [*m.stream(ALL, seed=0)]
@@ -112,7 +111,7 @@ def test_delayed_writes_a_column_a_pass():
 @torch.no_grad()
 def test_nothing_later_is_seen_by_next_token():
     step = torch.arange(T) + torch.arange(K)[:, None]
-    for order, at in ((Flat, torch.arange(T)*K + torch.arange(K)[:, None]), (Delayed, step)):
+    for order, at in ((FlatPatternLM, torch.arange(T)*K + torch.arange(K)[:, None]), (DelayPatternLM, step)):
         m, tokens = make(order), draw()
         for q, t in ((0, 0), (0, 20), (1, 20), (2, 20), (2, T-1)):
             moved = (m(change(tokens, q, t), ALL) - m(tokens, ALL)).abs().amax((0, 2)).view(K, T) > 0
@@ -120,7 +119,7 @@ def test_nothing_later_is_seen_by_next_token():
 
 @torch.no_grad()
 def test_hidden_codebooks_are_not_seen():
-    m, tokens, shown = make(Delayed), draw(), torch.tensor([1, 2, 3])
+    m, tokens, shown = make(DelayPatternLM), draw(), torch.tensor([1, 2, 3])
     moved = (m(change(tokens, 1, 20), ALL, shown) - m(tokens, ALL, shown)).abs().amax((1, 2)) > 0
     assert moved.tolist() == [False, True, True]
     assert torch.equal(m(tokens, ALL, torch.full((3,), K)), m(tokens, ALL))
@@ -161,35 +160,35 @@ def test_stages_of_a_batch_are_those_of_single_notes(magnet):
 # --- (h) spans
 
 def test_span_table():
-    for p, n in {1: 1, 5: 4, 10: 7, 25: 19, 50: 42, 64: 58, 75: 74, 90: 107, 95: 126, 99: 157, 100: 198}.items(): assert spans_for(p/100, 200) == n
-    assert [spans_for(p/100, 200, 1) for p in (0, 1, 10, 50, 100)] == [1, 2, 20, 100, 200]
+    for p, n in {1: 1, 5: 4, 10: 7, 25: 19, 50: 42, 64: 58, 75: 74, 90: 107, 95: 126, 99: 157, 100: 198}.items(): assert n_spans_for_rate(p/100, 200) == n
+    assert [n_spans_for_rate(p/100, 200, 1) for p in (0, 1, 10, 50, 100)] == [1, 2, 20, 100, 200]
     for L in (2, 3, 10): # the formula, by counting
-        for n in (1, 5, 20): assert abs(span_rates(30, L)[n].item() - (1 - math.comb(30-L, n)/math.comb(30, n))) < 1e-12
-    assert spans_for(0., 200) == 1 and spans_for(1., 2, 3) == 1 and (span_rates(200).diff() >= 0).all()
+        for n in (1, 5, 20): assert abs(expected_mask_rates(30, L)[n].item() - (1 - math.comb(30-L, n)/math.comb(30, n))) < 1e-12
+    assert n_spans_for_rate(0., 200) == 1 and n_spans_for_rate(1., 2, 3) == 1 and (expected_mask_rates(200).diff() >= 0).all()
 
 @pytest.mark.parametrize('span', [1, 3, 10])
 def test_drawn_rates_are_the_wanted_ones(span):
     torch.manual_seed(0)
     for rate in (.1, .5, .9):
-        masked = widen(torch.rand(2000, 200).argsort(1).argsort(1) < spans_for(rate, 200, span), span)
+        masked = spans_from_starts(torch.rand(2000, 200).argsort(1).argsort(1) < n_spans_for_rate(rate, 200, span), span)
         assert -.005*span < masked.float().mean().item() - rate < span/200 + .005 # cut short at the end, and whole spans only
 
 def test_widen():
     starts = torch.zeros(1, 9, dtype=torch.bool)
     starts[0, [0, 4, 5, 8]] = True
-    assert widen(starts, 3)[0].int().tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 1] and torch.equal(widen(starts, 1), starts)
+    assert spans_from_starts(starts, 3)[0].int().tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 1] and torch.equal(spans_from_starts(starts, 1), starts)
 
 def test_draws_of_training():
-    m = make(MAGNeT, prompt=.5)
-    stage, masked, prompt = m.draw(3000, torch.Generator().manual_seed(1))
+    m = make(MAGNeT, prompt_rate=.5)
+    stage, masked, prompt = m.mask_sampler(3000, torch.Generator().manual_seed(1))
     assert stage.bincount().tolist() == [1000]*3 and masked.any(1).all()
     assert not (masked & (torch.arange(T) < prompt[:, None])).any() and .45 < (prompt > 0).float().mean() < .55 and prompt.max() < T
-    free = make(MAGNeT).draw(3000, torch.Generator().manual_seed(1))
+    free = make(MAGNeT).mask_sampler(3000, torch.Generator().manual_seed(1))
     assert free[2] is None and abs(free[1].float().mean() - 2/math.pi) < .02
-    assert all(torch.equal(a, b) for a, b in zip(m.draw(9), m.draw(9))) # evaluation is repeatable
+    assert all(torch.equal(a, b) for a, b in zip(m.mask_sampler(9), m.mask_sampler(9))) # evaluation is repeatable
     m.train(); torch.manual_seed(0)
-    assert not all(torch.equal(a, b) for a, b in zip(m.draw(9)[:2], m.draw(9)[:2]))
-    first = {tuple(m.draw(1)[0].tolist()) for _ in range(60)}
+    assert not all(torch.equal(a, b) for a, b in zip(m.mask_sampler(9)[:2], m.mask_sampler(9)[:2]))
+    first = {tuple(m.mask_sampler(1)[0].tolist()) for _ in range(60)}
     assert first == {(0,), (1,), (2,)} # also a single note gets every stage
 
 # --- loss
@@ -198,7 +197,7 @@ def test_draws_of_training():
 def test_loss_is_the_mean_over_masked_tokens(magnet):
     tokens, g = draw(8), lambda: torch.Generator().manual_seed(3)
     labels = dict(pitch=torch.arange(60, 68))
-    stage, masked, _ = magnet.draw(8, g())
+    stage, masked, _ = magnet.mask_sampler(8, g())
     logits = magnet(tokens, labels, stage, masked)
     one = [F.cross_entropy(logits[i][masked[i]], tokens[stage[i]][i][masked[i]], reduction='none') for i in range(8)]
     loss, per = magnet.loss(tokens, labels, g())
@@ -213,14 +212,14 @@ def test_a_stage_without_notes_is_no_nan(magnet):
 
 @torch.no_grad()
 def test_losses_of_next_token():
-    for order in (Flat, Delayed):
+    for order in (FlatPatternLM, DelayPatternLM):
         m, tokens = make(order), draw()
         ce = F.cross_entropy(m(tokens, ALL).flatten(0, 1), flat(tokens).flatten(), reduction='none').view(3, K, T)
         loss, per = m.loss(tokens, ALL)
         torch.testing.assert_close(loss, ce.mean()); torch.testing.assert_close(per['loss'], ce.mean((0, 2)))
 
-def test_hide_takes_codebooks_from_training_only():
-    m, tokens, seen = make(Delayed, hide=1., label_drop=0., label_drop_each=0.), draw(300), []
+def test_codebook_dropout_is_of_training_only():
+    m, tokens, seen = make(DelayPatternLM, codebook_dropout=1., label_drop=0., label_drop_each=0.), draw(300), []
     embed = m.embed
     m.embed = lambda c: seen.append(c) or embed(c)
     m.loss(tokens)
@@ -250,7 +249,7 @@ def watch(m, n=3, labels=ALL, prompt=None, **settings):
         seen.append((k, run.masked.clone(), run.columns.clone()))
     return seen
 
-DECODINGS = [dict(), dict(score='prod'), dict(scoring='stride1'), dict(scoring='stride1', score='max'), dict(scoring='stride1', temperature=0, cfg_scale=1., steps=(7, 3, 1))]
+DECODINGS = [dict(), dict(span_scoring='prod'), dict(span_arrangement='stride1'), dict(span_arrangement='stride1', span_scoring='max'), dict(span_arrangement='stride1', temperature=0, cfg_scale=1., steps=(7, 3, 1))]
 
 @pytest.mark.parametrize('settings', DECODINGS)
 @pytest.mark.parametrize('prompted', [None, 11, 49])
@@ -341,7 +340,7 @@ def test_an_overfit_model_reproduces_its_notes(system):
     loss, per = m.loss(tokens, labels)
     assert loss < .1 and (per['accuracy'] > .99).all() # 0.0001 to 0.001 over seeds
     assert (flat(m.generate(labels, temperature=0, cfg_scale=0)) == flat(tokens)).float().mean() > .99
-    if system is MAGNeT: assert (flat(m.generate(labels, seed=0, cfg_scale=0, scoring='stride1')) == flat(tokens)).float().mean() > .97
+    if system is MAGNeT: assert (flat(m.generate(labels, seed=0, cfg_scale=0, span_arrangement='stride1')) == flat(tokens)).float().mean() > .97
 
 # --- prompts, hybrid, rescorer
 
@@ -349,26 +348,26 @@ def test_an_overfit_model_reproduces_its_notes(system):
 def test_prompts_are_seen_as_they_were_in_training():
     tokens, P = draw(), 5
     for prompt, sees in ((0., False), (.5, True)):
-        m = make(MAGNeT, prompt=prompt, depth=1)
+        m = make(MAGNeT, prompt_rate=prompt, depth=1)
         a, b = (m.generate(ALL, seed=0, prompt=[t[:, :P] for t in x], steps=1, temperature=0) for x in (tokens, change(tokens, 2, 0)))
         assert (a[0] != b[0]).any() == sees # the third codebook of the prompt, at the first stage
 
 @torch.no_grad()
 def test_hybrid():
-    m, ar = make(MAGNeT, prompt=.5), make(Delayed)
-    made = hybrid(m, ar, 20, ALL, seed=5)
-    assert [tuple(t.shape) for t in made] == [(3, T)]*K and all(torch.equal(a, b) for a, b in zip(made, hybrid(m, ar, 20, ALL, seed=5)))
+    m, ar = make(MAGNeT, prompt_rate=.5), make(DelayPatternLM)
+    made = generate_hybrid(m, ar, 20, ALL, seed=5)
+    assert [tuple(t.shape) for t in made] == [(3, T)]*K and all(torch.equal(a, b) for a, b in zip(made, generate_hybrid(m, ar, 20, ALL, seed=5)))
     begun = ar.generate(ALL, frames=20, seed=5 + 2**40)
     assert all(torch.equal(a[:, :20], b) for a, b in zip(made, begun))
-    assert torch.equal(flat(hybrid(m, ar, 0, ALL, seed=5)), flat(m.generate(ALL, seed=5)))
-    parts = hybrid(m, ar, 20, {k: v[1:] for k, v in ALL.items()}, seed=5, first=1)
+    assert torch.equal(flat(generate_hybrid(m, ar, 0, ALL, seed=5)), flat(m.generate(ALL, seed=5)))
+    parts = generate_hybrid(m, ar, 20, {k: v[1:] for k, v in ALL.items()}, seed=5, first=1)
     assert all(torch.equal(a[1:], b) for a, b in zip(made, parts))
-    with pytest.raises(ValueError, match='prompt_frames is 50'): hybrid(m, ar, 50)
-    with pytest.raises(ValueError, match='different tokenizers'): hybrid(m, make(Delayed, cfg=SATConfig.from_dict({**vars(UNIT), 'codebook_size': 16})), 5)
+    with pytest.raises(ValueError, match=r'prompt_frames must be in 0\.\.49, got 50'): generate_hybrid(m, ar, 50)
+    with pytest.raises(ValueError, match='different tokenizers'): generate_hybrid(m, make(DelayPatternLM, cfg=SATConfig.from_dict({**vars(UNIT), 'codebook_size': 16})), 5)
 
 @torch.no_grad()
 def test_rescorer():
-    m, ar = make(MAGNeT), make(Delayed, seed=1)
+    m, ar = make(MAGNeT), make(DelayPatternLM, seed=1)
     plain, at = flat(m.generate(ALL, seed=0)), lambda w, **k: flat(m.generate(ALL, seed=0, rescorer=ar, rescore_weight=w, **k))
     assert torch.equal(at(1), plain) and not torch.equal(at(.5), plain) and not torch.equal(at(0), at(.5))
     tokens = draw()
@@ -377,15 +376,15 @@ def test_rescorer():
     for q in range(K):
         known = torch.cat([x[:, :q+1], torch.full_like(x[:, q+1:], V)], 1)
         want = ar(tokens, ALL, torch.full((3,), q+1)).unflatten(1, (K, T))[:, q].softmax(-1).gather(-1, tokens[q][..., None])[..., 0]
-        torch.testing.assert_close(ar.probability(known, q, cond, ar.trunk.modulation(cond)), want)
-    with pytest.raises(ValueError, match='rescorer is a Flat'): m.generate(rescorer=make(Flat))
-    with pytest.raises(ValueError, match='other labels'): m.generate(rescorer=make(Delayed, n_instruments=3))
+        torch.testing.assert_close(ar.token_probability(known, q, cond, ar.trunk.modulation(cond)), want)
+    with pytest.raises(ValueError, match='rescorer must be a DelayPatternLM, got a FlatPatternLM'): m.generate(rescorer=make(FlatPatternLM))
+    with pytest.raises(ValueError, match='other labels'): m.generate(rescorer=make(DelayPatternLM, n_instruments=3))
 
 # --- seeds, errors, modes
 
 @torch.no_grad()
 def test_a_note_depends_on_seed_and_index_alone(model):
-    kwargs = dict(scoring='stride1') if isinstance(model, MAGNeT) else dict(cfg_scale=1., top_p=.9)
+    kwargs = dict(span_arrangement='stride1') if isinstance(model, MAGNeT) else dict(cfg_scale=1., top_p=.9)
     whole = flat(model.generate(dict(pitch=torch.arange(50, 56)), seed=1, **kwargs))
     assert torch.equal(flat(model.generate(dict(pitch=[53, 54]), seed=1, first=3, **kwargs)), whole[3:5])
     assert (flat(model.generate(dict(pitch=torch.arange(50, 56)), seed=2, **kwargs)) != whole).float().mean() > .1
@@ -398,12 +397,12 @@ def test_bad_wishes_are_refused(model, kwargs, says):
     with pytest.raises(ValueError, match=says) as e: model.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-@pytest.mark.parametrize('kwargs, says', [(dict(steps=0), 'steps is 0'), (dict(steps=[1, 2]), 'steps lists 2'), (dict(steps=[1, 2, 'x']), "steps is 'x'"), (dict(scoring='any'), "scoring is 'any'"), (dict(score='sum'), "score is 'sum'"),
-    (dict(rescore_weight=1.5), 'rescore_weight is 1.5'), (dict(prompt=[torch.zeros(1, 5)]), 'a list of 3 token maps'), (dict(prompt=[torch.zeros(1, 5)]*3), 'must be int64'), (dict(prompt=[torch.full((1, 5), V)]*3), 'values 32..32'),
-    (dict(prompt=[torch.zeros(1, T, dtype=torch.long)]*3), 'has 50 frames'), (dict(prompt=[torch.zeros(2, 5, dtype=torch.long)]*3, n=3), 'holds 2 notes')])
+@pytest.mark.parametrize('kwargs, says', [(dict(steps=0), 'steps of a stage must be a whole number >= 1, got 0'), (dict(steps=[1, 2]), 'each of the 3 stages, got 2'), (dict(steps=[1, 2, 'x']), "got 'x'"), (dict(span_arrangement='any'), "span_arrangement must be one of nonoverlap, stride1, got 'any'"), (dict(span_scoring='sum'), "span_scoring must be one of max, prod, got 'sum'"),
+    (dict(rescore_weight=1.5), r'rescore_weight must be in \[0, 1\], got 1.5'), (dict(prompt=[torch.zeros(1, 5)]), 'a list of 3 token maps'), (dict(prompt=[torch.zeros(1, 5)]*3), 'must be int64'), (dict(prompt=[torch.full((1, 5), V)]*3), 'values 32..32'),
+    (dict(prompt=[torch.zeros(1, T, dtype=torch.long)]*3), r'must have 1\.\.49 frames, got 50'), (dict(prompt=[torch.zeros(2, 5, dtype=torch.long)]*3, n=3), 'as many as are generated, got 2')])
 def test_bad_wishes_of_masked_decoding(magnet, kwargs, says):
     with pytest.raises(ValueError, match=says): magnet.generate(**kwargs)
-    with pytest.raises(ValueError, match='frames is 0'): make(Delayed).generate(frames=0)
+    with pytest.raises(ValueError, match=r'frames must be in 1\.\.50, or None for all, got 0'): make(DelayPatternLM).generate(frames=0)
 
 def test_bad_tokens_are_refused(model):
     with pytest.raises(ValueError, match='needs all 3'): model(draw()[:2])
@@ -440,7 +439,7 @@ def test_labels_are_dropped_by_note(magnet):
 
 # --- recorded passes
 
-@pytest.mark.parametrize('system, settings', [(Flat, dict(cfg_scale=2.)), (Delayed, dict(cfg_scale=2., top_p=.9)), (Delayed, dict(cfg_scale=[0, 1, 2], top_k=5)), (MAGNeT, {}), (MAGNeT, dict(scoring='stride1', steps=4, top_k=5))],
+@pytest.mark.parametrize('system, settings', [(FlatPatternLM, dict(cfg_scale=2.)), (DelayPatternLM, dict(cfg_scale=2., top_p=.9)), (DelayPatternLM, dict(cfg_scale=[0, 1, 2], top_k=5)), (MAGNeT, {}), (MAGNeT, dict(span_arrangement='stride1', steps=4, top_k=5))],
                          ids=lambda v: getattr(v, 'system', None))
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
@@ -471,7 +470,7 @@ def test_graphs_on_a_gpu(system):
 def test_a_folder_remembers_system_and_config(model, tmp_path):
     from mars.baselines.aar import WaveMars
     from mars.pipeline import Mars
-    m = make(type(model), **{MAGNeT: dict(span=2, prompt=.2), Delayed: dict(hide=.3)}.get(type(model), {}))
+    m = make(type(model), **{MAGNeT: dict(span=2, prompt_rate=.2), DelayPatternLM: dict(codebook_dropout=.3)}.get(type(model), {}))
     tok = SAT(UNIT)
     WaveMars(tok, m.bind(tok)).save_pretrained(tmp_path)
     again = Mars.from_pretrained(tmp_path)

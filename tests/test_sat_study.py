@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 import pytest
 import torch
-from mars.baselines.aar import WaveDiscriminatorConfig, SATConfig
+from mars.baselines.aar import SATDiscriminatorConfig, SATConfig
 from mars.ablations import load_results, run_experiment
 from mars.data import AdditiveNotes
 from mars.parts.config import EXPERIMENTS
@@ -108,7 +108,7 @@ def test_discriminators_of_both_kinds(data):
     loss, metrics = stage(clips)
     loss.backward()
     assert {'gen_loss', 'feature_loss'} <= metrics.keys() and stage.adversary.update(1, *stage.recent[0])['disc_loss'] > 0
-    assert type(StudyStage(init_tokenizer(WaveVariant(CFG), clips), wave_train_settings('tiny', 0, 4), WaveDiscriminatorConfig.preset('tiny', windows=(128,))).adversary).__name__ == 'WaveAdversarialLoss'
+    assert type(StudyStage(init_tokenizer(WaveVariant(CFG), clips), wave_train_settings('tiny', 0, 4), SATDiscriminatorConfig.preset('tiny', windows=(128,))).adversary).__name__ == 'SATAdversarialLoss'
     with pytest.raises(ValueError, match='at least 2 samples'): PeriodDiscriminatorConfig(periods=())
 
 # --- metrics
@@ -144,7 +144,7 @@ def test_entropy_of_tokens():
 
 def test_costs_are_those_of_the_whole_step(data):
     base = WaveVariant(CFG)
-    gan = replace(base, discriminator=WaveDiscriminatorConfig.preset('tiny', windows=(128,), width=2, start=.5))
+    gan = replace(base, discriminator=SATDiscriminatorConfig.preset('tiny', windows=(128,), width=2, start=.5))
     facts = cost_metrics(dict(base=base, gan=gan, two=replace(base, windows=2), lstm=replace(base, cfg=replace(CFG, lstm=2))), data, wave_train_settings('tiny', 0), repeats=1)
     g = {k: f['gflop'] for k, f in facts.items()}
     assert g['gan'] > g['base'] and g['two'] == pytest.approx(2*g['base'], rel=.02)

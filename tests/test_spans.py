@@ -8,7 +8,7 @@ import mars.studies.magnet
 from mars.ablations import load_results, run_experiment
 from mars.baselines.aar import SAT, SATConfig, WaveMars, rvq
 from mars.data import AdditiveNotes
-from mars.baselines.magnet import Delayed, MAGNeT
+from mars.baselines.magnet import DelayPatternLM, MAGNeT
 from mars.parts.config import EXPERIMENTS
 from mars.studies.magnet import GUIDANCE, TRUNKS, token_agreement, train_frame_model, compare_motion, frame_data, leak, loudness
 from mars.studies.magnet import span_cross_entropy, masked_cross_entropy, motion, select_moving_notes, part_calls, evaluate_variant
@@ -65,7 +65,7 @@ def test_evaluations_are_cached(data, magnet, monkeypatch):
     a = evaluate_variant(magnet, data, 0, cfg_scale=1., steps=2)
     assert evaluate_variant(magnet, data, 0, steps=2, cfg_scale=1.) is a
     assert evaluate_variant(magnet, data, 1, cfg_scale=1., steps=2) != a != evaluate_variant(magnet, data, 0, cfg_scale=0., steps=2)
-    two = [train_frame_model(Delayed, data, 'tiny', transformer_settings('tiny', s, 1, data), hide=.5)[0] for s in (0, 1)]
+    two = [train_frame_model(DelayPatternLM, data, 'tiny', transformer_settings('tiny', s, 1, data), codebook_dropout=.5)[0] for s in (0, 1)]
     b, c = (evaluate_variant(magnet, data, 0, steps=3, rescorer=d, rescore_weight=0.) for d in two)
     assert b is not c # rescorers that look alike are two
 
@@ -97,7 +97,7 @@ def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch
 
 def test_scores_are_those_of_the_loss(data, magnet):
     tokens, labels = data.sets['held_out']
-    stage, masked, _ = magnet.draw(8)
+    stage, masked, _ = magnet.mask_sampler(8)
     with torch.no_grad(): want = magnet.loss(tokens, labels)[0].item()
     got = torch.stack([masked_cross_entropy(magnet, [t[i:i+1] for t in tokens], {k: v[i:i+1] for k, v in labels.items()}, stage[i].item(), masked[i:i+1])[0] for i in range(8)])
     assert got[masked].mean().item() == pytest.approx(want, abs=1e-5)
@@ -158,9 +158,9 @@ def test_parts_happen_as_often_as_they_do(magnet, model):
 
 def test_parts_count_what_a_generation_calls(magnet, model, monkeypatch):
     seen = []
-    for name in ('look', 'score_map'): monkeypatch.setattr(MAGNeT, name, lambda self, *a, f=getattr(MAGNeT, name), name=name: seen.append(name) or f(self, *a))
+    for name in ('hidden_states', 'codebook_logits'): monkeypatch.setattr(MAGNeT, name, lambda self, *a, f=getattr(MAGNeT, name), name=name: seen.append(name) or f(self, *a))
     magnet.generate(dict(pitch=60), 1, seed=0, steps=[4, 3, 2])
-    assert seen.count('look') == seen.count('score_map') == 9
+    assert seen.count('hidden_states') == seen.count('codebook_logits') == 9
 
 # --- the experiments
 

@@ -7,11 +7,11 @@ from mars.cli import main
 from mars.cli.dispatch import normalize
 from mars.cli.training import transformer_of
 from mars.parts.files import load_wave, save_wave
-from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
+from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatternLM, MAGNeT, MAGNeTConfig
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.parts.config import PIPELINES, SYSTEMS
-from mars.evaluation.report import describe_model, open_model
+from mars.evaluation.report import describe_model, load_model
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
@@ -19,8 +19,8 @@ torch.set_num_threads(1)
 BODY = dict(width=2, dimension=8, lstm=1, code_dim=4, codebook_size=16)
 SCALES, FRAMES = (SATConfig.preset('tiny', **BODY, **layout) for layout in (dict(lengths=(1, 8, 40, 200), n_phi=2), rvq(2)))
 SHAPE = dict(depth=1, width=32, heads=1)
-MODELS = {'aar': (VAR, BaselineConfig, SCALES, {}), 'next-token': (NextToken, BaselineConfig, SCALES, {}), 'flat': (Flat, BaselineConfig, FRAMES, {}),
-          'delayed': (Delayed, DelayedConfig, FRAMES, {}), 'magnet': (MAGNeT, MAGNeTConfig, FRAMES, dict(steps=[3, 2]))}
+MODELS = {'aar': (VAR, BaselineConfig, SCALES, {}), 'next-token': (NextToken, BaselineConfig, SCALES, {}), 'flat': (FlatPatternLM, BaselineConfig, FRAMES, {}),
+          'delayed': (DelayPatternLM, DelayPatternConfig, FRAMES, {}), 'magnet': (MAGNeT, MAGNeTConfig, FRAMES, dict(steps=[3, 2]))}
 
 def make(name):
     torch.manual_seed(0)
@@ -117,7 +117,7 @@ def test_evaluate_judges_a_model_of_waves(tmp_path, capsys):
                  '--n-train', '100', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert {'generated', 'reconstruction', 'Griffin-Lim oracle'} <= set(said['rows']) and said['settings']['phases']['generated'] == 'of the decoder' and said['settings']['phases']['Griffin-Lim oracle'] == 'griffinlim 1'
-    assert describe_model(open_model(tmp_path/'m', 'cpu'))['tokenizer']['lengths'] == [1, 8, 40, 200]
+    assert describe_model(load_model(tmp_path/'m', 'cpu'))['tokenizer']['lengths'] == [1, 8, 40, 200]
 
 def test_the_tokenizer_decides_what_fits():
     waves, frames = make('aar'), make('magnet')
@@ -128,7 +128,7 @@ def test_the_tokenizer_decides_what_fits():
             if m in good: assert issubclass(transformer_of(stage, m)[0], VAR)
             else:
                 with pytest.raises(ValueError, match=f'{stage} needs a tokenizer'): transformer_of(stage, m)
-    assert [transformer_of('ar', frames, p)[0] for p in (None, 'delayed', 'flat')] == [Delayed, Delayed, Flat]
+    assert [transformer_of('ar', frames, p)[0] for p in (None, 'delayed', 'flat')] == [DelayPatternLM, DelayPatternLM, FlatPatternLM]
     with pytest.raises(ValueError, match='a delayed ar needs'): transformer_of('ar', waves, 'delayed')
 
 def test_system_may_stand_for_the_stage():

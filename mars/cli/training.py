@@ -21,11 +21,11 @@ STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', v
 def stage_configs(stage)->list: # of (config class, prefix of its flags)
     "Name the configs whose fields are flags of a stage."
     if stage in ('sat', 'aar'):
-        from mars.baselines.aar import BaselineConfig, SATConfig, WaveDiscriminatorConfig
-        return [(SATConfig, ''), (WaveDiscriminatorConfig, 'disc-')] if stage == 'sat' else [(BaselineConfig, '')]
+        from mars.baselines.aar import BaselineConfig, SATConfig, SATDiscriminatorConfig
+        return [(SATConfig, ''), (SATDiscriminatorConfig, 'disc-')] if stage == 'sat' else [(BaselineConfig, '')]
     if stage in ('magnet', 'ar'):
-        from mars.baselines.magnet import DelayedConfig, MAGNeTConfig
-        return [(MAGNeTConfig if stage == 'magnet' else DelayedConfig, '')]
+        from mars.baselines.magnet import DelayPatternConfig, MAGNeTConfig
+        return [(MAGNeTConfig if stage == 'magnet' else DelayPatternConfig, '')]
     if stage == 'vocoder':
         from mars.parts.vocoder import VocoderConfig, vocoder_settings
         vocoder_settings('tiny') # registers the stage
@@ -70,9 +70,9 @@ def transformer_of(
 
 def _full_rate_transformer(stage, pattern):
     from mars.baselines.aar import BaselineConfig
-    from mars.baselines.magnet import Delayed, DelayedConfig, Flat, MAGNeT, MAGNeTConfig
+    from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatternLM, MAGNeT, MAGNeTConfig
     if stage == 'magnet': return MAGNeT, MAGNeTConfig
-    return (Flat, BaselineConfig) if pattern == 'flat' else (Delayed, DelayedConfig)
+    return (FlatPatternLM, BaselineConfig) if pattern == 'flat' else (DelayPatternLM, DelayPatternConfig)
 
 # %% ../../nbs/cli/training.ipynb #f082118d
 def _discriminator(cls, a):
@@ -116,7 +116,7 @@ def run_transformer(a, notes, given):
 
 # %% ../../nbs/cli/training.ipynb #3b5f0aec
 def run_sat(a, notes, given):
-    from mars.baselines.aar import SATConfig, WaveDiscriminatorConfig, rvq, train_sat
+    from mars.baselines.aar import SATConfig, SATDiscriminatorConfig, rvq, train_sat
     from mars.train import TrainConfig
     shape = config_values(a, SATConfig)
     if a.rvq:
@@ -125,7 +125,7 @@ def run_sat(a, notes, given):
         n_frames = SATConfig.preset(a.preset, **{**shape, 'lengths': ()}).n_frames
         shape |= rvq(a.rvq, n_frames)
     train, cfg = TrainConfig.preset(a.preset, 'sat', **given), SATConfig.preset(a.preset, **shape)
-    disc, out = _discriminator(WaveDiscriminatorConfig, a), make_folder(a.out)
+    disc, out = _discriminator(SATDiscriminatorConfig, a), make_folder(a.out)
     train_sat(notes, train, cfg, out, a.device, not a.json, discriminator=disc, resume=a.resume, trackers=a.tracker)
     return out, train
 

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 import torch, torch.nn.functional as F
 from ..parts.config import EXPERIMENTS
 from ..baselines.aar import SAT, SATConfig, BASELINES, WaveMars, rvq, train_sat
-from ..baselines.magnet import Delayed, Flat, MAGNeT, Memoryless, frame_count, hybrid, remask
-from ..baselines.magnet import spans_for, widen
+from ..baselines.magnet import DelayPatternLM, FlatPatternLM, MAGNeT, NoCache, frame_count, generate_hybrid, remask
+from ..baselines.magnet import n_spans_for_rate, spans_from_starts
 from ..parts.device import pick_device
 from ..pipeline import Mars
 from .prediction import StudyData, batch_of, default_study_notes, evenly_spaced, generate_images
@@ -63,7 +63,7 @@ def frame_data(
     return FrameData(model, data.evaluator, data.sets, data.info, notes=train)
 
 def train_frame_model(make, data, preset, train, progress=False, **fields): # -> model, its loss curve, seconds
-    "Train a `MAGNeT`, `Delayed` or `Flat`; an identical earlier one is returned instead."
+    "Train a `MAGNeT`, `DelayPatternLM` or `FlatPatternLM`; an identical earlier one is returned instead."
     return train_transformer(make, make.config(**{**TRUNKS[preset], **fields}), data, train, progress)
 
 # %% ../../nbs/studies/magnet.ipynb #f5c5d529
@@ -125,7 +125,7 @@ def span_masks(n, n_frames, span, seed=0): # -> (n, T) bool
     "Sample masks as training does, from a fixed seed."
     g = torch.Generator().manual_seed(seed)
     rate, order = torch.cos(torch.rand(n, generator=g)*math.pi/2), torch.rand(n, n_frames, generator=g)
-    return widen(order.argsort(1).argsort(1) < spans_for(rate, n_frames, span)[:, None], span)
+    return spans_from_starts(order.argsort(1).argsort(1) < n_spans_for_rate(rate, n_frames, span)[:, None], span)
 
 def span_cross_entropy(model, data, span=3): # -> dict: nats per masked token of held-out notes, mean and by stage
     "Cross-entropy under masks of a span that may differ from the one in training."
@@ -285,7 +285,7 @@ def rescore_experiment(
     data = data or frame_data(preset, tokenizer, notes, device, progress=progress)
     train, sampling, variants, ratio = transformer_settings(preset, seed, steps, data), dict(cfg_scale=guidance), {}, {}
     magnet = train_frame_model(MAGNeT, data, preset, train, progress)[0]
-    delayed = train_frame_model(Delayed, data, preset, train, progress, hide=HIDE)[0]
+    delayed = train_frame_model(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
     for w in weights:
         rescoring = {} if w == 1 else dict(rescorer=delayed, rescore_weight=w)
         variants[f'{w:g}'] = dict(evaluate_variant(magnet, data, seed, **sampling, **rescoring))
@@ -320,9 +320,9 @@ def hybrid_experiment(
     train, sampling = transformer_settings(preset, seed, steps, data), dict(cfg_scale=guidance)
     begin = dict(sampling, top_p=.9)
     plain = train_frame_model(MAGNeT, data, preset, train, progress)[0]
-    prompted = train_frame_model(MAGNeT, data, preset, train, progress, prompt=PROMPT)[0]
-    delayed = train_frame_model(Delayed, data, preset, train, progress, hide=HIDE)[0]
-    def with_prompt(p): return partial(hybrid, prompted, delayed, p, begin=begin, **sampling)
+    prompted = train_frame_model(MAGNeT, data, preset, train, progress, prompt_rate=PROMPT)[0]
+    delayed = train_frame_model(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
+    def with_prompt(p): return partial(generate_hybrid, prompted, delayed, p, prompt_settings=begin, **sampling)
     models = {str(p): SimpleNamespace(labels=prompted.labels, generate=with_prompt(p)) for p in prompts}
     models['next-token'] = SimpleNamespace(labels=delayed.labels, generate=partial(delayed.generate, **begin))
     variants = {name: dict(evaluate_variant(m, data, seed), time_ratio={}) for name, m in models.items()}
@@ -347,22 +347,22 @@ def part_calls(
     m, d, device = magnet, magnet.validate_sampling(cfg_scale=cfg_scale, **sampling), magnet.position.device
     T, K, rows = m.n_frames, len(d.steps), 2*n if cfg_scale else n
     modulation = m.trunk.modulation(m.labels(m.labels.check(dict(pitch=60), rows, device)))
-    columns = torch.randint(m.absent, (rows, K, T), device=device)
-    h = m.look(columns, modulation, None, Memoryless())
+    columns = torch.randint(m.special_token_id, (rows, K, T), device=device)
+    h = m.hidden_states(columns, modulation, None, NoCache())
     uniforms, p = torch.rand(n, T, device=device), torch.rand(n, T, device=device)
     masked = torch.ones(n, T, dtype=torch.bool, device=device)
-    n_units = math.ceil(T/m.cfg.span) if d.scoring == 'nonoverlap' else T
-    _, temperature, top_k, top_p = d.each[0]
+    n_units = math.ceil(T/m.cfg.span) if d.span_arrangement == 'nonoverlap' else T
+    _, temperature, top_k, top_p = d.per_stage[0]
 
-    def trunk(mask): return m.look(columns, modulation, mask, Memoryless())
+    def trunk(mask): return m.hidden_states(columns, modulation, mask, NoCache())
     def sample_stage():
-        y = m.score_map(h, K-1)
+        y = m.codebook_logits(h, K-1)
         if cfg_scale: y = 2*y[:n] - y[n:]
         tokens = sample(y, uniforms, temperature, top_k, top_p)
         return (y/(temperature or 1)).softmax(-1).gather(-1, tokens[..., None])
-    def remask_stage(): return remask(p, masked, n_units//2, m.cfg.span, d.scoring, d.score)
+    def remask_stage(): return remask(p, masked, n_units//2, m.cfg.span, d.span_arrangement, d.span_scoring)
 
-    window = m.near if m.cfg.context else None
+    window = m.context_mask if m.cfg.context else None
     calls = {'trunk, first stage': (lambda: trunk(None), d.steps[0]),
              'trunk, later stages': (lambda: trunk(window), sum(d.steps[1:])),
              'heads and sampling': (sample_stage, sum(d.steps)), 'remasking': (remask_stage, sum(d.steps) - K),
@@ -413,14 +413,15 @@ def parts_experiment(
     train, sizes = transformer_settings(preset, seed, steps, data), {}
     tok, device = data.model.tokenizer, data.model.device
     magnet = train_frame_model(MAGNeT, data, preset, train, progress)[0]
-    delayed = train_frame_model(Delayed, data, preset, train, progress, hide=HIDE)[0]
-    flat = Flat(Flat.config(**TRUNKS[preset]), tok.cfg).to(device).eval()
+    delayed = train_frame_model(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
+    flat = FlatPatternLM(FlatPatternLM.config(**TRUNKS[preset]), tok.cfg).to(device).eval()
     models = dict(magnet=magnet, delayed=delayed, flat=flat)
     sizes[f'{preset}, {len(tok.cfg.lengths)} codebooks'] = dict(
         passes=count_passes(models), times=time_parts(models, tok, batches, guidances, repeats))
     for size in timed:
         cfg = SATConfig.preset('tiny', codebook_size=1024, **rvq(4))
-        models = {m.system: m(m.config.preset(size), cfg).to(device).eval() for m in (MAGNeT, Delayed, Flat)}
+        systems = MAGNeT, DelayPatternLM, FlatPatternLM
+        models = {m.system: m(m.config.preset(size), cfg).to(device).eval() for m in systems}
         times = time_parts(models, SAT(cfg).to(device).eval(), batches[:1], guidances[:1], min(repeats, 3))
         sizes[f'{size}, 4 codebooks'] = dict(passes=count_passes(models), times=times)
     return dict(experiment_info('parts', preset, seed, train, data, None), repeats=repeats, sizes=sizes)
@@ -450,7 +451,7 @@ def decoding_experiment(
     model, curve, _ = train_frame_model(MAGNeT, data, preset, train, progress)
     half = [max(1, n//2) for n in model.validate_sampling().steps]
     samplings = {f'{s:g}': dict(cfg_scale=s) for s in sorted({*scales, guidance})}
-    samplings |= {'stride1': dict(cfg_scale=guidance, scoring='stride1'),
+    samplings |= {'stride1': dict(cfg_scale=guidance, span_arrangement='stride1'),
                   'half the steps': dict(cfg_scale=guidance, steps=half),
                   'temperature 1': dict(cfg_scale=guidance, temperature=1.)}
     variants = {name: dict(settings=s, **evaluate_variant(model, data, seed, **s)) for name, s in samplings.items()}

@@ -19,7 +19,7 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
-from ..baselines.aar import SAT, BaselineConfig, SATConfig, WaveAdversarialLoss, WaveDiscriminatorConfig, WaveStage
+from ..baselines.aar import SAT, BaselineConfig, SATConfig, SATAdversarialLoss, SATDiscriminatorConfig, SATStage
 from ..baselines.aar import rvq, scale_lengths
 from ..parts.config import EXPERIMENTS, config_class
 from ..ablations import bits_per_note, synthetic_notes, split_notes
@@ -102,7 +102,7 @@ class PeriodDiscriminator(nn.Module):
         return self.out(x), maps
 
 @dataclass(frozen=True)
-class PeriodDiscriminatorConfig(WaveDiscriminatorConfig):
+class PeriodDiscriminatorConfig(SATDiscriminatorConfig):
     "Discriminators of spectrograms and of periods."
     periods:tuple = (2, 3, 5, 7, 11) # samples, one discriminator for each
 
@@ -112,20 +112,20 @@ class PeriodDiscriminatorConfig(WaveDiscriminatorConfig):
         if not self.periods or min(self.periods) < 2:
             raise ValueError(f'periods must be one or more numbers of at least 2 samples, got {self.periods}')
 
-config_class(PeriodDiscriminatorConfig, WaveDiscriminatorConfig.presets());
+config_class(PeriodDiscriminatorConfig, SATDiscriminatorConfig.presets());
 
 # %% ../../nbs/studies/sat.ipynb #a3133b22
-class PeriodAdversarialLoss(WaveAdversarialLoss):
+class PeriodAdversarialLoss(SATAdversarialLoss):
     "Discriminators of both kinds; the losses are means over all of them."
     def make_discriminator(self, channels):
         discriminators = super().make_discriminator(channels)
         discriminators.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
         return discriminators
 
-class StudyStage(WaveStage):
+class StudyStage(SATStage):
     "One training step of a variant."
     def make_discriminator(self, cfg, device, average):
-        kind = PeriodAdversarialLoss if isinstance(cfg, PeriodDiscriminatorConfig) else WaveAdversarialLoss
+        kind = PeriodAdversarialLoss if isinstance(cfg, PeriodDiscriminatorConfig) else SATAdversarialLoss
         return kind(cfg, 1, self.cfg.steps, device, average)
 
 # %% ../../nbs/studies/sat.ipynb #d7d16ff4
@@ -136,7 +136,7 @@ class WaveVariant:
     "A tokenizer of waves of an experiment: its shape and its training options."
     cfg:SATConfig           # shape, of one window
     windows:int = 1         # windows of a clip
-    discriminator:WaveDiscriminatorConfig = None # None trains without
+    discriminator:SATDiscriminatorConfig = None # None trains without
     init:str = 'data'       # 'data': calibrated, codes from frames; 'calibrated'; 'torch': PyTorch's default
     per_scale_gradient:bool = False # a straight-through step for every scale
     revive:bool = True      # reset unused codes
@@ -391,8 +391,8 @@ def discriminator_variants(cfg, preset):
     def variant(config_type, windows):
         return WaveVariant(cfg, discriminator=config_type.preset(preset, **{**fields, 'windows': windows}))
     return {'no discriminator': WaveVariant(cfg),
-            'five windows': variant(WaveDiscriminatorConfig, WINDOWS),
-            'two windows': variant(WaveDiscriminatorConfig, WINDOWS[1::2]),
+            'five windows': variant(SATDiscriminatorConfig, WINDOWS),
+            'two windows': variant(SATDiscriminatorConfig, WINDOWS[1::2]),
             'windows and periods': variant(PeriodDiscriminatorConfig, WINDOWS)}
 
 register_wave_experiment('sat-discriminators', discriminator_variants);
