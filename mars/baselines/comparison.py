@@ -210,7 +210,7 @@ def train_system(
     def stage_loss(model, idx):
         loss = training_loss(system, model, data, idx)
         return loss, dict(loss=loss.detach())
-    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress))
+    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress=progress))
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])

@@ -269,7 +269,7 @@ def train_vocoder(
     config = dict(train=resume_config(train), shape=asdict(cfg), frames=frames, margin=margin, notes=len(notes), copies=0 if copies is None else len(copies[0]), start=start is not None)
     manager = CheckpointManager(out, 'vocoder', config, train.keep_last) if out is not None else None
     stage = Stage(vocoder, lambda vocoder, crop: step_loss(vocoder, *crop, margin))
-    try: fit(stage, batch, train, default_callbacks(train, log, progress, checkpoints=manager, resume=resume))
+    try: fit(stage, batch, train, default_callbacks(train, log, progress=progress, checkpoints=manager, resume=resume))
     finally:
         if own: log.close()
     vocoder.info = dict(train_vocoder=asdict(train), versions=versions(device), notes=len(notes))
