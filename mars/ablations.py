@@ -630,7 +630,7 @@ def note_at_rate(notes, i, rate): # -> (n,) float32, peak 0.89
         f, bank, program, pitch, velocity = source.keys[i]
         engine = open_renderer(source.fonts[f].path, source.renderer)
         return peak_normalize(resample(engine.render(bank, program, pitch, velocity), engine.rate, rate))
-    return resample(source.row(i).astype(np.float32)/32768, 16000, rate)
+    return resample(source.samples(i).astype(np.float32)/32768, 16000, rate)
 
 def longer_spectrogram(ls, times, rate): # -> LogSpectrogram
     "The spectrogram of sounds `times` as long at another rate, its frames a multiple of those of `ls`."

@@ -93,7 +93,7 @@ def test_what_config_json_says_of_the_notes(whole):
 def test_no_instrument_and_no_shared_recording_is_on_two_sides(script):
     from mars.data import AdditiveNotes
     notes = AdditiveNotes(None, (60,), (100,))
-    notes.same_instrument = {'brass_acoustic_801': {'tape 1'}, 'guitar_acoustic_800': {'tape 1'}, 'flute_acoustic_800': {'tape 2'}}
+    notes.recordings = {'brass_acoustic_801': {'tape 1'}, 'guitar_acoustic_800': {'tape 1'}, 'flute_acoustic_800': {'tape 2'}}
     train, valid, test = script.split_by_names(notes, {**SIDES, 'unused': ['reed_*']})
     assert test.instruments == ['brass_acoustic_801', 'guitar_acoustic_800'] and valid.instruments == ['organ_electronic_801', 'organ_electronic_802']
     assert 'flute_acoustic_800' in train.instruments and not {i for i in train.instruments if i.startswith('reed')} and len(train.instruments) == 33 - 4 - 3
