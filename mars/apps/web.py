@@ -15,13 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..data import FAMILIES, SOURCES
-<<<<<<< HEAD
-from ..parts.files import resample, to_int16
-from ..parts.editing import predict_labels
-=======
->>>>>>> main
 from ..eval import cents_error, f0
-from ..parts.editing import heard_labels
+from ..parts.editing import predict_labels
 from ..parts.files import resample, to_int16
 from ..pipeline import Mars
 from ..stft import active_frames, log_spectral_distance, plot_specs
@@ -143,18 +138,6 @@ def edit(
     start:float=0, end:float=None, low:float=0, high:float=None, # seconds and Hz that change
     pitch:int|str=ANY, family:str=ANY, # new labels; `any` keeps the estimated ones
     n:int=2, seed:int=0, **settings, # as for `Mars.edit`
-<<<<<<< HEAD
-)->tuple: # waves (1+n, N): the sound and its versions, titles, words
-    "Keep a part of a sound and draw the rest."
-    wave, done = open_sound(m, file)
-    labels = {k: said(v) for k, v in dict(pitch=pitch, family=family).items() if said(v) is not None}
-    made = m.edit(wave, m.sample_rate, keep_scales=round(keep_scales), time_range=between(start, end, m.n_samples/m.sample_rate, 's'), freq_range=between(low, high, m.sample_rate/2, 'Hz'), labels=labels, n=round(n), seed=round(seed or 0), **settings)
-    wished = predict_labels(m, wave[None], labels)
-    name = lambda v: FAMILIES[int(v)] if not isinstance(v, str) else v
-    words = [f'- Your sound{done}: {pitch_words(wave, rate=m.sample_rate)}.', *([f'- Redrawn as {note_name(int(wished["pitch"]))}, {name(wished["family"])}.'] if len(wished) == 2 else []),
-             *(f'- Version {i+1}: {pitch_words(w, labels.get("pitch"), m.sample_rate)}.' for i, w in enumerate(made))]
-    return torch.cat([wave[None], made]), ['your sound', *(f'version {i+1}' for i in range(len(made)))], '\n'.join(words)
-=======
 )->tuple: # waves (1+n, N): the sound and its versions, titles, text
     "Keep a part of a sound and generate the rest."
     wave, changes = open_sound(m, file)
@@ -165,12 +148,11 @@ def edit(
                       labels=labels,
                       n=round(n), seed=round(seed or 0), **settings)
     text = [f'- Your sound{changes}: {describe_pitch(wave, rate=m.sample_rate)}.',
-            *describe_labels(heard_labels(m, wave[None], labels))]
+            *describe_labels(predict_labels(m, wave[None], labels))]
     text += [f'- Version {i}: {describe_pitch(w, labels.get("pitch"), m.sample_rate)}.' for i,
              w in enumerate(versions, 1)]
     titles = ['your sound', *(f'version {i+1}' for i in range(len(versions)))]
     return torch.cat([wave[None], versions]), titles, '\n'.join(text)
->>>>>>> main
 
 def describe_labels(labels)->list: # of at most one line of text
     "Describe the pitch and family that an edit uses."
