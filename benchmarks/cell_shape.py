@@ -5,7 +5,7 @@ share of the variance on all 48 training notes.
 """
 import argparse
 import torch
-from mars.cli import demo_notes, demo_requests, measure_pitch
+from mars.cli.demo import demo_notes, demo_requests, measure_pitch
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, TokenizerConfig
 from mars.train import TrainConfig, train_tokenizer

@@ -13,8 +13,8 @@ from mars.data import SoundFontNotes
 from mars.parts.files import write_whole
 from mars.pipeline import Mars, find_model
 from mars.studies.prediction import evenly_spaced, study_data, sweep
-from mars.evaluation.protocol import blocks
-from mars.evaluation.report import matched, real_sides
+from mars.evaluation.protocol import iter_batches
+from mars.evaluation.report import select_matching, make_splits
 from mars.training.log import versions
 
 WAYS = [*(dict(cfg_scale=s, top_k=20) for s in (1., 2., 3.)), *(dict(cfg_scale=s, top_k=20, cfg_ramp=False) for s in (1., 2., 3.)),
@@ -23,8 +23,8 @@ WAYS = [*(dict(cfg_scale=s, top_k=20) for s in (1., 2., 3.)), *(dict(cfg_scale=s
 def name_of(way): return ' '.join(f'{k}={v:g}' for k, v in way.items())
 
 def copies(data, train): # -> scores of real training notes with the labels of the judge's notes, or None where there are too few
-    notes = matched(train, data.evaluator.labels, 'memoriser')
-    return None if isinstance(notes, str) else data.evaluator(torch.cat([data.model.wave_to_image(w.to(data.model.device)) for _, w in blocks(notes, 64)]))
+    notes = select_matching(train, data.evaluator.labels, 'training copies')
+    return None if isinstance(notes, str) else data.evaluator(torch.cat([data.model.wave_to_image(w.to(data.model.device)) for _, w in iter_batches(notes, 64)]))
 
 def choose(variants, enough=0.): # name -> scores, means over seeds -> name
     "The rule of the docstring."
@@ -42,7 +42,7 @@ def main(argv=None, notes=None, ways=WAYS):
     a = p.parse_args(argv)
     folder = find_model(a.model)
     m = Mars.from_pretrained(folder, a.device)
-    sides = real_sides(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
+    sides = make_splits(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
     notes = sides.valid if sides else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     perfect, runs = sides and copies(data, sides.train), []

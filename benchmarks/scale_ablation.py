@@ -11,7 +11,7 @@ from mars.parts.files import write_whole
 from mars.parts.editing import free_tokens, redraw
 from mars.pipeline import Mars
 from mars.studies.prediction import evenly_spaced, study_data
-from mars.evaluation.report import real_sides
+from mars.evaluation.report import make_splits
 from mars.training.log import versions
 
 SCORES = 'frechet', 'pitch', 'octave', 'family', 'density', 'coverage'
@@ -35,7 +35,7 @@ def main(argv=None, notes=None):
     p.add_argument('--out', type=Path, required=True, help='a JSON file')
     a = p.parse_args(argv)
     m = Mars.from_pretrained(a.model, a.device)
-    notes = real_sides(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
+    notes = make_splits(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     (tokens, labels), settings, rows = data.sets['held_out'], m.sampling({}), []
     for k in range(len(tokens) + 1):

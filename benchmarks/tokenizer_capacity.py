@@ -16,7 +16,7 @@ from mars.data import AdditiveNotes, SoundFontNotes
 from mars.parts.files import write_whole
 from mars.pipeline import Mars
 from mars.parts.codebook import code_usage
-from mars.evaluation.report import real_sides
+from mars.evaluation.report import make_splits
 from mars.stft import LogSpectrogram, active_frames, log_spectral_distance
 from mars.tokenizer import STRIPS, TokenizerConfig, patchify, unpatchify
 from mars.train import TrainConfig, train_tokenizer
@@ -85,7 +85,7 @@ def unforeseen(spec, lags=(4, 6, 8)):
 
 def data(quick, trained=False):
     if trained and not quick:
-        sides = real_sides(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
+        sides = make_splits(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
         return sides.train, sides.valid, sides.test
     if quick: notes = AdditiveNotes(None, range(60, 72, 6), (100,))
     else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127))

@@ -40,7 +40,7 @@ from .train import TokenizerStage, TrainConfig, default_callbacks, fit
 from .training.log import RunLog
 from .training.reconstruction import MelLoss
 from .training.tokens import to_device
-from .eval import _FULL_SCALE, frechet_distance
+from .eval import FULL_SCALE_POWER, frechet_distance
 from .parts.config import EXPERIMENTS, pipeline_of
 
 # %% ../nbs/06_ablations.ipynb #8243cda8
@@ -195,7 +195,7 @@ def spec_features(
     bank = mel_filters(ls.n_fft, 128, ls.sample_rate).to(spec.device)
     spec = F.pad(spec, (0, 0, 0, ls.shape[1] - spec.shape[2]), value=-1.)
     power = ls.magnitude(spec)[:, 0].square().mT @ bank
-    x = (1 + 10*torch.log10((power.mT/_FULL_SCALE).clamp(min=1e-30))/80).clamp(min=0)
+    x = (1 + 10*torch.log10((power.mT/FULL_SCALE_POWER).clamp(min=1e-30))/80).clamp(min=0)
     return F.adaptive_avg_pool2d(x, (bands, frames)).flatten(1)
 
 # %% ../nbs/06_ablations.ipynb #5d17b113

@@ -1,8 +1,8 @@
-"The evaluation classifier: what it learns, what it refuses, what it keeps, and the weights in the package."
+"The evaluation classifier: training, input validation, files, and the weights in the package."
 import glob, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.evaluation.classifier import Mels, augment, calibration_error, fit_temperature, fit_temperatures
+from mars.evaluation.classifier import MelDataset, augment, calibration_error, fit_temperature, fit_temperatures
 from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.parts.classifier import Classifier, ClassifierConfig, HEADS, LogMel, find_classifier
 from mars.data import AdditiveNotes, FAMILIES
@@ -40,9 +40,9 @@ def test_best_weights_are_kept_and_calibrated(sides, learned):
     clf, rows = learned
     losses = [r['valid'] for r in rows if 'valid' in r]
     assert clf.info['valid_loss'] == min(losses) and not clf.training
-    T, left = fit_temperatures(clf, Mels(sides.valid, clf))
+    T, left = fit_temperatures(clf, MelDataset(sides.valid, clf))
     assert sum(left.values()) == pytest.approx(min(losses), rel=1e-4) and [*T.values()] == pytest.approx(clf.temperature.tolist(), rel=1e-4)
-    z, truth = clf.judge(sides.valid.batch(range(108))[0], calibrated=False)[1], sides.valid.targets
+    z, truth = clf.predict(sides.valid.batch(range(108))[0], calibrated=False)[1], sides.valid.targets
     for name, t in zip(HEADS, clf.temperature):
         loss = lambda s: float(torch.nn.functional.cross_entropy(z[name]/s, truth[name]))
         assert loss(t) <= loss(1.) + 1e-6
@@ -65,7 +65,7 @@ def test_resumed_run_ends_with_the_same_weights(sides, tmp_path):
 def test_parts_of_a_batch_and_uncached_pictures(sides, clf):
     got = train_classifier(sides.train, sides.valid, short(accumulate=2), TINY, progress=False)
     assert all(v.isfinite().all() for v in got.state_dict().values())
-    kept, made = Mels(sides.train, clf), Mels(sides.train, clf, keep=0)
+    kept, made = MelDataset(sides.train, clf), MelDataset(sides.train, clf, max_cached=0)
     torch.testing.assert_close(kept([3, 1])[0], made([3, 1])[0], atol=1e-3, rtol=0)
     assert kept([3, 1])[1]['pitch'].tolist() == made([3, 1])[1]['pitch'].tolist() == [sides.train.notes[i].pitch for i in (3, 1)]
 
@@ -77,10 +77,10 @@ def test_what_training_refuses(sides, tmp_path):
     with pytest.raises(ValueError, match='choose another folder'): train_classifier(sides.train, sides.valid, out=tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['config.json']
 
-# judging
+# predictions
 
 def test_shapes_mask_and_probabilities(clf):
-    x, z = clf.judge(waves())
+    x, z = clf.predict(waves())
     assert x.shape == (3, 32) and {k: v.shape[1] for k, v in z.items()} == HEADS and all(v.dtype == torch.float32 for v in z.values())
     finite = z['pitch'].isfinite()
     assert finite[:, 48:66].all() and not finite[:, :48].any() and not finite[:, 66:].any() and (z['pitch'][~finite] == -math.inf).all()
@@ -92,37 +92,37 @@ def test_int16_is_float_and_level_does_not_count(clf):
     assert torch.equal(clf.features(pcm), clf.features(pcm.float()/32768)) and torch.equal(clf.features(pcm.numpy()), clf.features(pcm))
     torch.testing.assert_close(clf.features(.01*waves()), clf.features(waves()), atol=1e-4, rtol=1e-3)
 
-def test_a_note_is_judged_alone_in_any_batch(clf):
+def test_predictions_do_not_depend_on_the_batch(clf):
     w = waves(5)
-    torch.testing.assert_close(clf.judge(w, batch_size=2)[0], clf.judge(w)[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(clf.predict(w, batch_size=2)[0], clf.predict(w)[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(clf.features(w[4:]), clf.features(w)[4:], atol=1e-5, rtol=1e-4)
     assert not clf.features(w).requires_grad
 
 def test_silence_and_clicks_give_finite_answers(clf):
     click = torch.zeros(2, 64000)
     click[1, 32000] = 1
-    x, z = clf.judge(click)
+    x, z = clf.predict(click)
     assert x.isfinite().all() and z['family'].isfinite().all()
 
-@pytest.mark.parametrize('bad, says', [(torch.zeros(64000), r'shape \(64000,\)'), (torch.zeros(2, 48000), 'padded or cut'), (torch.zeros(1, 1, 64000), 'whole notes'),
+@pytest.mark.parametrize('bad, message', [(torch.zeros(64000), r'shape \(64000,\)'), (torch.zeros(2, 48000), 'padded or cut'), (torch.zeros(1, 1, 64000), 'whole notes'),
     (torch.zeros(1, 64000, dtype=torch.int32), 'int32'), (np.zeros((1, 64000), bool), 'bool'), (torch.full((2, 64000), math.inf), '2 of 2 waves'), (torch.zeros(0, 64000), 'at least one note')])
-def test_bad_waves_get_a_sentence(clf, bad, says):
+def test_bad_waves_get_a_sentence(clf, bad, message):
     for f in (clf.features, clf.logits):
-        with pytest.raises(ValueError, match=says): f(bad)
+        with pytest.raises(ValueError, match=message): f(bad)
 
-def test_temperature_moves_no_decision(clf):
+def test_temperature_changes_no_prediction(clf):
     before = clf.logits(waves())
     clf.temperature.copy_(torch.tensor([2., .5, 3.]))
     after = clf.logits(waves())
     for name, t in zip(HEADS, (2., .5, 3.)): torch.testing.assert_close(after[name]*t, before[name]); assert torch.equal(after[name].argmax(1), before[name].argmax(1))
 
-# pictures
+# spectrograms
 
-def test_augmented_pictures_stay_pictures():
+def test_augmented_spectrograms_stay_in_range():
     mel = torch.rand(16, 1, 96, 63, generator=torch.Generator().manual_seed(0))
     a, b = (augment(mel, torch.Generator().manual_seed(s)) for s in (0, 1))
     assert a.shape == mel.shape and 0 <= a.min() and a.max() <= 1 and not torch.equal(a, b) and torch.equal(a, augment(mel, torch.Generator().manual_seed(0)))
-    assert (a - mel).flatten(1).abs().amax(1).min() > 0 # no note comes through untouched
+    assert (a - mel).flatten(1).abs().amax(1).min() > 0 # every note is changed
 
 @pytest.mark.parametrize('hz', [220., 1000., 3000.])
 def test_a_sine_lands_in_its_band(hz):
@@ -133,15 +133,16 @@ def test_a_sine_lands_in_its_band(hz):
 # numbers with a known answer
 
 class Stub(Classifier):
-    "Says what it is told instead of listening."
-    def judge(self, waves, batch_size=64, calibrated=True):
-        part, self.said = {k: v[:len(waves)] for k, v in self.said.items()}, {k: v[len(waves):] for k, v in self.said.items()}
+    "Returns given labels."
+    def predict(self, waves, batch_size=64, calibrated=True):
+        part = {k: v[:len(waves)] for k, v in self.answers.items()}
+        self.answers = {k: v[len(waves):] for k, v in self.answers.items()}
         return None, {k: 20*torch.nn.functional.one_hot(part[k], HEADS[k]).float() for k in HEADS}
 
-def test_measures_of_a_known_judge(sides):
+def test_measures_of_known_answers(sides):
     stub, t = Stub(TINY), sides.test.targets
     move = torch.tensor([0, 1, -1, 12, -24, 7]).repeat(18)
-    stub.said = dict(pitch=t['pitch'] + move, family=torch.where(torch.arange(108) < 81, t['family'], 10), source=t['source'])
+    stub.answers = dict(pitch=t['pitch'] + move, family=torch.where(torch.arange(108) < 81, t['family'], 10), source=t['source'])
     got = measure_classifier(stub, sides.test, batch_size=10)
     assert [got[k] for k in ('pitch', 'pitch_1', 'pitch_octave', 'family', 'source')] == pytest.approx([1/6, 3/6, 3/6, .75, 1.])
     c = np.array(got['confusion'])
@@ -216,7 +217,7 @@ def test_weights_of_the_package_are_those_that_were_measured():
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
     assert len(clf.info['data']['real']['credits']) > 5 and clf.info['data']['soundfont']['licence'] == 'MIT'
 
-def test_weights_of_the_package_know_pitches_they_never_heard():
+def test_weights_of_the_package_know_pitches_of_other_sounds():
     got = measure_classifier(Classifier.from_pretrained(), AdditiveNotes(('guitar', 'organ', 'reed'), pitches=range(45, 85, 6), velocities=(100,)))
     assert got['pitch_octave'] > .7
 

@@ -8,17 +8,17 @@ from mars.parts.classifier import Classifier
 from mars.data import AdditiveNotes, NSynth, NoteFolder, write_nsynth_fixture
 from mars.parts.files import save_wave
 from mars.pipeline import Mars
-from mars.evaluation.protocol import MelPCA, NoteSet
-from mars.evaluation.report import alarms_of, compact_report, describe_model, draw_reference, evaluate_model, matched
-from mars.evaluation.report import notes_on, open_model, over_seeds, read_report, real_sides, report_line
-from mars.evaluation.report import report_markdown, sample_train, timed_notes
+from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row
+from mars.evaluation.report import memorisation_alarms, compact_report, describe_model, sample_reference, evaluate_model, select_matching
+from mars.evaluation.report import report_notes, load_model, seed_spread, read_report, make_splits, summary_line
+from mars.evaluation.report import report_markdown, sample_training_notes, generate_timed
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 FAST = dict(n_iter=1, n_resamples=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
-ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'memoriser', 'memoriser, through the model']
+ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'training copies', 'training copies, through the model']
 
 @pytest.fixture(scope='module')
 def model():
@@ -28,89 +28,94 @@ def model():
     return Mars(tok, var)
 
 @pytest.fixture(scope='module')
-def sides(): return real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(48, 64), velocities=(50, 100)))
+def sides(): return make_splits(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(48, 64), velocities=(50, 100)))
 
 @pytest.fixture(scope='module')
 def made(model, sides, tmp_path_factory):
     out = tmp_path_factory.mktemp('report')
-    return evaluate_model(model, sides.test, 20, out, sides.train, sides.valid, top_k=4, about=dict(split=sides.said), **FAST), out
+    return evaluate_model(model, sides.test, 20, out, sides.train, sides.valid, top_k=4, about=dict(split=sides.description), **FAST), out
+
+def make_rows_of(model, ref, write, copies='none', **settings):
+    "The rows of a report for a few notes."
+    cfg = report.EvaluationConfig(seeds=1, **settings)
+    return report.make_rows(report.RowContext(model, ref, cfg, write, copies=copies))[0]
 
 # Which notes
 
 def test_sides_of_a_source_share_no_instrument(sides):
     names = [set(s.instruments) for s in (sides.test, sides.valid, sides.train)]
-    assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2]) and 'seed=0' in sides.said
-    with pytest.raises(ValueError, match='three of a family'): real_sides(AdditiveNotes(('guitar_acoustic_800',), pitches=(60,)))
+    assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2]) and 'seed=0' in sides.description
+    with pytest.raises(ValueError, match='three of a family'): make_splits(AdditiveNotes(('guitar_acoustic_800',), pitches=(60,)))
 
 def test_nsynth_gives_its_own_splits(tmp_path):
     write_nsynth_fixture(tmp_path)
-    s = real_sides(NSynth(tmp_path, 'test'))
-    assert (s.test.folder.name, s.train.folder.name) == ('nsynth-test', 'nsynth-train') and s.said.startswith('reference: the notes of nsynth-test')
-    few = real_sides(NSynth(tmp_path, 'test').filter(pitches=(60,)))
+    s = make_splits(NSynth(tmp_path, 'test'))
+    assert (s.test.folder.name, s.train.folder.name) == ('nsynth-test', 'nsynth-train') and s.description.startswith('reference: the notes of nsynth-test')
+    few = make_splits(NSynth(tmp_path, 'test').filter(pitches=(60,)))
     assert {n.pitch for n in few.test.notes} == {60} and few.train is not None
 
 def test_a_plain_folder_is_taken_whole(tmp_path, sides):
     for i in range(2): save_wave(tmp_path/f'{sides.test.notes[i].family}_acoustic_00{i}-060-100.wav', sides.test[i][0])
-    s = real_sides(NoteFolder(tmp_path), sides.train)
+    s = make_splits(NoteFolder(tmp_path), sides.train)
     assert len(s.test) == 2 and s.valid is None and s.train is sides.train
 
 def test_training_notes_given_apart_are_used(tmp_path):
     from mars.data import NSynth, write_nsynth_fixture
-    from mars.evaluation.report import train_side
+    from mars.evaluation.report import training_split
     root = write_nsynth_fixture(tmp_path, dict(train=(0,), test=(1,)), ('organ', 'flute'), (60,), (100,), None)
-    assert len(train_side(NSynth(root, 'train'))) == 2
-    with pytest.raises(ValueError, match='holds no training notes'): train_side(NSynth(root, 'test'))
+    assert len(training_split(NSynth(root, 'train'))) == 2
+    with pytest.raises(ValueError, match='holds no training notes'): training_split(NSynth(root, 'test'))
 
 def test_filters_do_not_move_an_instrument_to_another_side(sides):
-    from mars.evaluation.report import filter_sides
-    some = filter_sides(sides, pitches=[sides.test.notes[0].pitch], families=None)
+    from mars.evaluation.report import filter_splits
+    some = filter_splits(sides, pitches=[sides.test.notes[0].pitch], families=None)
     assert {n.note_str for n in some.test.notes} < {n.note_str for n in sides.test.notes} and some.train is sides.train
-    with pytest.raises(ValueError, match='no reference note has'): filter_sides(sides, pitches=[0])
+    with pytest.raises(ValueError, match='no reference note has'): filter_splits(sides, pitches=[0])
 
 def test_reference_and_its_other_half(sides):
     labels, names = sides.test.targets, [n.instrument for n in sides.test.notes]
-    a, b = draw_reference(labels, 24, names)
+    a, b = sample_reference(labels, 24, names)
     assert len({*a.tolist(), *b.tolist()}) == 48 and all((labels[k][a] == labels[k][b]).all() for k in ('pitch', 'family'))
-    assert draw_reference(labels, 24, names)[0].tolist() == a.tolist() != draw_reference(labels, 24, names, seed=1)[0].tolist()
-    lone = draw_reference(labels, 60)
+    assert sample_reference(labels, 24, names)[0].tolist() == a.tolist() != sample_reference(labels, 24, names, seed=1)[0].tolist()
+    lone = sample_reference(labels, 60)
     assert 'these notes hold 48 pairs' in lone[1] and len(set(lone[0].tolist())) == 60
 
 def test_the_reference_can_be_matched_by_other_sides(sides):
     labels, valid, train = sides.test.targets, sides.valid.filter(pitches=range(48, 52)), sides.train
-    both = lambda n: draw_reference(labels, n, seed=3, sides=(valid.targets, train.targets))
+    both = lambda n: sample_reference(labels, n, seed=3, others=(valid.targets, train.targets))
     rows, others = both(12)
     assert set(labels['pitch'][rows].tolist()) <= {48, 49, 50, 51} and len(others) == 12
     picked = {k: v[rows] for k, v in labels.items()}
-    assert isinstance(matched(valid, picked, 'v'), NoteSet) and isinstance(matched(train, picked, 't'), NoteSet)
+    assert isinstance(select_matching(valid, picked, 'v'), NoteSet) and isinstance(select_matching(train, picked, 't'), NoteSet)
     rows = both(30)[0] # more than valid holds: training notes still match
     picked = {k: v[rows] for k, v in labels.items()}
-    most = matched(valid, picked, 'v')
-    assert 'use n of at most' in most and isinstance(matched(train, picked, 't'), NoteSet)
+    most = select_matching(valid, picked, 'v')
+    assert 'use n of at most' in most and isinstance(select_matching(train, picked, 't'), NoteSet)
     assert isinstance(both(96)[1], str) # all of them
 
 def test_the_sample_prefers_the_labels_of_the_reference(sides):
-    ref = NoteSet(sides.test).pick(range(20))
+    ref = NoteSet(sides.test).subset(range(20))
     pairs = lambda labels: list(zip(labels['pitch'].tolist(), labels['family'].tolist()))
     same = sum(p in set(pairs(ref.labels)) for p in pairs(sides.train.targets))
     for n in (same//2, same, same+10):
-        s, said = sample_train(sides.train, ref.labels, n)
+        s, said = sample_training_notes(sides.train, ref.labels, n)
         assert said == dict(notes=len(sides.train), searched=n, same_labels=same, same_labels_searched=min(n, same)) and len(s) == n
         assert sum(p in set(pairs(ref.labels)) for p in pairs(s.labels)) == min(n, same)
-    assert len(sample_train(sides.train, dict(pitch=[20], family=[0]), 30)[0]) == 30 # where no label fits
-    assert matched(None, ref.labels, 'x') == 'there are no such notes' and 'no reference note' in matched(sides.train, dict(pitch=torch.tensor([20]), family=torch.tensor([0])), 'x')
+    assert len(sample_training_notes(sides.train, dict(pitch=[20], family=[0]), 30)[0]) == 30 # where no label fits
+    assert select_matching(None, ref.labels, 'x') == 'there are no such notes' and 'no reference note' in select_matching(sides.train, dict(pitch=torch.tensor([20]), family=torch.tensor([0])), 'x')
 
 # The model
 
 def test_generated_notes_are_those_of_generate(model, sides):
     labels = {k: v[:5] for k, v in sides.test.targets.items()}
-    got = torch.cat([*timed_notes(model, labels, spent := [], 7, 1, batch_size=2, temperature=.9)])
+    got = torch.cat([*generate_timed(model, labels, spent := [], 7, 1, batch_size=2, temperature=.9)])
     assert torch.equal(got, model.generate(**{k: v.tolist() for k, v in labels.items()}, seed=7, n_iter=1, batch_size=2, temperature=.9, progress=False))
     assert [s[0] for s in spent] == [2, 2, 1] and all(min(s) > 0 for s in spent)
 
 def test_a_model_is_known_by_its_weights(model, tmp_path):
     model.save_pretrained(tmp_path)
-    assert describe_model(open_model(tmp_path, 'cpu'))['digest'] == describe_model(model)['digest'] != describe_model(Mars(model.tokenizer))['digest']
-    with pytest.raises(ValueError, match='judges notes and makes none'): open_model('classifier', 'cpu')
+    assert describe_model(load_model(tmp_path, 'cpu'))['digest'] == describe_model(model)['digest'] != describe_model(Mars(model.tokenizer))['digest']
+    with pytest.raises(ValueError, match='generates no notes'): load_model('classifier', 'cpu')
 
 # The report
 
@@ -118,12 +123,12 @@ def test_every_row_names_its_phase(made):
     result, out = made
     assert list(result['rows']) == ROWS == list(result['settings']['phases']) and list(result['left_out']) == ['FAD (VGGish)', 'memorisation', 'Fréchet distance, mel-PCA', 'Fréchet distance, classifier']
     how = result['settings']['phases']
-    assert how['generated'] == how['reconstruction'] == how['Griffin-Lim oracle'] == 'griffinlim 1' and how['true-phase oracle'] == 'true' and how['memoriser'] == 'recorded'
+    assert how['generated'] == how['reconstruction'] == how['Griffin-Lim oracle'] == 'griffinlim 1' and how['true-phase oracle'] == 'true' and how['training copies'] == 'recorded'
     text = (out/'table.md').read_text(encoding='utf-8')
-    assert '| row | phase | NDB/k | PKID | IKID | PIS | IIS | MSE | MAE |' in text and '| generated | griffinlim 1 |' in text and 'MARS generated' in text and 'digit by digit' in text
+    assert '| row | phase | NDB/k | PKID | IKID | PIS | IIS | MSE | MAE |' in text and '| generated | griffinlim 1 |' in text and 'MARS generated' in text and 'value by value' in text
     assert not list(out.glob('.notes-*')) and sorted(p.name for p in out.iterdir()) == result['files']
 
-def test_the_report_says_what_was_judged(made, model):
+def test_the_report_names_its_inputs(made, model):
     result, out = made
     s = json.loads((out/'report.json').read_text(encoding='utf-8'))['settings']
     assert s['model']['digest'] == describe_model(model)['digest'] and s['classifier']['digest'] == Classifier.from_pretrained().digest
@@ -150,31 +155,31 @@ def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
             assert a == pytest.approx(b, rel=1e-4) if b is not None else a is None
     assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
 
-def test_a_tokenizer_alone_is_judged_by_its_reconstructions(model, sides):
+def test_a_tokenizer_alone_has_reconstructions(model, sides):
     result = evaluate_model(Mars(model.tokenizer), sides.test, 20, **FAST)
     assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
-    assert result['left_out']['memoriser'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
+    assert result['left_out']['training copies'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
 
 def test_alarms():
     quiet, loud = ({f'memorisation {k}': v for k, v in dict(quantile_share=q, quantile_p=p, median_ratio=m, c_t=c, auth=.5).items()} for q, p, m, c in ((.01, .6, 1., 0.), (1., 0., .01, -9.)))
     chance = quiet | {'memorisation quantile_share': .06, 'memorisation quantile_p': .05} # six of 100 notes
-    assert alarms_of(dict(a=quiet, b=loud, c={}, d=chance)) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'], d=[])
+    assert memorisation_alarms(dict(a=quiet, b=loud, c={}, d=chance)) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'], d=[])
 
-def test_the_memoriser_trips_every_alarm(sides):
+def test_training_copies_raise_every_alarm(sides):
     "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
     from mars.evaluation.protocol import evaluate
-    many = real_sides(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
+    many = make_splits(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
-    near = sample_train(many.train, ref.labels, 120)[0]
-    result = evaluate(ref, {'real, validation': matched(many.valid, ref.labels, 'valid'), 'memoriser': matched(many.train, ref.labels, 'memoriser')}, near, [MelPCA.load()], n_f0=0, n_resamples=10)
-    assert alarms_of(result['rows'])['memoriser'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['memoriser']['NDB k'] == 10
+    near = sample_training_notes(many.train, ref.labels, 120)[0]
+    result = evaluate(ref, [Row('real, validation', select_matching(many.valid, ref.labels, 'valid')), Row('training copies', select_matching(many.train, ref.labels, 'training copies'))], near, [MelPCA.load()], cfg=ProtocolConfig(n_f0=0, n_resamples=10))
+    assert memorisation_alarms(result['rows'])['training copies'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['training copies']['NDB k'] == 10
 
 def test_several_seeds_are_several_rows(model, sides):
     result = evaluate_model(model, sides.test, 20, **FAST | dict(seeds=2, n_f0=0))
-    a, b = (result['rows'][k] for k in ('generated', 'generated, again 1'))
-    mean, std = result['over_seeds']['MSE']
+    a, b = (result['rows'][k] for k in ('generated', 'generated, run 2'))
+    mean, std = result['seed_spread']['MSE']
     assert mean == pytest.approx((a['MSE'].value + b['MSE'].value)/2) and std == pytest.approx(abs(a['MSE'].value - b['MSE'].value)/2**.5) and std > 0
-    assert over_seeds(dict(generated=a)) == {} and any(v.startswith('Over 2 seeds') for v in notes_on(result))
+    assert seed_spread(dict(generated=a)) == {} and any(v.startswith('Over 2 seeds') for v in report_notes(result))
 
 def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
     from mars.parts.vocoder import Vocoder, VocoderConfig
@@ -182,30 +187,31 @@ def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
     own, says = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny'))), {}
     assert describe_model(own)['vocoder'] is None and describe_model(own, 'vocoder')['vocoder']['own'] and not describe_model(model, 'vocoder')['vocoder']['own']
     assert describe_model(own, 'vocoder')['vocoder']['digest'] != describe_model(model, 'vocoder')['vocoder']['digest']
-    ref = NoteSet(sides.test).pick(range(2))
+    ref = NoteSet(sides.test).subset(range(2))
     for name, m in dict(own=own, packaged=model).items():
-        rows = {row[0]: row[2] for row in report.make_rows(m, ref, lambda waves, name: torch.cat([*waves]), phase='vocoder', n_iter=0, batch_size=2)}
+        rows = {row.name: row.notes for row in make_rows_of(m, ref, lambda waves, name: torch.cat([*waves]), phase='vocoder', n_iter=0, batch_size=2)}
         says[name] = rows['vocoder oracle']
     spec = model.spectrogram.encode(ref[:])
     assert torch.equal(says['own'][:, 16:64000], own.spec_to_wave(spec, 0, 0, 'vocoder')[:, 16:64000]) and not torch.equal(says['own'], says['packaged'])
 
-def test_what_the_reader_must_know_stands_under_the_table(made):
-    said = '\n'.join(notes_on(made[0]))
-    for words in ('The reference has 3 of the 3 families', 'The memoriser copies real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
-    assert all(v in (made[1]/'table.md').read_text(encoding='utf-8') for v in notes_on(made[0])) and report_line(*made).startswith('20 notes a row; KAD, mel-PCA: ')
+def test_notes_below_the_table(made):
+    said = '\n'.join(report_notes(made[0]))
+    for words in ('The reference has 3 of the 3 families', 'The training copies are real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
+    assert all(v in (made[1]/'table.md').read_text(encoding='utf-8') for v in report_notes(made[0])) and summary_line(*made).startswith('20 notes a row; KAD, mel-PCA: ')
 
 def test_copies_through_the_model_are_a_row_of_their_own(model, sides):
-    ref = NoteSet(sides.test).pick(range(2))
-    rows = {row[0]: row for row in report.make_rows(model, ref, lambda waves, name: NoteSet(torch.cat([*waves]), name=name), n_iter=1, batch_size=2, copies=ref)}
-    assert torch.equal(rows[report.THROUGH][2][:], rows['reconstruction'][2][:]) and rows['memoriser'][2] is ref and rows[report.THROUGH][1] == 'griffinlim 64'.replace('64', '1')
-    loud = dict(settings=dict(notes=9, data=dict(pairs_of_one_instrument=None), classifier={}), rows={'memoriser': dict(silent=0, clipped=0)}, left_out={}, speed=None, memory=dict(process_mib=1), seconds=dict(total=1))
-    said = {k: ' '.join(notes_on(loud | dict(alarms={'memoriser': [*report.ALARMS], report.THROUGH: v}))) for k, v in dict(deaf=[], keen=['c_t']).items()}
-    assert 'is not noticed' in said['deaf'] and 'set off c_t' in said['keen'] and 'It sets off all alarms' in said['keen']
+    ref = NoteSet(sides.test).subset(range(2))
+    rows = {row.name: row for row in make_rows_of(model, ref, lambda waves, name: NoteSet(torch.cat([*waves]), name=name), copies=ref, n_iter=1, batch_size=2)}
+    decoded = rows[report.DECODED_COPIES]
+    assert torch.equal(decoded.notes[:], rows['reconstruction'].notes[:]) and rows['training copies'].notes is ref and decoded.phase == 'griffinlim 1'
+    loud = dict(settings=dict(notes=9, data=dict(pairs_of_one_instrument=None), classifier={}), rows={'training copies': dict(silent=0, clipped=0)}, left_out={}, speed=None, memory=dict(process_mib=1), seconds=dict(total=1))
+    said = {k: ' '.join(report_notes(loud | dict(alarms={'training copies': [*report.ALARMS], report.DECODED_COPIES: v}))) for k, v in dict(silent=[], raised=['c_t']).items()}
+    assert 'is not detected' in said['silent'] and 'the copies raise c_t' in said['raised'] and 'They raise all alarms' in said['raised']
 
 @pytest.mark.parametrize('path', sorted((ROOT/'results'/'evaluation').glob('small-*.json')), ids=lambda p: p.stem)
 def test_committed_reports_can_be_written_again(path):
     text = report_markdown(read_report(path))
-    assert '| memoriser |' in text and 'Behind the scenes' in text and 'nan s' not in text
+    assert '| training copies |' in text and '## Details' in text and 'nan s' not in text
 
 # Memory
 
@@ -213,14 +219,14 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
     "The most notes that any step reads, makes or stores at a time."
     def most(n):
         seen = []
-        get, conv, spec, measure = NoteSet.__getitem__, report.stored, Mars.tokens_to_spec, report.evaluate
+        get, conv, spec, measure = NoteSet.__getitem__, report.write_notes, Mars.tokens_to_spec, report.evaluate
         def watched(waves, *a, **kw): return conv((seen.append(len(w)) or w for w in waves), *a, **kw)
         with monkeypatch.context() as p:
             p.setattr(NoteSet, '__getitem__', lambda self, rows: (seen.append(len(w := get(self, rows))), w)[1])
-            p.setattr(report, 'stored', watched)
-            p.setattr(Mars, 'spec', lambda self, tokens, *a: (seen.append(len(tokens[0])), spec(self, tokens, *a))[1])
-            p.setattr(report, 'evaluate', lambda ref, rows, *a, **kw: measure(ref, {k: rows[k] for k in ('reconstruction', 'generated', 'memoriser')}, *a, **kw)) # all are made, three measured
-            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1), size=4)
+            p.setattr(report, 'write_notes', watched)
+            p.setattr(Mars, 'tokens_to_spec', lambda self, tokens, *a: (seen.append(len(tokens[0])), spec(self, tokens, *a))[1])
+            p.setattr(report, 'evaluate', lambda ref, rows, *a, **kw: measure(ref, [row for row in rows if row.name in ('reconstruction', 'generated', 'training copies')], *a, **kw)) # all are made, three measured
+            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1, measure_batch_size=4))
         return max(seen)
     assert most(20) == most(40) == 16 # the search for the nearest note reads four blocks at a time
 
@@ -229,11 +235,11 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
 def test_what_is_refused(model, sides, tmp_path):
     (tmp_path/'file').write_text('')
     ev = lambda *a, **kw: evaluate_model(model, *a, out=tmp_path/'none', **kw)
-    for call, say in [(lambda: ev(sides.test, 10), 'at least 20 notes'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "phase 'x' is unknown"),
-                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter is -1'), (lambda: ev(sides.test, 20, n_resamples=3), 'n_resamples is 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds is 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train is 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
-                      (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 that the classifier knows'),
+    for call, message in [(lambda: ev(sides.test, 10), 'n must be >= 20, got 10'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "got 'x'"),
+                      (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter must be >= 0, got -1'), (lambda: ev(sides.test, 20, n_resamples=3), 'n_resamples must be >= 10, got 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds must be >= 1, got 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train must be >= 100, got 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
+                      (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 of the classifier'),
                       (lambda: evaluate_model(model, sides.test, 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: ev(sides.test, 20, device='abacus'), 'device')]:
-        with pytest.raises(ValueError, match=say): call()
+        with pytest.raises(ValueError, match=message): call()
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
@@ -245,14 +251,14 @@ def test_the_command(model, tmp_path, capsys):
     argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--n-resamples', 10, '--n-f0', 2, '--n-train', 100, '--seeds', 1]
     assert main([*map(str, argv), '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said['settings']['filters']['families'] == ['organ', 'flute'] and said['settings']['names']['data'] == 'additive' and set(said['rows']) >= {'generated', 'memoriser'}
-    for bad, say in [(['--n', '500'], 'the reference holds 24 notes'), (['--model', 'classifier'], 'judges notes and makes none'), (['--model', 'nowhere'], 'there is no model'), (['--data', 'nowhere'], "no data 'nowhere'")]:
+    assert said['settings']['filters']['families'] == ['organ', 'flute'] and said['settings']['names']['data'] == 'additive' and set(said['rows']) >= {'generated', 'training copies'}
+    for bad, say in [(['--n', '500'], 'the reference holds 24 notes'), (['--model', 'classifier'], 'generates no notes'), (['--model', 'nowhere'], 'there is no model'), (['--data', 'nowhere'], "no data 'nowhere'")]:
         assert main([*map(str, argv), *bad, '--out', str(tmp_path/'b')]) == 2
         err = capsys.readouterr().err
         assert err.startswith('mars: ') and err.count('\n') == 1 and say in err
     assert not (tmp_path/'b').exists()
 
-def test_usual_iterations_are_those_of_decode(model, monkeypatch):
+def test_default_iterations_are_those_of_decode(model, monkeypatch):
     from mars.parts.vocoder import Vocoder, VocoderConfig
     from mars.parts.config import PHASES
     asked = []
@@ -260,6 +266,6 @@ def test_usual_iterations_are_those_of_decode(model, monkeypatch):
     spec = torch.full((1, *model.spectrogram.shape), -1.)
     spec[..., 40, :] = 0.
     for m, phase in ((model, 'griffinlim'), (model, 'pghi'), (model, 'vocoder'), (own, 'vocoder')):
-        n = report.usual_iterations(m, phase)
+        n = report.default_n_iter(m, phase)
         assert torch.equal(m.spec_to_wave(spec, None, 0, phase), m.spec_to_wave(spec, n, 0, phase)) and not torch.equal(m.spec_to_wave(spec, n + 1, 0, phase), m.spec_to_wave(spec, n, 0, phase))
-    assert report.usual_iterations(own, 'vocoder') == 7
+    assert report.default_n_iter(own, 'vocoder') == 7

@@ -3,11 +3,13 @@ import ast, json, math, os, sys, types
 from pathlib import Path
 import numpy as np, pytest, torch
 from mars.cmx import CMX
-from mars.evaluation.protocol import CAVEATS, MelPCA, NoteSet, PAPER_ROWS, VGGISH_FILES, VGGish, add_noise, as_int16
-from mars.evaluation.protocol import bins_for, blocks, check_labels, class_means, embed_set, evaluate
-from mars.evaluation.protocol import griffin_lim_oracle, lowpass, match_labels, memoriser, plot_bins, plot_features
-from mars.evaluation.protocol import result_json, save_report, stored, table_markdown, true_phase_oracle
+from mars.evaluation.protocol import CAVEATS, MelPCA, NoteSet, PAPER_ROWS, ProtocolConfig, Row, VGGISH_FILES, VGGish
+from mars.evaluation.protocol import add_noise, as_int16, plot_bins
+from mars.evaluation.protocol import bins_for, iter_batches, check_labels, class_means, embed_notes, evaluate
+from mars.evaluation.protocol import griffin_lim_oracle, lowpass, match_labels, training_copies, plot_features
+from mars.evaluation.protocol import result_json, save_report, write_notes, table_markdown, true_phase_oracle
 from mars.evaluation.protocol import worst_and_best
+from mars.eval import ndb
 from mars.stft import LogSpectrogram
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +26,9 @@ def tones(n, seed, labels=None):
     return NoteSet(w, dict(pitch=pitch, family=np.arange(n) % 2), name=f'set {seed}')
 
 class Stub:
-    "A classifier that hears pitch by the strongest bin, and family by level."
+    "A classifier that takes pitch from the strongest bin, and family from the level."
     digest = 'stub'
+    def predict(self, waves): return self.features(waves), self.logits(waves)
     def features(self, waves): return torch.fft.rfft(waves.float()/32768).abs()[:, 50:450].unflatten(1, (8, 50)).mean(-1)
     def logits(self, waves):
         hz = torch.fft.rfft(waves.float(), 4*N).abs().argmax(1)*16000/(4*N)
@@ -44,7 +47,7 @@ def test_noteset_reads_everything_as_int16(tmp_path):
     np.save(tmp_path/'w.npy', as_int16(w).numpy())
     sets = [NoteSet(w), NoteSet(w.numpy()), NoteSet(as_int16(w)), NoteSet(np.load(tmp_path/'w.npy', mmap_mode='r'))]
     for s in sets: assert torch.equal(s[:], as_int16(w)) and torch.equal(s[[4, 0]], as_int16(w)[[4, 0]]) and s[1:3].dtype == torch.int16 and len(s) == 5
-    assert [i for i, _ in blocks(sets[0], 2)] == [0, 2, 4] and torch.equal(torch.cat([b for _, b in blocks(sets[0], 2)]), as_int16(w))
+    assert [i for i, _ in iter_batches(sets[0], 2)] == [0, 2, 4] and torch.equal(torch.cat([b for _, b in iter_batches(sets[0], 2)]), as_int16(w))
 
 def test_noteset_of_a_source():
     from mars.data import AdditiveNotes
@@ -58,17 +61,17 @@ def test_as_int16_is_what_a_wav_holds(tmp_path):
     from mars.parts.files import to_int16
     assert np.array_equal(as_int16(x).numpy(), to_int16(x.numpy()))
 
-def test_stored_writes_a_file(tmp_path):
+def test_write_notes_writes_a_file(tmp_path):
     s = tones(7, 0)
-    made = stored((w for _, w in blocks(s, 3)), 7, tmp_path/'made.npy', s.labels, 'made')
+    made = write_notes((w for _, w in iter_batches(s, 3)), 7, tmp_path/'made.npy', s.labels, 'made')
     assert isinstance(made.waves, np.memmap) and torch.equal(made[:], s[:]) and np.load(tmp_path/'made.npy').shape == (7, N)
 
 def test_bad_sets():
     w = torch.zeros(3, N)
-    for call, say in [(lambda: NoteSet(w, rate=44100), 'resample both sides'), (lambda: NoteSet(w[0]), 'at least one note'), (lambda: NoteSet(w[:0]), 'at least one note'),
+    for call, message in [(lambda: NoteSet(w, rate=44100), 'resample both sides'), (lambda: NoteSet(w[0]), 'at least one note'), (lambda: NoteSet(w[:0]), 'at least one note'),
                       (lambda: NoteSet(w[:, :100]), '4096 samples'), (lambda: NoteSet(w, dict(pitch=[1])), 'one label per note'), (lambda: NoteSet(w*math.nan)[:], 'NaN or infinite'),
-                      (lambda: NoteSet(w.int())[:], 'int16'), (lambda: stored([w], 4, None), 'ended after 3 of 4'), (lambda: stored([w, w], 4, None), 'more than the 4')]:
-        with pytest.raises(ValueError, match=say): call()
+                      (lambda: NoteSet(w.int())[:], 'int16'), (lambda: write_notes([w], 4, None), 'ended after 3 of 4'), (lambda: write_notes([w, w], 4, None), 'more than the 4')]:
+        with pytest.raises(ValueError, match=message): call()
 
 # Labels
 
@@ -78,15 +81,15 @@ def test_match_labels():
     rows = match_labels(have, want)
     assert len(set(rows.tolist())) == 50 and all((have[k][rows] == want[k]).all() for k in have)
     assert match_labels(have, want).tolist() == rows.tolist() != match_labels(have, want, seed=1).tolist()
-    with pytest.raises(ValueError, match='2 notes of pitch 60 are wanted and 1 are there'): match_labels(dict(pitch=[60, 61]), dict(pitch=[60, 60]), ('pitch',))
+    with pytest.raises(ValueError, match='2 notes of pitch 60 are requested and 1 are available'): match_labels(dict(pitch=[60, 61]), dict(pitch=[60, 60]), ('pitch',))
     with pytest.raises(ValueError, match="'family' is missing"): match_labels(dict(pitch=[60]), dict(pitch=[60]))
 
 def test_check_labels():
     a, b = tones(24, 0), tones(24, 1)
     check_labels(a, b)
     moved = NoteSet(b[:], dict(b.labels, pitch=b.labels['pitch']+1), name='moved')
-    for other, say in [(moved, 'another label mix'), (tones(20, 1), 'equal numbers'), (NoteSet(b[:][:, :5000], b.labels), 'one length')]:
-        with pytest.raises(ValueError, match=say): check_labels(a, other)
+    for other, message in [(moved, 'another label mix'), (tones(20, 1), 'equal numbers'), (NoteSet(b[:][:, :5000], b.labels), 'one length')]:
+        with pytest.raises(ValueError, match=message): check_labels(a, other)
 
 # Embedders
 
@@ -106,20 +109,20 @@ def test_mel_pca_saves_its_settings(pca, tmp_path):
     again = MelPCA.load(tmp_path/'a.safetensors')
     assert torch.equal(again.embed(s[:]), pca.embed(s[:])) and again.digest == pca.digest != MelPCA(6, 16, 2).fit(tones(120, 8)).digest and again.explained == pca.explained
     (tmp_path/'b.safetensors').write_bytes((tmp_path/'a.safetensors').read_bytes()[:200])
-    for call, kind, say in [(lambda: MelPCA.load(tmp_path/'b.safetensors'), ValueError, 'damaged'), (lambda: MelPCA.load(tmp_path/'none'), FileNotFoundError, 'fit a MelPCA'),
-                            (lambda: MelPCA().embed(s[:]), ValueError, 'not fitted'), (lambda: MelPCA().save(tmp_path/'c'), ValueError, 'nothing to save'), (lambda: MelPCA(64).fit(s), ValueError, 'at least 65')]:
-        with pytest.raises(kind, match=say): call()
+    for call, kind, message in [(lambda: MelPCA.load(tmp_path/'b.safetensors'), ValueError, 'damaged'), (lambda: MelPCA.load(tmp_path/'none'), FileNotFoundError, 'fit a MelPCA'),
+                            (lambda: MelPCA().embed(s[:]), ValueError, 'not fitted'), (lambda: MelPCA().save(tmp_path/'c'), ValueError, 'not fitted'), (lambda: MelPCA(64).fit(s), ValueError, 'at least 65')]:
+        with pytest.raises(kind, match=message): call()
 
 def test_embed_set(pca):
     s = tones(11, 0)
     class Windows:
         name, rate, dim = 'windows', 16000, 2
         def embed(self, w): return torch.stack([w[:, :4000].float().mean(1), w[:, 4000:].float().mean(1)], 1).repeat_interleave(2, 0)
-    assert embed_set(Windows(), s, 4).shape == (11, 2, 2) and torch.allclose(embed_set(pca, s, 4), embed_set(pca, s, 5), atol=1e-4)
+    assert embed_notes(Windows(), s, 4).shape == (11, 2, 2) and torch.allclose(embed_notes(pca, s, 4), embed_notes(pca, s, 5), atol=1e-4)
     class Wrong(Windows): dim = 3
     class Fast(Windows): rate = 48000
-    with pytest.raises(ValueError, match=r'must give \(notes\*windows, 3\)'): embed_set(Wrong(), s)
-    with pytest.raises(ValueError, match='48000 Hz'): embed_set(Fast(), s)
+    with pytest.raises(ValueError, match=r'must return \(notes\*windows, 3\)'): embed_notes(Wrong(), s)
+    with pytest.raises(ValueError, match='48000 Hz'): embed_notes(Fast(), s)
 
 # VGGish: the weights cannot be had here, so a checkout with random weights takes their place
 
@@ -166,7 +169,7 @@ def test_vggish_works_offline_and_leaves_no_trace(tmp_path, monkeypatch):
     v = VGGish(tmp_path)
     assert seen == dict(model_name='vggish', sample_rate=16000, use_pca=False, use_activation=False, verbose=False, offline='1', hub=str(tmp_path))
     assert torch.hub.get_dir() == hub and torch.hub.load is load and 'HF_HUB_OFFLINE' not in os.environ and len(v.digest) == 16
-    assert v.embed(torch.rand(3, 64000)).shape == (12, 128) and embed_set(v, NoteSet(torch.rand(3, 64000)), 2).shape == (3, 4, 128)
+    assert v.embed(torch.rand(3, 64000)).shape == (12, 128) and embed_notes(v, NoteSet(torch.rand(3, 64000)), 2).shape == (3, 4, 128)
     with pytest.raises(ValueError, match='at least 15600'): v.embed(torch.rand(2, 15500))
     class Drops(FrechetAudioDistance):
         def get_embeddings(self, x, sr): return super().get_embeddings(x[:-1], sr)
@@ -201,9 +204,9 @@ def test_class_means():
     assert len(means) == 3 and torch.equal(means[0], means[2]) and means[0].shape == (1, N) and torch.allclose(means[0].float()/32768, want, atol=2e-3)
     with pytest.raises(ValueError, match='no note of pitch 99'): list(class_means(s, [99]))
 
-def test_memoriser():
+def test_training_copies():
     train, request = tones(48, 0), tones(24, 1)
-    m = memoriser(train, request.labels)
+    m = training_copies(train, request.labels)
     assert all((m.labels[k] == request.labels[k]).all() for k in request.labels) and all((w == train[:]).all(1).any() for w in m[:])
 
 # The table
@@ -211,15 +214,16 @@ def test_memoriser():
 @pytest.fixture(scope='module')
 def result(pca):
     ref, train = tones(120, 0), tones(240, 5)
-    rows = {'real': tones(120, 1), 'copy of reference': ref, 'noise': NoteSet(add_noise(ref[:], snr=0.), ref.labels, name='noise'), 'memoriser': memoriser(train, ref.labels)}
-    return evaluate(ref, rows, train, [pca], Stub(), paired=('copy of reference', 'noise'), n_f0=4, n_resamples=12, size=50)
+    noise = NoteSet(add_noise(ref[:], snr=0.), ref.labels, name='noise')
+    rows = [Row('real', tones(120, 1)), Row('copy of reference', ref, paired=True), Row('noise', noise, paired=True), Row('training copies', training_copies(train, ref.labels))]
+    return evaluate(ref, rows, train, [pca], Stub(), ProtocolConfig(n_f0=4, n_resamples=12, batch_size=50))
 
 def test_evaluate_orders_the_rows(result):
     r = result['rows']; v = lambda row, m: getattr(r[row][m], 'value', r[row][m])
     FD = 'Fréchet distance, mel-PCA'
     assert v('copy of reference', FD) < 1e-6 and v('copy of reference', FD) < v('real', FD) < v('noise', FD) and v('real', 'KAD, mel-PCA') < v('noise', 'KAD, mel-PCA')
     assert v('copy of reference', 'MSE') == v('copy of reference', 'mel distance') == v('copy of reference', 'MSE paired') == 0 < v('noise', 'MSE paired')
-    assert v('memoriser', 'memorisation quantile_share') == 1 and v('real', 'memorisation quantile_share') < .15 and v('memoriser', 'memorisation median_ratio') < .01
+    assert v('training copies', 'memorisation quantile_share') == 1 and v('real', 'memorisation quantile_share') < .15 and v('training copies', 'memorisation median_ratio') < .01
     assert v('real', 'accuracy pitch') > .95 and v('real', 'PIS') > 1.5 and v('copy of reference', 'NDB/k') < .2 < v('noise', 'NDB/k') and r['real']['NDB k'] == 10
     assert 'MSE paired' not in r['real'] and r['real'][FD].low < r['real'][FD].value < r['real'][FD].high and r['real']['PKID, Nistal floor'] == pytest.approx(2/119)
     copy = r['copy of reference'][FD]; assert copy.low == 0 and copy.high < 1e-6   # drawn together
@@ -239,31 +243,31 @@ def test_evaluate_says_what_it_did(result, pca):
 
 def test_evaluate_is_repeatable_and_blocks_do_not_matter(pca):
     ref, row = tones(24, 0), tones(24, 1)
-    a, b = (evaluate(ref, dict(x=row), embedders=[pca], n_f0=0, n_resamples=10, size=n)['rows']['x'] for n in (24, 7))
+    a, b = (evaluate(ref, [Row('x', row)], embedders=[pca], cfg=ProtocolConfig(n_f0=0, n_resamples=10, batch_size=n))['rows']['x'] for n in (24, 7))
     assert set(a) == set(b) and all(getattr(a[k], 'value', a[k]) == pytest.approx(getattr(b[k], 'value', b[k]), rel=1e-4, abs=1e-6) for k in a)
 
 def test_silence_and_clipping_are_counted_on_both_sides(pca):
     ref = tones(24, 0)
     w = ref[:].float()/32768; w[0] = 0; w[1] = (50*w[1]).clamp(-1, 1)
-    out = evaluate(NoteSet(w, ref.labels), dict(x=NoteSet(w, ref.labels)), embedders=[pca], paired=('x',), n_f0=2, n_resamples=10)['rows']['x']
+    out = evaluate(NoteSet(w, ref.labels), [Row('x', NoteSet(w, ref.labels), paired=True)], embedders=[pca], cfg=ProtocolConfig(n_f0=2, n_resamples=10))['rows']['x']
     assert (out['silent'], out['clipped'], out['MSE paired'].value, out['mel distance'].value) == (1, 1, 0, 0)
 
 def test_bad_tables(pca):
     ref = tones(24, 0)
     other = NoteSet(ref[:], dict(ref.labels, family=[5]*24), name='other')
     broken = NoteSet(torch.full((24, N), math.nan), ref.labels, name='broken')
-    for call, say in [(lambda: evaluate(ref, {}, embedders=[pca]), 'at least one of each'), (lambda: evaluate(ref, dict(x=ref)), 'no embedder'), (lambda: evaluate(tones(10, 0), dict(x=tones(10, 1)), embedders=[pca]), 'at least 20'),
-                      (lambda: evaluate(ref, dict(x=tones(36, 0)), embedders=[pca]), 'equal numbers'), (lambda: evaluate(ref, dict(x=other), embedders=[pca]), 'another label mix'),
-                      (lambda: evaluate(ref, dict(x=broken), embedders=[pca]), 'broken hold NaN')]:
-        with pytest.raises(ValueError, match=say): call()
+    for call, message in [(lambda: evaluate(ref, [], embedders=[pca]), 'at least one of each'), (lambda: evaluate(ref, [Row('x', ref)]), 'no embedder'), (lambda: evaluate(tones(10, 0), [Row('x', tones(10, 1))], embedders=[pca]), 'at least 20'),
+                      (lambda: evaluate(ref, [Row('x', tones(36, 0))], embedders=[pca]), 'equal numbers'), (lambda: evaluate(ref, [Row('x', other)], embedders=[pca]), 'another label mix'),
+                      (lambda: evaluate(ref, [Row('x', broken)], embedders=[pca]), 'broken hold NaN')]:
+        with pytest.raises(ValueError, match=message): call()
 
 def test_bins_and_plots(result):
     assert [bins_for(n) for n in (99, 100, 250, 600, 4096)] == [None, 10, 20, 50, 100]
-    assert len(plot_features(result).axes) == 3 and plot_bins(result['bins']['noise'], 'noise').axes[0].get_title().startswith('noise NDB')
+    assert len(plot_features(result).axes) == 3 and plot_bins(ndb(result['features']['reference'], result['features']['noise'], 10), 'noise').axes[0].get_title().startswith('noise NDB')
     ref = tones(6, 0)
     w = ref[:].float()/32768; w[3] = 0; w[1] = w[1]*.97
-    found = worst_and_best(ref, NoteSet(w), 2, size=4)
-    assert [i for i, _ in found[:2]] == [3, 1] and found[2][1] == found[3][1] == 0
+    order = worst_and_best(ref, NoteSet(w), 2, size=4)
+    assert [i for i, _ in order[:2]] == [3, 1] and order[2][1] == order[3][1] == 0
 
 def test_save_report(result, tmp_path):
     ref = tones(8, 0)

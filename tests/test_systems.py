@@ -11,7 +11,7 @@ from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatter
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.parts.config import PIPELINES, SYSTEMS
-from mars.evaluation.report import describe_model, open_model
+from mars.evaluation.report import describe_model, load_model
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
 
@@ -117,7 +117,7 @@ def test_evaluate_judges_a_model_of_waves(tmp_path, capsys):
                  '--n-train', '100', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert {'generated', 'reconstruction', 'Griffin-Lim oracle'} <= set(said['rows']) and said['settings']['phases']['generated'] == 'of the decoder' and said['settings']['phases']['Griffin-Lim oracle'] == 'griffinlim 1'
-    assert describe_model(open_model(tmp_path/'m', 'cpu'))['tokenizer']['lengths'] == [1, 8, 40, 200]
+    assert describe_model(load_model(tmp_path/'m', 'cpu'))['tokenizer']['lengths'] == [1, 8, 40, 200]
 
 def test_the_tokenizer_decides_what_fits():
     waves, frames = make('aar'), make('magnet')

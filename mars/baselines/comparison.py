@@ -33,9 +33,9 @@ from .next_token import NextToken
 from ..parts.device import in_batches, pick_device, seed_all
 from ..pipeline import Mars
 from ..studies.prediction import default_study_notes, evenly_spaced, time_interleaved, study_splits
-from ..evaluation.protocol import MelPCA, NoteSet, blocks, class_means, evaluate, griffin_lim_oracle
-from ..evaluation.protocol import memoriser, result_json, stored
-from ..evaluation.report import affordable
+from ..evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, class_means, evaluate, griffin_lim_oracle
+from ..evaluation.protocol import iter_batches, result_json, training_copies, write_notes
+from ..evaluation.report import take_available
 from ..tokenizer import STRIPS, TokenizerConfig
 from ..train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer
 from ..training.log import RunLog
@@ -129,7 +129,7 @@ def shuffle_held_out(held_out, train): # -> order: first the notes that training
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1)).tolist()
     labels = [*zip(*(held_out.targets[k].tolist() for k in ('pitch', 'family')))]
     available = Counter(zip(*(train.targets[k].tolist() for k in ('pitch', 'family'))))
-    matched = [r for r, in affordable([(i,) for i in order], [labels[i] for i in order], [available], len(held_out))]
+    matched = [r for r, in take_available([(i,) for i in order], [labels[i] for i in order], [available], len(held_out))]
     return torch.tensor([*matched, *(i for i in order if i not in set(matched))])
 
 def comparison_data(
@@ -333,21 +333,21 @@ def reference_rows(data, ref, labels, seed): # -> rows paired with the reference
     "Oracle and reconstructions of the test notes."
     n, m, rows = len(data.test), data.models['mars'], {'reference itself': ref}
     def oracle(w, i): return griffin_lim_oracle(w, m.spectrogram, m.cmx, N_ITER, seed, i, 'griffinlim', data.device)
-    waves = (oracle(w, i) for i, w in blocks(ref, 16))
-    rows['Griffin-Lim oracle'] = stored(waves, n, None, labels, 'Griffin-Lim oracle')
+    waves = (oracle(w, i) for i, w in iter_batches(ref, 16))
+    rows['Griffin-Lim oracle'] = write_notes(waves, n, None, labels, 'Griffin-Lim oracle')
     for key, p in data.models.items():
         name = f'reconstruction, {key}'
-        waves = (p.decode(p.encode(w), n_iter=N_ITER, seed=seed, first=i) for i, w in blocks(ref, 16))
-        rows[name] = stored(waves, n, None, labels, name)
+        waves = (p.decode(p.encode(w), n_iter=N_ITER, seed=seed, first=i) for i, w in iter_batches(ref, 16))
+        rows[name] = write_notes(waves, n, None, labels, name)
     return rows
 
 def control_rows(data, labels, seed): # -> rows; with few notes a label may have no training note, and there is no row
     "Training notes and class means with the labels of the test notes."
     train, ls, rows = NoteSet(data.train, name='the training notes'), data.models['mars'].spectrogram, {}
-    with suppress(ValueError): rows['training notes'] = memoriser(train, labels, seed=seed)
+    with suppress(ValueError): rows['training notes'] = training_copies(train, labels, seed=seed)
     with suppress(ValueError):
         means = class_means(train, labels['pitch'], ls=ls, n_iter=N_ITER, device=data.device)
-        rows['class mean'] = stored(means, len(data.test), None, labels, 'class mean')
+        rows['class mean'] = write_notes(means, len(data.test), None, labels, 'class mean')
     return rows
 
 def evaluate_systems(
@@ -355,7 +355,7 @@ def evaluate_systems(
     systems:dict, # name -> (System, model, sampling settings)
     seed:int=0,   # of generation and evaluation
     keep=(),      # indices of test notes whose waves are returned
-    **kwargs,     # n_resamples, n_f0: as for `evaluate`
+    **kwargs,     # n_resamples, n_f0: fields of `ProtocolConfig`
 ): # result of `evaluate`, {row: waves (len(keep), N)}
     "Evaluate all systems and all reference rows on the test notes."
     n, labels = len(data.test), data.test.batch(range(len(data.test)))[1]
@@ -363,10 +363,11 @@ def evaluate_systems(
     paired = reference_rows(data, ref, labels, seed)
     rows = {**paired, **control_rows(data, labels, seed)}
     for name, (system, model, sampling) in systems.items():
-        rows[name] = stored(make_notes(system, model, data, labels, sampling, seed), n, None, labels, name)
+        rows[name] = write_notes(make_notes(system, model, data, labels, sampling, seed), n, None, labels, name)
     classifier = Classifier.from_pretrained(device=data.device)
-    result = evaluate(ref, rows, None, [MelPCA.load(device=data.device)], classifier, [*paired], seed=seed,
-                      device=data.device, **kwargs)
+    table = [Row(name, notes, paired=name in paired) for name, notes in rows.items()]
+    result = evaluate(ref, table, None, [MelPCA.load(device=data.device)], classifier,
+                      ProtocolConfig(seed=seed, **kwargs), data.device)
     return result, {name: r[list(keep)] for name, r in rows.items()} if len(keep) else {}
 
 # %% ../../nbs/baselines/comparison.ipynb #aab09752

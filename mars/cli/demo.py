@@ -10,7 +10,7 @@ __all__ = ['STYLE', 'PAGE', 'COMMANDS', 'demo_notes', 'demo_requests', 'measure_
 import base64, html, io, signal, sys, threading, time
 from .arguments import Arg, Number, Subcommand
 from .data import credit_lines, make_folder, with_data
-from .sounds import MODEL_HELP, PHASE, open_model
+from .sounds import MODEL_HELP, PHASE, load_model
 
 # %% ../../nbs/cli/demo.ipynb #9b904d2c
 def demo_notes(source='auto'):
@@ -167,7 +167,7 @@ def run_demo(a):
 
 def run_app(a):
     from mars.apps.web import serve
-    served, end = serve(open_model(a), a.host, a.port, a.browse), threading.Event()
+    served, end = serve(load_model(a), a.host, a.port, a.browse), threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
     old = signal.signal(signal.SIGTERM, lambda *_: end.set()) if in_main else None
     others = '; other machines can reach it at the address of this machine, without a password' if a.host == '0.0.0.0' else ''

@@ -14,28 +14,28 @@ from .data import DATA_HELP, FILTERS, filters_of, open_notes, register_models
 from .sounds import PHASE, SAMPLING, sampling_of
 
 # %% ../../nbs/cli/evaluation.ipynb #270ab6ed
-def reference_notes(a, m): # -> (`Sides`, filters that were used)
+def reference_notes(a, m): # -> (`Splits`, filters that were used)
     "Open the real notes for an evaluation."
-    from mars.evaluation.report import filter_sides, real_sides, train_side
-    train = train_side(open_notes(a.train_data, 'train')) if a.train_data else None
-    sides, filters = real_sides(open_notes(a.data, 'test'), train), filters_of(a)
+    from mars.evaluation.report import filter_splits, make_splits, training_split
+    train = training_split(open_notes(a.train_data, 'train')) if a.train_data else None
+    sides, filters = make_splits(open_notes(a.data, 'test'), train), filters_of(a)
     trained = (m.info.get('data') or {}).get('pitches')
     if filters['pitches'] is None and trained: filters['pitches'] = range(trained[0], trained[1] + 1)
-    return filter_sides(sides, **filters), filters
+    return filter_splits(sides, **filters), filters
 
 def run_evaluate(a):
-    from mars.evaluation.report import evaluate_model, open_model, report_line
+    from mars.evaluation.report import evaluate_model, load_model, summary_line
     from mars.parts.classifier import Classifier
     register_models()
-    m = open_model(a.model, a.device)
+    m = load_model(a.model, a.device)
     classifier = Classifier.from_pretrained(a.classifier, m.device)
     sides, filters = reference_notes(a, m)
-    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=sides.said,
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=sides.description,
                  filters={k: list(v) for k, v in filters.items() if v})
     counts = {k: getattr(a, k) for k in ('seed', 'n_iter', 'n_resamples', 'n_f0', 'n_train', 'seeds', 'batch_size')}
     result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, classifier, phase=a.phase, progress=not a.json, about=about,
                             **counts, **sampling_of(a, ('top_k', 'top_p', 'cfg_scale', 'temperature')))
-    return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), report_line(result, a.out)
+    return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), summary_line(result, a.out)
 
 EVALUATE = (
     Arg('--model', default='small', metavar='MODEL', help='a run folder, or the name of released weights'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'PHASE', 'PHASE_ARGS', 'OUTPUT', 'REFERENCE', 'AUDIO', 'SET', 'EXPORT',
-           'N_NOTES', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'open_model', 'run_generate',
+           'N_NOTES', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'run_generate',
            'run_reconstruct', 'run_edit', 'run_export', 'run_play', 'instrument_args']
 
 # %% ../../nbs/cli/sounds.ipynb #24305704
@@ -48,7 +48,7 @@ def sampling_of(a, names=('cfg_scale', 'top_k', 'top_p', 'temperature', 'n_iter'
     "The sampling options that were given on the command line."
     return {k: v for k in names if (v := getattr(a, k)) is not None}
 
-def open_model(a): # -> `Mars`
+def load_model(a): # -> `Mars`
     "Load the model of --model, on the CPU unless --device says otherwise."
     from mars.pipeline import Mars
     register_models()
@@ -58,7 +58,7 @@ def open_model(a): # -> `Mars`
 def run_generate(a):
     import numpy as np
     from mars.parts.files import fit_note, read_audio, save_wave
-    m, labels = open_model(a), single(labels_of(a))
+    m, labels = load_model(a), single(labels_of(a))
     if a.reference:
         waves = [fit_note(*read_audio(f)) for f in a.reference]
         labels['reference'] = np.stack(waves) if len(waves) > 1 else waves[0]
@@ -72,7 +72,7 @@ def run_reconstruct(a):
     stems = [Path(f).stem for f in a.files]
     twice = [s for s in stems if stems.count(s) > 1]
     if twice: raise ValueError(f'two files are named {twice[0]!r} and their results would overwrite each other; run them separately')
-    m = open_model(a)
+    m = load_model(a)
     waves = [load_wave(f) for f in a.files]
     out, files = make_folder(a.out), []
     for stem, wave in zip(stems, waves):
@@ -82,7 +82,7 @@ def run_reconstruct(a):
 
 def run_edit(a):
     from mars.parts.files import load_wave, save_wave
-    labels, m = labels_of(a), open_model(a)
+    labels, m = labels_of(a), load_model(a)
     n = max(map(len, labels.values()), default=1) if a.n is None else a.n
     reference = None if a.reference is None else load_wave(a.reference)
     waves = m.edit(load_wave(a.file, m.sample_rate), m.sample_rate, keep_scales=a.keep_scales, time_range=a.time, freq_range=a.freq,
@@ -96,7 +96,7 @@ def run_edit(a):
 def run_export(a):
     from mars.apps.instruments import export_instrument
     result = export_instrument(
-        open_model(a), a.out, family=a.family, source=a.source, reference=a.reference, pitches=a.pitches, velocities=a.velocities,
+        load_model(a), a.out, family=a.family, source=a.source, reference=a.reference, pitches=a.pitches, velocities=a.velocities,
         format=a.format, tries=a.tries, seed=a.seed, loop=a.loop, release=a.release, progress=False if a.json else None, **sampling_of(a))
     lost = f", {len(result['lost'])} notes had no take in tune and use their neighbour" if result['lost'] else ''
     return result, (f"{len(result['samples'])} samples{lost}; {result['out_of_tune']} of {result['tries']} takes were out of tune "
@@ -104,7 +104,7 @@ def run_export(a):
 
 def run_play(a):
     from mars.apps.instruments import play_midi
-    _, result = play_midi(open_model(a), a.tune, a.out, family=a.family, source=a.source, reference=a.reference, release=a.release,
+    _, result = play_midi(load_model(a), a.tune, a.out, family=a.family, source=a.source, reference=a.reference, release=a.release,
                           tries=a.tries, seed=a.seed, progress=False if a.json else None, **sampling_of(a))
     left_out = ''.join(f'; left out: {what} ({n})' for what, n in result['left_out'].items())
     return result, (f"{result['notes']} notes from {result['distinct']} samples, {result['transposed']} of them transposed, "
