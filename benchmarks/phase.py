@@ -30,9 +30,9 @@ from mars.data import AdditiveNotes, SoundFontNotes
 from mars.parts.files import write_whole
 from mars.eval import frechet_distance, log_mel_error, mel_features
 from mars.pipeline import Mars
-from mars.parts.phase import HANN, RESOLUTIONS, from_phases, heap_integrate, partial_noise, pghi, pre_echo, refine
+from mars.parts.phase import HANN_GAMMA, RESOLUTIONS, wave_from_phases, heap_integrate, partial_noise, pghi, pre_echo, refine
 from mars.parts.phase import stft_distance
-from mars.parts.vocoder import Vocoder, _half_is_fast
+from mars.parts.vocoder import Vocoder, _has_fast_bfloat16
 from mars.stft import LogSpectrogram, griffin_lim, random_phases
 from common import print_table
 
@@ -46,7 +46,7 @@ def unseen(n, additive=False):
     idx = [int(rng.choice(rows[names[i % len(names)]])) for i in range(n)]
     return test.batch(idx)[0].float()/32768, [test.notes[i].note_str for i in idx]
 
-GAUSS = {'wide': HANN, 'narrow': .1}  # gamma/n^2: as wide as Hann (it ends at 5 % of its peak), and one that ends at 0.04 %
+GAUSS = {'wide': HANN_GAMMA, 'narrow': .1}  # gamma/n^2: as wide as Hann (it ends at 5 % of its peak), and one that ends at 0.04 %
 
 def gaussian(ls, name):
     "The Gaussian window that a method's name asks for, or None."
@@ -68,7 +68,7 @@ def methods(ls, parts, vocoder, other=None):
     else:
         for n in (64, 128): out[f'Griffin-Lim {n}'] = lambda m, i, n=n: find(m, n, random_phases(1, first=i))
     if 'pghi' in parts:
-        for n in (0, 16, 32, 48, 64, 128): out[f'PGHI + {n}' if n else 'PGHI'] = lambda m, i, n=n: from_phases(ls, m, lambda x, j: pghi(x, first=j), n, i)
+        for n in (0, 16, 32, 48, 64, 128): out[f'PGHI + {n}' if n else 'PGHI'] = lambda m, i, n=n: wave_from_phases(ls, m, lambda x, j: pghi(x, first=j), n, i)
         for n in (32, 64, 128): out[f'PGHI + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, pghi(m, first=i))
         out['PGHI, heap'] = lambda m, i: find(m, 0, pghi(m, first=i, method=heap_integrate))
     if 'window' in parts:
@@ -78,7 +78,7 @@ def methods(ls, parts, vocoder, other=None):
             out[f'Griffin-Lim 128, {key} Gauss'] = lambda m, i, w=w: find(m, 128, random_phases(1, first=i), window=w)
     if 'vocoder' in parts:
         for n in (0, 8, 16, 32, 48, 64, 128): out[f'vocoder + {n}' if n else 'vocoder'] = lambda m, i, n=n: vocoder.magnitude_to_wave(ls, m, n, 0, i)
-        for n in (32, 64): out[f'vocoder + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, vocoder.phases(m, 0, i))
+        for n in (32, 64): out[f'vocoder + {n}, fast Griffin-Lim'] = lambda m, i, n=n: find(m, n, vocoder.estimate_phases(m, 0, i))
     if other:
         for n in (0, 32, 48): out[f'other + {n}' if n else 'other'] = lambda m, i, n=n: other.magnitude_to_wave(ls, m, n, 0, i)
     return out
@@ -199,7 +199,7 @@ def main(argv=None):
         result['model'], result['about']['model'] = measure(ls, waves, short, model, base), repr(model)
     if 'cores' in args.parts:
         result['cores'] = cores(args, magnitudes(ls, waves[:args.time_notes], None))
-        result['about']['cores'] = dict(notes=min(args.time_notes, len(waves)), rounds=args.rounds, bfloat16=_half_is_fast(), load=os.getloadavg()[0])
+        result['about']['cores'] = dict(notes=min(args.time_notes, len(waves)), rounds=args.rounds, bfloat16=_has_fast_bfloat16(), load=os.getloadavg()[0])
     if args.add and args.out and args.out.exists():
         old = json.loads(args.out.read_text())
         if old['about']['notes'] != names: ap.error('--add needs a file of the same notes')

@@ -10,7 +10,7 @@ from mars.data import SoundFontNotes
 def measure(ds, index):
     "Notes per second, by the wall clock and by CPU time."
     wall, cpu = time.perf_counter(), time.process_time()
-    for i in index: ds.row(int(i))
+    for i in index: ds.samples(int(i))
     return len(index)/(time.perf_counter() - wall), len(index)/(time.process_time() - cpu)
 
 if __name__ == '__main__':
@@ -22,7 +22,7 @@ if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as cache:
         ds = SoundFontNotes(args.soundfont, renderer=args.renderer, cache=cache)
         index = np.linspace(0, len(ds) - 1, args.notes).astype(int) # all programs, in the order of a first pass
-        ds.row(1) # opens the file and the cache
+        ds.samples(1) # opens the file and the cache
         for name, (wall, cpu) in (('render', measure(ds, index)), ('cached', measure(ds, index))):
             print(f'{name}: {wall:.0f} notes/s wall, {cpu:.0f} notes/s CPU ({ds.renderer}, {ds.fonts[0].name}, {args.notes} notes of {len(ds.instruments)} '
                   f'instruments, {platform.machine()}, {os.cpu_count()} cores)')

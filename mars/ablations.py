@@ -6,9 +6,9 @@
 __all__ = ['SIZES', 'KEYS', 'CONTENT', 'Variant', 'SpectrogramData', 'synthetic_notes', 'sample_notes', 'split_notes',
            'encode_notes', 'twin_config', 'make_twin', 'conv_block', 'conv_widths', 'ConvEncoder', 'ConvDecoder',
            'ConvTokenizer', 'per_scale_tokenizer', 'spec_features', 'spec_metrics', 'usage_metrics', 'activation_bytes',
-           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'train_variant', 'cost_metrics',
-           'run_variant', 'compare_variants', 'train_settings', 'prepare_data', 'tokenizer_config', 'run_info',
-           'read_results', 'add_result', 'check_results_file', 'run_experiment', 'load_results', 'values',
+           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantStage', 'train_variant',
+           'cost_metrics', 'run_variant', 'compare_variants', 'train_settings', 'prepare_data', 'tokenizer_config',
+           'run_info', 'read_results', 'add_result', 'check_results_file', 'run_experiment', 'load_results', 'values',
            'format_mean', 'summary', 'difference', 'format_difference', 'plot_variants', 'plot_against',
            'register_experiment', 'cmx_variants', 'twin_variants', 'gan_variants', 'parameters_by_term',
            'count_parameters', 'note_at_rate', 'longer_spectrogram', 'encode_sequences', 'content_data',
@@ -281,16 +281,24 @@ def init_tokenizer(variants, name, data, train): # data: name -> `SpectrogramDat
     first = Batches(len(spec), min(len(spec), train.warm_start), train.seed).at(0)
     return tok.warm_start(variant.spec_to_image(spec[first]))
 
+class VariantStage(TokenizerStage):
+    "The stage of a variant, whose discriminator sees images or spectrograms."
+    def __init__(self, tok, cfg, variant, mel=None):
+        object.__setattr__(self, 'variant', variant) # before the discriminator is made
+        super().__init__(tok, cfg, variant.discriminator, mel)
+
+    def view(self, image): return self.variant.cmx.unfold(image) if self.variant.unfold else image
+
 def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of the squared error, seconds)
     "Train a tokenizer in place."
     order = Batches(len(spec), train.batch_size, train.seed)
     def batch(step, part): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
     mel = MelLoss(ls, variant.cmx).to(spec.device) if variant.mel_weight else None
     seed_all(train.seed) # the same discriminator and quantizer dropout in every variant
-    stage = TokenizerStage(tok, train, variant.discriminator, mel, variant.cmx.unfold if variant.unfold else None)
+    stage = VariantStage(tok, train, variant, mel)
     seed_all(train.seed)
     log = RunLog()
-    fit(stage, batch, train, default_callbacks(train, log, progress, stage.callbacks()))
+    fit(stage, batch, train, default_callbacks(train, log, stage.callbacks(), progress=progress))
     return [float(f"{r['recon']:.7g}") for r in log.rows], log.rows[-1]['seconds']
 
 def cost_metrics(variant, tok, data, batch_size): # data: `SpectrogramData`
@@ -622,7 +630,7 @@ def note_at_rate(notes, i, rate): # -> (n,) float32, peak 0.89
         f, bank, program, pitch, velocity = source.keys[i]
         engine = open_renderer(source.fonts[f].path, source.renderer)
         return peak_normalize(resample(engine.render(bank, program, pitch, velocity), engine.rate, rate))
-    return resample(source.row(i).astype(np.float32)/32768, 16000, rate)
+    return resample(source.samples(i).astype(np.float32)/32768, 16000, rate)
 
 def longer_spectrogram(ls, times, rate): # -> LogSpectrogram
     "The spectrogram of sounds `times` as long at another rate, its frames a multiple of those of `ls`."

@@ -80,7 +80,7 @@ def test_fields_have_help_and_defaults_by_size(capsys):
     assert field_docs(TrainConfig)['steps'] == 'optimiser steps'
     with pytest.raises(SystemExit): main(['train', 'tokenizer', '--help'])
     out = ' '.join(capsys.readouterr().out.split())
-    assert '--steps INT optimiser steps (default: tiny 600, small 6000,' in out and 'fields of DiscriminatorConfig' in out
+    assert '--steps INT optimiser steps (>= 1; default: tiny 600, small 6000,' in out and 'fields of DiscriminatorConfig' in out
 
 def test_version(capsys):
     import mars

@@ -16,9 +16,10 @@ parts.conditioning parts.classifier
 var
 parts.inference
 parts.codec
-training.distributed training.log training.checkpoints
+training.settings training.distributed training.log training.checkpoints
 training.tokens
 training.plots training.reconstruction training.callbacks
+training.run
 parts.reference
 train
 training.budget parts.vocoder parts.editing

@@ -301,7 +301,7 @@ def test_damaged_files(tmp_path):
     config = tmp_path/'config.json'
     text = config.read_text()
     for new, message in ((text[:50], 'config.json is damaged'), (text.replace('"format": 1', '"format": 9'), 'has format 9'), (text.replace('"codebook_size": 256', '"codebook_size": 128'), 'does not fit its config.json'),
-                         (json.dumps([1]), 'config.json is damaged'), (text.replace('"depth": 2', '"depth": -2'), 'depth is -2')):
+                         (json.dumps([1]), 'config.json is damaged'), (text.replace('"depth": 2', '"depth": -2'), 'depth must be >= 1, got -2')):
         config.write_text(new)
         with pytest.raises(ValueError, match=message): Mars.from_pretrained(tmp_path)
     config.write_text(text)

@@ -145,7 +145,7 @@ def test_weights_of_another_config_are_refused(tmp_path):
 
 def test_beats_the_class_mean_on_unseen_instruments():
     "Some seconds of training on some instruments, then others: the issue's least demand on learning."
-    notes = AdditiveNotes(None, range(48, 72, 4), (100,))
+    notes = AdditiveNotes(None, range(48, 72, 6), (100,))
     train, _, test = notes.split_by_instrument(valid=0., test=0.34, seed=0)
     assert not set(train.instruments) & set(test.instruments)
     ls, cmx = LogSpectrogram(), CMX.fit()

@@ -210,7 +210,7 @@ def train_system(
     def stage_loss(model, idx):
         loss = training_loss(system, model, data, idx)
         return loss, dict(loss=loss.detach())
-    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress))
+    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress=progress))
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])
@@ -241,7 +241,7 @@ def make_notes(system, model, data, labels, sampling, seed=0, batch_size=None): 
     def make(first, n):
         batch = {k: v[first:first+n] for k, v in labels.items()}
         out = generate_system(system, model, data, batch, n, sampling, seed, first)
-        if not system.tokens: return m.image_to_wave(out, N_ITER, seed, first=first)
+        if not system.tokens: return m.image_to_wave(out, n_iter=N_ITER, seed=seed, first=first)
         return m.decode(out, n_iter=N_ITER, seed=seed, first=first)
     return in_batches(make, len(labels['pitch']), batch_size or (128 if data.device.type == 'cuda' else 16))
 

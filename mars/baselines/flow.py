@@ -21,9 +21,10 @@ from ..stft import LogSpectrogram
 from ..parts.config import PIPELINES, STAGES, setting
 from ..parts.warm_start import principal_components
 from ..tokenizer import patchify, unpatchify
-from ..train import Stage, TrainConfig, TrainingRun
+from ..train import Stage, TrainConfig, default_callbacks, fit
 from ..training.log import RunLog
-from ..training.tokens import BatchLoader, Images, instrument_ids, names_hash, to_device
+from ..training.run import TrainingRun
+from ..training.tokens import Images, instrument_ids, names_hash, to_device
 from ..parts.sampling import check_seed
 from ..var import Trunk, VARConfig
 
@@ -285,13 +286,11 @@ def train_flow(
     trackers=(),            # names of accelerate's trackers, as for `RunLog`
 )->FlowMars: # trained, in eval mode
     "Train a rectified flow."
-    train, cfg = (train or TrainConfig.preset('tiny', 'flow')).for_notes(len(notes)), cfg or FlowConfig.preset('tiny')
-    run = TrainingRun(train, out, device, progress, log, resume, trackers)
-    loader = BatchLoader(notes, train, accelerator=run.accelerator)
+    run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'flow'), out, device, progress, log, resume, trackers)
+    train, cfg = run.cfg, cfg or FlowConfig.preset('tiny')
     seed_all(train.seed)
     flow, info = Flow(cfg).to(run.device), {}
     m = FlowMars(flow, cmx, spectrogram)
-    run.open_notes(notes)
     images = Images(notes, m.wave_to_image, run.device)
     if train.warm_start:
         flow.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
@@ -299,12 +298,13 @@ def train_flow(
     if train.compile: flow.trunk.compile(dynamic=False)
 
     def batch(step, part):
-        idx = loader.indices(step, part)
-        image, labels = images(idx, loader.following(step, part))
+        idx = run.loader.indices(step, part)
+        image, labels = images(idx, run.loader.following(step, part))
         if cfg.n_instruments: labels['instrument'] = ids[to_device(idx, run.device)]
         return image, {k: labels[k] for k in flow.labels.sizes}
 
-    run.fit(Stage(flow, flow_loss), batch, dict(shape=asdict(cfg), notes=names_hash(notes)))
+    with run.record(dict(shape=asdict(cfg), notes=names_hash(notes))) as options:
+        fit(Stage(flow, flow_loss), batch, train, default_callbacks(train, **options), run.accelerator)
     flow.trunk._compiled_call_impl = None # sampling has other shapes
     run.save(m, {**info, 'notes': len(notes)})
     return m

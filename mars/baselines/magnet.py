@@ -20,7 +20,7 @@ from .masked import masked_cross_entropy
 from .next_token import NextToken
 from ..parts.config import SYSTEMS, setting
 from ..parts.sampling import check_seed, note_uniforms, sample, scale_settings
-from ..parts.inference import Sampler, SamplerMixin, lend_sampler
+from ..parts.inference import Sampler, SamplerMixin, borrow_sampler
 from ..var import VAR, scale_mask
 
 # %% ../../nbs/baselines/magnet.ipynb #eb95c890
@@ -37,12 +37,12 @@ def frame_count(
 # %% ../../nbs/baselines/magnet.ipynb #d50e79c6
 class FlatPatternSampler(Sampler):
     "One token per pass, frame by frame."
-    def run(self, labels, u):
+    def stream(self, labels, uniforms):
         "Yield the maps that are complete: none before the last K passes."
-        self.fill(labels, u)
+        self.set_inputs(labels, uniforms)
         n, K = len(self.settings), len(self.var.lengths)
         for i in range(n):
-            self.play(i)
+            self.run_pass(i)
             if i >= n-K: yield [torch.cat(self.tokens[q:i+1:K], 1) for q in range(i-n+K+1)]
 
 class FlatPatternLM(NextToken):
@@ -133,13 +133,13 @@ class DelayPatternSampler(Sampler):
         K = len(per_codebook)
         S = self.frames + K - 1
         self.settings, self.same_for_all = [per_codebook]*S, len(set(per_codebook)) == 1
-        self.hold(var, n, any(s[0] for s in per_codebook), S, K)
-        self.cache = var.trunk.cache(n*(1+self.guided), S, self.u.device, var.position.dtype)
-        self.guidance = torch.tensor([s[0] for s in per_codebook], device=self.u.device)[:, None]
+        self.allocate(var, n, any(s[0] for s in per_codebook), S, K)
+        self.cache = var.trunk.cache(n*(1+self.guided), S, self.uniforms.device, var.position.dtype)
+        self.guidance = torch.tensor([s[0] for s in per_codebook], device=self.uniforms.device)[:, None]
         frame = torch.arange(S)[:, None] - torch.arange(K)
-        self.exists = ((frame >= 0) & (frame < var.n_frames)).to(self.u.device) # (S, K): is there a token in the column
+        self.exists = ((frame >= 0) & (frame < var.n_frames)).to(self.uniforms.device) # (S, K): is there a token in the column
 
-    def step(self, i):
+    def run_pass(self, i):
         "Generate column i."
         v, n = self.var, self.n
         if i == 0:
@@ -149,7 +149,7 @@ class DelayPatternSampler(Sampler):
         h = v.trunk(self.x + v.position[:, i:i+1], self.modulation, cache=self.cache)
         logits = v.logits(h) # (n or 2n, 1, K, V)
         if self.guided: logits = (1+self.guidance)*logits[:n] - self.guidance*logits[n:]
-        tokens = self.sample_column(logits, self.u[:, i:i+1], self.settings[i])
+        tokens = self.sample_column(logits, self.uniforms[:, i:i+1], self.settings[i])
         self.columns.append(tokens.where(self.exists[i], v.special_token_id).mT) # (n, K, 1)
         if i+1 < len(self.settings): self.x = v.embed(self.columns[i].repeat(1 + self.guided, 1, 1))
 
@@ -157,11 +157,11 @@ class DelayPatternSampler(Sampler):
         if self.same_for_all: return sample(logits, u, *per_codebook[0][1:])
         return torch.stack([sample(logits[:, :, q], u[..., q], *s[1:]) for q, s in enumerate(per_codebook)], 2)
 
-    def run(self, labels, u):
+    def stream(self, labels, uniforms):
         "Yield the codebooks that are complete: none before the last K passes."
-        self.fill(labels, u)
+        self.set_inputs(labels, uniforms)
         for i in range(len(self.settings)):
-            self.play(i)
+            self.run_pass(i)
             complete = range(i+2-self.frames)
             if complete: yield [torch.cat([c[:, q] for c in self.columns[q:q+self.frames]], 1) for q in complete]
 
@@ -388,8 +388,8 @@ class MAGNeTSampler(Sampler):
     def __init__(self, var, n, settings): # settings: a `DecodingSettings`
         d, K, T = settings, len(var.lengths), var.n_frames
         self.decoding, self.settings = d, decoding_steps(d, var.cfg.span, T)
-        self.hold(var, n, any(s.guidance for s in self.settings), len(self.settings), T)
-        device = self.u.device
+        self.allocate(var, n, any(s.guidance for s in self.settings), len(self.settings), T)
+        device = self.uniforms.device
         self.prompt = torch.zeros(n, K, d.prompt, dtype=torch.long, device=device)
         in_prompt = torch.arange(T, device=device) < (d.prompt if var.cfg.prompt_rate else 0)
         window = var.context_mask | in_prompt
@@ -404,7 +404,7 @@ class MAGNeTSampler(Sampler):
         visible = self.prompt if v.cfg.prompt_rate else torch.full_like(self.prompt, special)
         self.columns = F.pad(visible, (0, v.n_frames-P), value=special)
         if self.decoding.rescorer is not None:
-            self.rescore = Rescoring(self.decoding.rescorer, self.decoding.rescore_weight, self.ids)
+            self.rescore = Rescoring(self.decoding.rescorer, self.decoding.rescore_weight, self.labels)
 
     def start_stage(self, k): # -> tokens (n, T) of codebook k, and the mask (n, T) of all but its prompt
         prompt, rest = self.prompt[:, k], self.var.n_frames - self.decoding.prompt
@@ -415,7 +415,7 @@ class MAGNeTSampler(Sampler):
         args = self.var.cfg.span, d.span_arrangement, d.span_scoring
         return F.pad(remask(self.p[:, P:], self.masked[:, P:], count, *args), (P, 0))
 
-    def step(self, j):
+    def run_pass(self, j):
         "Mask, predict and sample; then score the tokens for the next step."
         v, n, s = self.var, self.n, self.settings[j]
         if j == 0: self.start_generation()
@@ -427,7 +427,7 @@ class MAGNeTSampler(Sampler):
         h = v.hidden_states(x, modulation, self.attention_masks[s.stage], NoCache())
         logits = v.codebook_logits(h, s.stage)
         if s.guidance: logits = (1+s.guidance)*logits[:n] - s.guidance*logits[n:]
-        row = torch.where(self.masked, sample(logits, self.u[:, j], s.temperature, s.top_k, s.top_p), row)
+        row = torch.where(self.masked, sample(logits, self.uniforms[:, j], s.temperature, s.top_k, s.top_p), row)
         self.columns = replace_codebook(self.columns, s.stage, row)
         if s.index+1 == self.decoding.steps[s.stage]: self.finished.append(self.columns)
         else: self.p = self.token_probability(s, logits, row)
@@ -436,12 +436,12 @@ class MAGNeTSampler(Sampler):
         p = (logits/(s.temperature or 1)).softmax(-1).gather(-1, row[..., None])[..., 0]
         return p if self.decoding.rescorer is None else self.rescore(p, self.columns, s.stage)
 
-    def run(self, labels, u, prompt=None):
+    def stream(self, labels, uniforms, prompt=None):
         "Yield the codebooks that are complete after each stage."
-        self.fill(labels, u)
+        self.set_inputs(labels, uniforms)
         if prompt is not None: self.prompt.copy_(prompt)
         for j, s in enumerate(self.settings):
-            self.play(j)
+            self.run_pass(j)
             if s.index+1 == self.decoding.steps[s.stage]:
                 yield [*self.finished[s.stage][:, :s.stage+1].clone().unbind(1)]
 
@@ -517,7 +517,7 @@ class MAGNeTGenerationMixin(SamplerMixin):
             if graph: raise ValueError('graph=True does not work with a rescorer; leave one of them out')
             graph = False
         u = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, self.n_uniforms(settings))
-        with lend_sampler(self, n, settings, graph) as sampler: yield from sampler.run(labels, u, prompt)
+        with borrow_sampler(self, n, settings, graph) as sampler: yield from sampler.stream(labels, u, prompt)
 
     def generate(self,
         labels:dict=None,  # any subset of the labels, a value each or one per note

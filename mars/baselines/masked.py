@@ -57,14 +57,14 @@ class MaskedSampler(Sampler):
         self.counts = [[*masked_counts(m, s[4]), 0] for m, s in zip(var.lengths, settings)]
         n_uniforms = [m*s[4] for m, s in zip(var.lengths, settings)]
         codes = var.n_uniforms(settings)//sum(n_uniforms) # of a token
-        self.u = torch.zeros(n, sum(n_uniforms), *[codes]*(codes > 1), device=self.u.device)
-        self.us = self.u.split(n_uniforms, 1)
+        self.uniforms = torch.zeros(n, sum(n_uniforms), *[codes]*(codes > 1), device=self.uniforms.device)
+        self.uniforms_by_pass = self.uniforms.split(n_uniforms, 1)
 
-    def write(self, k, logits):
+    def sample_tokens(self, k, logits):
         "Sample the masked tokens of scale k and keep the most probable ones, pass after pass."
         v, m, (_, temperature, top_k, top_p, _) = self.var, self.var.lengths[k], self.settings[k]
-        known, tokens = torch.zeros(self.n, m, dtype=torch.bool, device=self.u.device), None
-        for u, n_masked in zip(self.us[k].split(m, 1), self.counts[k][1:]):
+        known, tokens = torch.zeros(self.n, m, dtype=torch.bool, device=self.uniforms.device), None
+        for u, n_masked in zip(self.uniforms_by_pass[k].split(m, 1), self.counts[k][1:]):
             sampled = sample(logits, u, temperature, top_k, top_p)
             kept = known if sampled.ndim == 2 else known[..., None] # all codes of a token
             tokens = sampled if tokens is None else torch.where(kept, tokens, sampled)
@@ -72,7 +72,7 @@ class MaskedSampler(Sampler):
             log_p = token_log_probs(logits, tokens, temperature).masked_fill(known, math.inf)
             known = torch.zeros_like(known).scatter(1, log_p.topk(m - n_masked).indices, True)
             x = self.x + v.embed_known(k, tokens, known).repeat(1 + self.guided, 1, 1)
-            logits = self.hear(k, x)
+            logits = self.logits(k, x)
 
 # %% ../../nbs/baselines/masked.ipynb #59339850
 def masked_mean(x, mask, default=None): # (B, n), (B, n) bool -> scalar

@@ -204,7 +204,7 @@ def train_classifier(
     if out is not None:
         config = dict(train=resume_config(train), shape=asdict(cfg), notes=len(notes))
         manager = CheckpointManager(out, 'classifier', config, train.keep_last)
-    callbacks = default_callbacks(train, log, progress, [best], checkpoints=manager, resume=resume)
+    callbacks = default_callbacks(train, log, [best], progress=progress, checkpoints=manager, resume=resume)
     try: fit(Stage(clf, classifier_loss), loader, train, callbacks)
     finally:
         if own_log: log.close()

@@ -208,7 +208,7 @@ def generate_timed(
         batch_labels = {k: v[first:first+size] for k, v in labels.items()}
         tokens = generate(m.var, batch_labels, size, seed=seed, first=first, **sampling); times.append(now())
         image = m.tokens_to_image(tokens); times.append(now())
-        waves = m.image_to_wave(image, n_iter, seed, phase, first); times.append(now())
+        waves = m.image_to_wave(image, n_iter=n_iter, seed=seed, phase=phase, first=first); times.append(now())
         batch_times.append((size, *np.diff(times).tolist()))
         return waves
     return in_batches(batch, len(labels['pitch']), batch_size)

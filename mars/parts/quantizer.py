@@ -130,7 +130,7 @@ class MultiScaleQuantizer(Codebook):
         "Quantize with a straight-through gradient, and count the codes that were chosen."
         with torch.autocast(f.device.type, enabled=False):
             f = f.float()
-            residual, total, tokens, vq, commit, n = f.detach(), 0, [], 0, 0, 0
+            residual, total, tokens, vq, commit, n = f.detach(), torch.zeros_like(f), [], 0, 0, 0
             for k in range(len(self.scales)):
                 tokens.append(self.nearest(k, residual))
                 h = self.contribution(k, tokens[k])

@@ -178,7 +178,7 @@ def train_transformer(
         idx = to_device(order.at(step), device)
         return [t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()}
     start = time.perf_counter()
-    fit(Stage(model, var_loss), batch, train, default_callbacks(train, log, progress))
+    fit(Stage(model, var_loss), batch, train, default_callbacks(train, log, progress=progress))
     data.trained[make, cfg, train] = model, [r['loss'] for r in log.rows], time.perf_counter() - start
     return data.trained[make, cfg, train]
 

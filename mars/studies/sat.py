@@ -21,7 +21,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
 from ..baselines.aar import SAT, BaselineConfig, SATConfig, SATAdversarialLoss, SATDiscriminatorConfig, SATStage
 from ..baselines.aar import rvq, scale_lengths
-from ..parts.config import EXPERIMENTS, config_class
+from ..parts.config import EXPERIMENTS, setting
 from ..ablations import bits_per_note, synthetic_notes, split_notes
 from ..data import Batches, default_notes
 from ..eval import frechet_distance, log_mel_error, mel_features, stft_distance
@@ -104,23 +104,20 @@ class PeriodDiscriminator(nn.Module):
 @dataclass(frozen=True)
 class PeriodDiscriminatorConfig(SATDiscriminatorConfig):
     "Discriminators of spectrograms and of periods."
-    periods:tuple = (2, 3, 5, 7, 11) # samples, one discriminator for each
+    periods:tuple = setting((2, 3, 5, 7, 11)) # samples, one discriminator for each
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, 'periods', tuple(int(p) for p in self.periods))
         if not self.periods or min(self.periods) < 2:
             raise ValueError(f'periods must be one or more numbers of at least 2 samples, got {self.periods}')
-
-config_class(PeriodDiscriminatorConfig, SATDiscriminatorConfig.presets());
 
 # %% ../../nbs/studies/sat.ipynb #a3133b22
 class PeriodAdversarialLoss(SATAdversarialLoss):
     "Discriminators of both kinds; the losses are means over all of them."
     def make_discriminator(self, channels):
-        discriminators = super().make_discriminator(channels)
-        discriminators.judges.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
-        return discriminators
+        module = super().make_discriminator(channels)
+        module.discriminators.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
+        return module
 
 class StudyStage(SATStage):
     "One training step of a variant."
@@ -226,7 +223,7 @@ def train_wave_variant(
     def batch(step, part): return clips[to_device(order.at(step), clips.device)]
     tok = init_tokenizer(variant, clips[first], train.seed)
     stage = StudyStage(tok, cfg, variant.discriminator)
-    fit(stage, batch, cfg, default_callbacks(cfg, log, progress, stage.callbacks()))
+    fit(stage, batch, cfg, default_callbacks(cfg, log, stage.callbacks(), progress=progress))
     data.trained[variant, train] = tok, [float(f"{r['recon']:.5g}") for r in log.rows], log.rows[-1]['seconds']
     return data.trained[variant, train]
 

@@ -109,15 +109,16 @@ def generation_preview(
     codec,       # a `Codec`
     var,         # the transformer that trains
     tokens:list, # K token maps of all notes
-    labels:dict, # of all notes
+    labels,      # note numbers -> labels
     notes,       # a source of mars.data
 ): # rows of a log -> PNG
     "Plot the loss, a few notes, and notes that are generated from their labels."
     idx = spread(len(notes))
-    real, wanted = [t[idx].long() for t in tokens], {k: v[idx] for k, v in labels.items()}
     def draw(rows):
         compiled, var.trunk._compiled_call_impl = var.trunk._compiled_call_impl, None # sampling has other shapes
-        generated = var.generate(wanted, len(idx), seed=0, top_k=min(10, codec.tokenizer.cfg.codebook_size))
+        top_k = min(10, codec.tokenizer.cfg.codebook_size)
+        generated = var.generate(labels(idx), len(idx), seed=0, top_k=top_k)
         var.trunk._compiled_call_impl = compiled
-        return preview(rows, 'var', ('loss',), codec.tokens_to_spec(real), codec.tokens_to_spec(generated), _titles(notes, idx))
+        specs = [codec.tokens_to_spec(t) for t in ([t[idx].long() for t in tokens], generated)]
+        return preview(rows, 'var', ('loss',), *specs, _titles(notes, idx))
     return draw
