@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ..cmx import CMX
 from ..data import Batches
-from ..parts.files import write_whole, load_weights, save_weights
+from ..parts.files import write_atomic, load_weights, save_weights
 from ..parts.device import pick_device, pick_dtype, seed_all
 from ..pipeline import Mars, find_model
 from ..stft import LogSpectrogram
@@ -238,7 +238,7 @@ class FlowMars(Mars):
         except OSError as e:
             raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
         save_weights(self.var, folder/'flow.safetensors', half)
-        write_whole(folder/'config.json', text)
+        write_atomic(folder/'config.json', text)
 
     @classmethod
     def from_pretrained(cls,
