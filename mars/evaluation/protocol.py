@@ -60,7 +60,8 @@ class NoteSet:
         if rate != SAMPLE_RATE:
             raise ValueError(f"{name} have a rate of {rate} Hz: resample both sides to {SAMPLE_RATE} Hz "
                              "with mars.parts.files.resample first.")
-        self.name, self.source, self.waves = name, None, None
+        self.name, self.source = name, None
+        self.waves:Any = None
         if hasattr(waves, 'batch'):
             self.source, self.shape = waves, (len(waves), getattr(waves, 'n_samples', 64000))
             if labels is None: labels = waves.targets
