@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .cmx import CMX, unfold_patch_weight
 from .stft import LogSpectrogram, active_frames, mel_filters
 from .data import AdditiveNotes, Batches, NotesView, SoundFontNotes
-from .parts.files import write_whole
+from .parts.files import write_atomic
 from .data import open_renderer
 from .parts.files import peak_normalize, resample
 from .parts.product import PerScaleQuantizer, ProductTokenizer, ProductTokenizerConfig, split_codes
@@ -407,7 +407,7 @@ def add_result(
     "Add a result to a file, in place of the one of the same preset and seed."
     def key(r): return r['preset'], r['seed']
     others = [r for r in read_results(file) if key(r) != key(result)]
-    write_whole(file, json.dumps(sorted([*others, result], key=key), indent=1))
+    write_atomic(file, json.dumps(sorted([*others, result], key=key), indent=1))
 
 def check_results_file(file, name):
     "Raise `ValueError` before a run if the file could not take its result."

@@ -34,7 +34,7 @@ from mars.evaluation.protocol import MelPCA, NoteSet
 from mars.parts.classifier import Classifier, ClassifierConfig
 from mars.parts.reference import reference_config, reference_encoder
 from mars.parts.device import pick_device
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_train_config
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
@@ -243,7 +243,7 @@ def main(argv=None):
     results = release(a, sides)
     names = dict(tokenizer='tokenizer', var='transformer', further='transformer_further')
     curves = {names.get(s, s): curve((a.out/MADE[s]).parent, 'var' if s == 'further' else s) for s in a.stages if s != 'melpca'}
-    write_whole(a.out/'training.json', json.dumps(dict(about=versions(pick_device(a.device)), results=results, curves=curves), indent=1))
+    write_atomic(a.out/'training.json', json.dumps(dict(about=versions(pick_device(a.device)), results=results, curves=curves), indent=1))
     print(json.dumps(results, indent=1))
     return 0
 

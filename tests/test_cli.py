@@ -210,11 +210,11 @@ def test_ctrl_c_elsewhere(body):
     assert finish(p) == (130, '', 'mars: interrupted\n') and time.monotonic() - began < 20
 
 def test_ctrl_c_while_a_file_is_written(tmp_path, monkeypatch):
-    from mars.parts.files import write_whole
+    from mars.parts.files import write_atomic
     (tmp_path/'a').write_text('old')
     def stop(*args): raise KeyboardInterrupt
     monkeypatch.setattr(os, 'fsync', stop)
-    with pytest.raises(KeyboardInterrupt): write_whole(tmp_path/'a', 'new')
+    with pytest.raises(KeyboardInterrupt): write_atomic(tmp_path/'a', 'new')
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('a', 'old')]
 
 def test_handlers_are_put_back():

@@ -286,7 +286,7 @@ def test_condition_is_mixed_and_the_null_is_not(m):
     (dict(time_range=.5), 'give two numbers in s'), (dict(time_range=('a', 'b')), 'give two numbers in s'), (dict(time_range=(1, 2, 3)), 'give two numbers in s'), (dict(time_range=(True, 2)), 'give two numbers in s'),
     (dict(freq_range=(5000, 9000)), 'within 0..8000 Hz'), (dict(freq_range=(1000, 1100)), 'only 100 Hz wide'), (dict(freq_range=(0, float('inf'))), 'give two numbers in Hz'),
     (dict(labels=dict(pitch=200)), 'pitch is 200'), (dict(labels=dict(family='kazoo')), "'kazoo' is no label"), (dict(labels=dict(colour=3)), 'colour is no setting'), (dict(labels=60), 'labels are int'), (dict(labels=dict(pitch=[60, 61])), 'there are 4 notes'),
-    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size is 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is no setting'),
+    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is no setting'),
     (dict(sample_rate=0), 'whole Hz'), (dict(n_iter=-1), 'n_iter')])
 def test_bad_edits(m, waves, kw, says):
     with pytest.raises(ValueError, match=says): m.edit(waves, **{'n_iter': 2, **kw})

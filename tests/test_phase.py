@@ -365,7 +365,7 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     out, threads = tmp_path/'p.json', torch.get_num_threads()
     try:
         phase.main(['--additive', '--notes', '2', '--parts', 'pghi', '--out', str(out)])
-        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', 'cores', '--vocoder', str(tmp_path/'v'), '--other', str(tmp_path/'v'), '--rounds', '1', '--add', '--out', str(out)])
+        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', 'cores', '--vocoder', str(tmp_path/'v'), '--other', str(tmp_path/'v'), '--cores', 'vocoder', '--time-notes', '1', '--rounds', '1', '--add', '--out', str(out)])
     finally: torch.set_num_threads(threads)
     assert json.loads(out.read_text()) == json.loads(json.dumps(r))
     rows = {row['method']: row for row in r['delayed']}
@@ -376,7 +376,7 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
         if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
     assert r['about']['vocoder']['parameters'] > 0
 
-def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
+def test_the_command_trains_from_other_weights_and_on_reconstructions(tmp_path, capsys):
     from mars.cli import main
     from mars.pipeline import Mars
     from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -384,11 +384,11 @@ def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
     Mars(Tokenizer(TokenizerConfig.preset('tiny'))).save_pretrained(tmp_path/'m')
     few = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100', '--steps', '2', '--batch-size', '2', '--json']
     assert main(['train', 'vocoder', '--out', str(tmp_path/'a'), *few]) == 0
-    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--start', str(tmp_path/'a'), '--copies', str(tmp_path/'m'), '--n-copies', '3', *few]) == 0
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--init-from', str(tmp_path/'a'), '--reconstructions', str(tmp_path/'m'), '--n-reconstructions', '3', *few]) == 0
     a, b = (Vocoder.from_pretrained(tmp_path/k) for k in 'ab')
     assert a.cfg == b.cfg and not torch.equal(a.stem.weight, b.stem.weight) and (a.stem.weight - b.stem.weight).abs().max() < .05 # two small steps from the start
     capsys.readouterr()
-    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--start', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'brings its own shape' in capsys.readouterr().err
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--init-from', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'fixes the shape' in capsys.readouterr().err
     assert main(['ablate', 'labels', '--steps', '3']) == 2 and 'trains nothing' in capsys.readouterr().err
     assert main(['ablate', 'cmx', '--model', 'small']) == 2 and 'trains its own models' in capsys.readouterr().err
 

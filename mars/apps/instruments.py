@@ -17,7 +17,7 @@ import torch
 from ..data import FAMILIES, SOURCES, VELOCITIES, gm_label
 from ..eval import f0
 from ..parts.config import check_field
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, fit_note, peak_normalize, read_audio, save_wave, write_whole
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, standardize_note, peak_normalize, read_audio, save_wave, write_atomic
 
 # %% ../../nbs/guides/instruments.ipynb #0e8fcd37
 NoteRequest = namedtuple('NoteRequest', 'pitch velocity family source', defaults=(None, None)) # labels of a note
@@ -132,7 +132,7 @@ class SampleBank:
         waves, midi, in_tune = self.generate(new)
         self.n_takes, self.n_out_of_tune = self.n_takes + in_tune.size, self.n_out_of_tune + int((~in_tune).sum())
         self.samples |= {r: None for r in new}
-        near = None if self.reference is None else self.embed(torch.as_tensor(fit_note(self.reference))[None])[0]
+        near = None if self.reference is None else self.embed(torch.as_tensor(standardize_note(self.reference))[None])[0]
         usable = [r for r, any_take in zip(new, in_tune.any(1)) if any_take]
         for instrument in dict.fromkeys(r[2:] for r in usable):
             idx = [new.index(r) for r in _alternate([r for r in usable if r[2:] == instrument])]
@@ -242,7 +242,7 @@ def _label_name(value, names): # ids to names
 def _read_reference(reference): # path or wave -> name or None, wave or None
     if reference is None: return None, None
     if isinstance(reference, (str, Path)):
-        return Path(reference).stem, fit_note(*read_audio(reference)).astype(np.float32)/32768
+        return Path(reference).stem, standardize_note(*read_audio(reference)).astype(np.float32)/32768
     wave = np.asarray(torch.as_tensor(reference).detach().cpu())
     if wave.ndim != 1: raise ValueError(f'reference must be one sound, (N,) samples at 16 kHz, got shape {wave.shape}')
     return None, wave
@@ -267,7 +267,7 @@ def _write_sfz(m, out, name, samples, loop, release): # -> file, names of the WA
         names.append(f'samples/{name}-{s.request.pitch:03d}-{s.request.velocity:03d}.wav')
         save_wave(folder/Path(names[-1]).name, np.clip(found[2], -1, 1) if found else s.wave)
     about = [f'{name}, {len(samples)} samples', *_credits(m)]
-    write_whole(out/f'{name}.sfz', sfz_text(samples, names, loops, release, about))
+    write_atomic(out/f'{name}.sfz', sfz_text(samples, names, loops, release, about))
     return out/f'{name}.sfz', names, loops
 
 def _write_nsynth(m, out, name, samples, family, source): # -> file, names of the WAVs, loops
@@ -280,7 +280,7 @@ def _write_nsynth(m, out, name, samples, family, source): # -> file, names of th
         save_wave(folder/f'{note.note_str}.wav', peak_normalize(np.pad(wave, (0, N_SAMPLES - len(wave)))))
         examples[note.note_str] = dict(_example(i, note, ()), x_name=name, x_generated='\n'.join(_credits(m)))
         names.append(f'audio/{note.note_str}.wav')
-    write_whole(out/'examples.json', json.dumps(examples, indent=1))
+    write_atomic(out/'examples.json', json.dumps(examples, indent=1))
     return out/'examples.json', names, [None]*len(samples)
 
 def _predict_labels(bank, samples, family, source): # NSynth's layout needs both

@@ -24,7 +24,7 @@ from ..parts.config import EXPERIMENTS, PIPELINES
 from ..parts.codec import Codec
 from ..parts.classifier import Classifier
 from ..data import Batches
-from ..parts.files import write_whole, load_weights, save_weights
+from ..parts.files import write_atomic, load_weights, save_weights
 from ..eval import frechet_distance
 from .flow import Flow, FlowConfig
 from .magnet import DelayPatternLM, FlatPatternLM, MAGNeT
@@ -220,7 +220,7 @@ def save_system(model, info, folder):
     "Write a trained system and the dict of `train_system`."
     Path(folder).mkdir(parents=True, exist_ok=True)
     save_weights(model, Path(folder)/'weights.safetensors')
-    write_whole(Path(folder)/'info.json', json.dumps(info))
+    write_atomic(Path(folder)/'info.json', json.dumps(info))
 
 def load_system(system, data, folder): # -> as of `train_system`
     "Read a trained system."

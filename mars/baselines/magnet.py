@@ -55,9 +55,9 @@ class FlatPatternLM(NextToken):
         self.scale_of.copy_(torch.arange(sum(self.lengths)) % len(self.lengths)) # codebook of each pass
 
     def teacher_forcing_inputs(self, tokens): # K token maps -> (B, T*K - 1, C)
-        return torch.stack([self.lookup(q, t) for q, t in enumerate(tokens)], 2).flatten(1, 2)[:, :-1]
+        return torch.stack([self.quantizer.embed(q, t) for q, t in enumerate(tokens)], 2).flatten(1, 2)[:, :-1]
 
-    def next_input(self, i, tokens, total): return total, self.lookup(i % len(self.lengths), tokens)
+    def next_input(self, i, tokens, total): return total, self.quantizer.embed(i % len(self.lengths), tokens)
 
     def forward(self, tokens, labels=None): # -> (B, K*T, V), map by map
         return super().forward(tokens, labels).unflatten(1, (-1, len(self.lengths))).transpose(1, 2).flatten(1, 2)

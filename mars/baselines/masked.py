@@ -10,7 +10,6 @@ __all__ = ['SINGLE_PASS_TOKENS', 'mask_spans', 'masked_counts', 'token_log_probs
 import math
 import torch, torch.nn.functional as F
 from torch import nn
-from .next_token import NextToken
 from ..parts.sampling import sample, scale_settings
 from ..parts.inference import Sampler, SamplerMixin
 from ..var import VAR
@@ -128,11 +127,9 @@ class MaskedScale(SamplerMixin, VAR):
         self.known_embed = nn.Linear(self.word_embed.in_features, self.cfg.width)
         nn.init.trunc_normal_(self.known_embed.weight, std=std); nn.init.zeros_(self.known_embed.bias)
 
-    lookup = NextToken.lookup # scale, (B, n) -> (B, n, C)
-
     def embed_known(self, k, tokens, known): # scale, tokens (B, n), bool (B, n) -> (B, n, D)
         "Embed the known tokens of a map; zero where a token is masked."
-        return self.known_embed(self.lookup(k, tokens).to(self.known_embed.weight.dtype))*known[..., None]
+        return self.known_embed(self.quantizer.embed(k, tokens).to(self.known_embed.weight.dtype))*known[..., None]
 
     def sample_known(self, B, generator=None): # number of notes -> K bool (B, n), True where a token stays known
         "Sample the masks of a training batch."

@@ -159,14 +159,14 @@ def demo(
 def write_demo(out, m, requests, waves, rows, facts, credits):
     "Write the WAV files, the picture and the page."
     import torch
-    from mars.parts.files import save_wave, write_whole
+    from mars.parts.files import save_wave, write_atomic
     from mars.stft import plot_specs
     for wave, note in zip(waves[0], requests): save_wave(out/f'{note.family}-{note.pitch:03d}.wav', wave)
     specs = [m.spectrogram.encode(w)[0] for w in torch.cat([waves[0], waves[2]])]
     titles = [f'{n.family} {n.pitch}' for n in requests] + ['real']*len(requests)
     png = figure_png(plot_specs(specs, titles=titles, cols=len(requests), size=1.9))
-    write_whole(out/'spectrograms.png', png)
-    write_whole(out/'index.html', demo_page(waves, rows, png, facts, credits))
+    write_atomic(out/'spectrograms.png', png)
+    write_atomic(out/'index.html', demo_page(waves, rows, png, facts, credits))
 
 # %% ../../nbs/cli/demo.ipynb #222628b5
 def run_demo(a):

@@ -29,8 +29,8 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
         from mars.baselines.magnet import DelayPatternConfig, MAGNeTConfig
         return [(MAGNeTConfig if stage == 'magnet' else DelayPatternConfig, '')]
     if stage == 'vocoder':
-        from mars.parts.vocoder import VocoderConfig, vocoder_settings
-        vocoder_settings('tiny') # registers the stage
+        from mars.parts.vocoder import VocoderConfig, vocoder_train_config
+        vocoder_train_config('tiny') # registers the stage
         return [(VocoderConfig, '')]
     if stage == 'classifier':
         import mars.evaluation.classifier # registers the stage
@@ -136,18 +136,19 @@ def run_sat(a, notes, given):
 
 def run_vocoder(a, notes, given):
     from mars.parts.device import pick_device
-    from mars.parts.vocoder import Vocoder, VocoderConfig, model_copies, train_vocoder, vocoder_settings
+    from mars.parts.vocoder import Vocoder, VocoderConfig, model_reconstructions, train_vocoder, vocoder_train_config
     from mars.pipeline import Mars
-    train, shape = vocoder_settings(a.preset, **given), config_values(a, VocoderConfig)
-    start = Vocoder.from_pretrained(a.start) if a.start else None
-    if start and shape:
-        raise ValueError(f'--start fixes the shape of the vocoder; leave {next(iter(shape))} or --start out')
-    cfg, copies = start.cfg if start else VocoderConfig.preset(a.preset, **shape), None
-    if a.copies:
-        m = Mars.from_pretrained(a.copies, pick_device(a.device))
-        copies = model_copies(notes, m, min(a.n_copies, len(notes)), train.seed)
+    train, shape = vocoder_train_config(a.preset, **given), config_values(a, VocoderConfig)
+    init_from = Vocoder.from_pretrained(a.init_from) if a.init_from else None
+    if init_from and shape:
+        raise ValueError(f'--init-from fixes the shape of the vocoder: omit {next(iter(shape))} or --init-from')
+    cfg, reconstructions = init_from.cfg if init_from else VocoderConfig.preset(a.preset, **shape), None
+    if a.reconstructions:
+        m = Mars.from_pretrained(a.reconstructions, pick_device(a.device))
+        reconstructions = model_reconstructions(notes, m, min(a.n_reconstructions, len(notes)), train.seed)
     out = make_folder(a.out)
-    train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, start=start, copies=copies)
+    train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, init_from=init_from,
+                  reconstructions=reconstructions)
     return out, train
 
 def run_train(a):
@@ -208,11 +209,11 @@ EXTRA = dict(
                       help='K codebooks at the full rate instead of scales, as magnet needs them')),
     ar=(TRACKER, Arg('--pattern', choices=('flat', 'delayed'),
                      help='one token per pass, or one per codebook with a delay; delayed if the tokenizer allows it')),
-    vocoder=(Arg('--start', metavar='FOLDER',
+    vocoder=(Arg('--init-from', metavar='FOLDER',
                  help='vocoder whose weights are the starting point; `vocoder` is the packaged one'),
-             Arg('--copies', metavar='MODEL',
+             Arg('--reconstructions', metavar='MODEL',
                  help='train half of the batches on notes reconstructed by the tokenizer of this model'),
-             Arg('--n-copies', type=Number(int, ge=1), default=640, help='number of reconstructed notes')),
+             Arg('--n-reconstructions', type=Number(int, ge=1), default=640, help='number of reconstructed notes')),
     classifier=tuple(Arg(f'--{side}', type=Number(float, ge=0, le=1), default=0.1,
                          help=f'share of the instruments held out for {side}')
                      for side in ('valid', 'test')))

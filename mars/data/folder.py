@@ -8,7 +8,7 @@ __all__ = ['COLUMNS', 'AUDIO_SUFFIXES', 'NoteFolder']
 # %% ../../nbs/data/folder.ipynb #d2c1aa2e
 from pathlib import Path
 from .notes import Credit, Note, Notes, parse_note_str
-from ..parts.files import _check_files, _stamp, fit_note, read_audio
+from ..parts.files import _check_audio_files, _file_fingerprint, standardize_note, read_audio
 
 # %% ../../nbs/data/folder.ipynb #fbe152a4
 COLUMNS = ('file', 'pitch', 'velocity', 'family', 'source', 'instrument')
@@ -46,8 +46,8 @@ class NoteFolder(Notes):
             self.files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in AUDIO_SUFFIXES)
             if not self.files: raise ValueError(f'{folder} holds no wav, flac, ogg or mp3 file')
             notes = [parse_note_str(file.name) for file in self.files]
-        _check_files(self.files)
+        _check_audio_files(self.files)
         credit = Credit(f'the folder {folder.name}', 'unknown: ask its author before you share these sounds', 'unknown')
-        super().__init__(notes, [credit], dict(files=_stamp(self.files)), cache)
+        super().__init__(notes, [credit], dict(files=_file_fingerprint(self.files)), cache)
 
-    def _load(self, i): return fit_note(*read_audio(self.files[i]))
+    def _load(self, i): return standardize_note(*read_audio(self.files[i]))

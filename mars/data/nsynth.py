@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 import numpy as np
 from .notes import ADDITIVE_PARAMS, AdditiveNotes, Credit, FAMILIES, Note, Notes, SOURCES, label_mask
-from ..parts.files import SAMPLE_RATE, _stamp, fit_note, read_audio, save_wave, write_whole
+from ..parts.files import SAMPLE_RATE, _file_fingerprint, standardize_note, read_audio, save_wave, write_atomic
 
 # %% ../../nbs/data/nsynth.ipynb #87bf67c3
 NSYNTH_CREDIT = Credit('NSynth (magenta.tensorflow.org/datasets/nsynth)', 'CC-BY-4.0', 'Engel et al., Google Inc.')
@@ -88,9 +88,10 @@ class NSynth(Notes):
         self.files = _audio_files(self.folder/'audio', [*self.examples])
         if cache is None and (Path(root)/'cache').is_dir(): cache = Path(root)/'cache'
         credits, recordings = _nsynth_credits(self.examples), _nsynth_recordings(self.examples)
-        super().__init__([notes[i] for i in index], credits, dict(files=_stamp(self.files)), cache, recordings)
+        cache_key = dict(files=_file_fingerprint(self.files))
+        super().__init__([notes[i] for i in index], credits, cache_key, cache, recordings)
 
-    def _load(self, i): return fit_note(*read_audio(self.files[i]))
+    def _load(self, i): return standardize_note(*read_audio(self.files[i]))
 
     @classmethod
     def download(cls, split='test', root='.', **kwargs):
@@ -208,7 +209,7 @@ def _download_split(split, root, url, sha256, progress, keep):
     if not expected: print(f'no SHA-256 of nsynth-{split} is published; this file has {actual}')
     unpack_nsynth(archive, folder, split)
     source = dict(url=address, bytes=archive.stat().st_size, sha256=actual, checked=bool(expected))
-    write_whole(folder/'source.json', json.dumps(source, indent=1))
+    write_atomic(folder/'source.json', json.dumps(source, indent=1))
     if not keep: archive.unlink()
 
 def download_nsynth(
@@ -247,7 +248,7 @@ def _write_fixture_split(folder, ds):
         loud = ('bright', 'percussive') if note.velocity > 100 else ('dark',)
         examples[note.note_str] = _example(i, note, () if i % 2 else loud)
         save_wave(folder/'audio'/f'{note.note_str}.wav', wave)
-    write_whole(folder/'examples.json', json.dumps(examples, indent=1))
+    write_atomic(folder/'examples.json', json.dumps(examples, indent=1))
 
 def write_nsynth_fixture(
     root, # nsynth-<split>/ folders are created here

@@ -14,7 +14,7 @@ from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITI
 from .notes import _as_list, _check_pitches, _check_velocities
 from .nsynth import example_notes
 from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, render_note
-from ..parts.files import to_int16, write_whole
+from ..parts.files import to_int16, write_atomic
 
 # %% ../../nbs/data/rendered.ipynb #d06352b6
 KNOWN_SOUNDFONTS = {
@@ -189,5 +189,5 @@ def write_credits(
     for credit in credits:
         if credit.licence.startswith('unknown'):
             raise ValueError(f'licence of {credit.source} is unknown: ask its author before you share its sounds')
-    write_whole(path, credits_text(credits))
+    write_atomic(path, credits_text(credits))
     return credits

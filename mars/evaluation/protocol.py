@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np, torch
 import torch.nn.functional as F
 from ..parts.config import Config, setting
-from ..parts.files import SAMPLE_RATE, write_whole
+from ..parts.files import SAMPLE_RATE, write_atomic
 from ..stft import LogSpectrogram
 from ..eval import cents_error, clip_errors, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor
 from ..eval import frechet_infinity, inception_score, interval, kad, kid, kid_nistal, kid_nistal_floor
@@ -60,7 +60,8 @@ class NoteSet:
         if rate != SAMPLE_RATE:
             raise ValueError(f"{name} have a rate of {rate} Hz: resample both sides to {SAMPLE_RATE} Hz "
                              "with mars.parts.files.resample first.")
-        self.name, self.source, self.waves = name, None, None
+        self.name, self.source = name, None
+        self.waves:Any = None
         if hasattr(waves, 'batch'):
             self.source, self.shape = waves, (len(waves), getattr(waves, 'n_samples', 64000))
             if labels is None: labels = waves.targets
@@ -242,7 +243,7 @@ class MelPCA:
         "Save the fitted numbers and the settings."
         from safetensors.torch import save
         metadata = {k: str(getattr(self, k)) for k in ('dim', 'bands', 'frames', 'explained')}
-        write_whole(path, save(self._fitted(), metadata=metadata))
+        write_atomic(path, save(self._fitted(), metadata=metadata))
 
     @classmethod
     def load(cls,
@@ -1016,5 +1017,5 @@ def save_report(
         bins = ndb(features['reference'], features[name], s['ndb_bins'], seed=s['seed'])
         files[f'ndb-{i}.png'] = _png(plot_bins(bins, f'{name}:'))
     if reference is not None and paired: files['listen.html'] = audio_page(reference, paired)
-    for name, data in files.items(): write_whole(Path(folder)/name, data)
+    for name, data in files.items(): write_atomic(Path(folder)/name, data)
     return sorted(files)

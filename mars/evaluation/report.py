@@ -24,7 +24,7 @@ from typing import Any, Callable
 import numpy as np, torch
 from ..parts.classifier import Classifier
 from ..data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder
-from ..parts.files import write_whole
+from ..parts.files import write_atomic
 from ..parts.vocoder import Vocoder
 from ..parts.config import Config, PHASES, setting
 from ..parts.device import in_batches, pick_device
@@ -765,7 +765,7 @@ def write_report(result, out, reference, rows)->list: # names of the files
     files = save_report(result, out, reference, paired, shown or None, report_markdown(result))
     if 'generated' in by_name:
         page = Path(out)/'listen.html'
-        write_whole(page, page.read_text(encoding='utf-8') + '\n' + _generated_section(reference, by_name['generated']))
+        write_atomic(page, page.read_text(encoding='utf-8') + '\n' + _generated_section(reference, by_name['generated']))
     return files
 
 # %% ../../nbs/evaluation/report.ipynb #7dc5175e

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 from ..cmx import CMX
 from .device import in_batches
-from .files import resample, save_weights, write_whole
+from .files import resample, save_weights, write_atomic
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -195,8 +195,8 @@ def save_model(
     if m.vocoder: m.vocoder.save(folder, half)
     card = folder/'README.md'
     own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
-    if own_card: write_whole(card, str(model_card(m)))
-    write_whole(folder/'config.json', text)
+    if own_card: write_atomic(card, str(model_card(m)))
+    write_atomic(folder/'config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03
 def fit_length(

@@ -9,7 +9,6 @@ __all__ = ['VOCODER_PRESETS', 'FORMAT', 'TRAIN_PRESETS', 'TRAIN_DEFAULTS', 'Voco
 # %% ../../nbs/parts/vocoder.ipynb #1cb8ce90
 import json, math
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
@@ -19,7 +18,7 @@ from torch import nn
 import mars
 from .config import Config, PHASES, STAGES, setting
 from .device import pick_device, seed_all
-from .files import load_weights, save_weights, write_whole
+from .files import load_weights, save_weights, write_atomic
 from .phase import wave_from_phases, integrate, phase_gradient, phase_differences
 from ..stft import LogSpectrogram, compress
 
@@ -144,11 +143,11 @@ class Vocoder(PhaseNetwork):
         "Save vocoder.safetensors and vocoder.json."
         folder = Path(folder)
         try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise ValueError(f'{folder} cannot be written ({e.strerror}): choose another folder') from None
+        except OSError as e: raise ValueError(f'{folder} cannot be written ({e.strerror}): choose another') from None
         (folder/'vocoder.json').unlink(missing_ok=True)
         save_weights(self, folder/'vocoder.safetensors', half)
         content = dict(format=FORMAT, spectrogram=self.spectrogram.config, vocoder=asdict(self.cfg), info=self.info)
-        write_whole(folder/'vocoder.json', json.dumps(content, indent=1))
+        write_atomic(folder/'vocoder.json', json.dumps(content, indent=1))
 
     @classmethod
     def from_pretrained(cls,
