@@ -144,7 +144,7 @@ def test_the_card_says_what_config_json_knows(m, tmp_path):
 
 def test_the_card_of_the_released_weights():
     card = Mars.from_pretrained('small').generate_model_card()
-    assert 'unless told otherwise, with' in card.text
+    assert 'Default sampling settings: cfg_scale' in card.text
     credits = json.loads((find_model('small')/'config.json').read_text())['info']['data']['credits']
     assert credits and all(c in card.text for c in credits) and '| measured | value |' in card.text
 
