@@ -144,7 +144,7 @@ def test_sweeps(name, swept):
     assert all(out['variants'][k] == v for k, v in again.items())
 
 def test_the_command_knows_them():
-    from mars.cli import parser
+    from mars.cli.dispatch import parser
     for name in ('cmx', *COMMITTED): assert parser().parse_args(['ablate', name]).name == name
     assert set(COMMITTED) <= set(EXPERIMENTS)
 
