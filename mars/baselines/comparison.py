@@ -129,7 +129,8 @@ def shuffle_held_out(held_out, train): # -> order: first the notes that training
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(1)).tolist()
     labels = [*zip(*(held_out.targets[k].tolist() for k in ('pitch', 'family')))]
     available = Counter(zip(*(train.targets[k].tolist() for k in ('pitch', 'family'))))
-    matched = [r for r, in take_available([(i,) for i in order], [labels[i] for i in order], [available], len(held_out))]
+    candidates, wanted = [(i,) for i in order], [labels[i] for i in order]
+    matched = [r for r, in take_available(candidates, wanted, [available], len(held_out))]
     return torch.tensor([*matched, *(i for i in order if i not in set(matched))])
 
 def comparison_data(
@@ -210,7 +211,8 @@ def train_system(
     def stage_loss(model, idx):
         loss = training_loss(system, model, data, idx)
         return loss, dict(loss=loss.detach())
-    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, default_callbacks(train, log, progress=progress))
+    callbacks = default_callbacks(train, log, progress=progress)
+    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, callbacks)
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])

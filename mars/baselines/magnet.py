@@ -137,7 +137,8 @@ class DelayPatternSampler(Sampler):
         self.cache = var.trunk.cache(n*(1+self.guided), S, self.uniforms.device, var.position.dtype)
         self.guidance = torch.tensor([s[0] for s in per_codebook], device=self.uniforms.device)[:, None]
         frame = torch.arange(S)[:, None] - torch.arange(K)
-        self.exists = ((frame >= 0) & (frame < var.n_frames)).to(self.uniforms.device) # (S, K): is there a token in the column
+        # (S, K): does the column hold a token of this codebook
+        self.exists = ((frame >= 0) & (frame < var.n_frames)).to(self.uniforms.device)
 
     def run_pass(self, i):
         "Generate column i."

@@ -765,7 +765,8 @@ def write_report(result, out, reference, rows)->list: # names of the files
     files = save_report(result, out, reference, paired, shown or None, report_markdown(result))
     if 'generated' in by_name:
         page = Path(out)/'listen.html'
-        write_atomic(page, page.read_text(encoding='utf-8') + '\n' + _generated_section(reference, by_name['generated']))
+        section = _generated_section(reference, by_name['generated'])
+        write_atomic(page, page.read_text(encoding='utf-8') + '\n' + section)
     return files
 
 # %% ../../nbs/evaluation/report.ipynb #7dc5175e
