@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .var import VAR, VARConfig
 
 _HOMES = dict(CMX='cmx', demultiplex='cmx', multiplex='cmx', NSynth='data', Note='data', NoteFolder='data',
-              SoundFontNotes='data', Mars='pipeline', LogSpectrogram='stft', Tokenizer='tokenizer', TokenizerConfig='tokenizer',
-              VAR='var', VARConfig='var')
+              SoundFontNotes='data', Mars='pipeline', LogSpectrogram='stft', Tokenizer='tokenizer',
+              TokenizerConfig='tokenizer', VAR='var', VARConfig='var')
 
 def _find(name):
     from importlib import import_module
