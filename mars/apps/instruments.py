@@ -67,7 +67,7 @@ def most_stable_take(
     for origin in origins[::-1]: path.append(int(origin[path[-1]]))
     return path[::-1]
 
-# %% ../../nbs/guides/instruments.ipynb #f36e684f
+# %% ../../nbs/guides/instruments.ipynb #70daf1ee
 def _alternate(requests):
     "Sort requests by pitch, with velocities rising and falling in turn."
     pitches = sorted({r.pitch for r in requests})
@@ -105,7 +105,7 @@ class SampleBank:
         z = self.load_classifier().features(torch.as_tensor(waves).flatten(0, -2))
         return torch.nn.functional.normalize(z).cpu().numpy().reshape(*waves.shape[:-1], -1)
 
-    def stream(self, requests): # checks labels and settings at once, generates later
+    def stream(self, requests): # checks labels at once, generates later
         labels:dict = {k: [getattr(r, k) for r in requests] for k in NoteRequest._fields}
         labels = {k: v for k, v in labels.items() if any(x is not None for x in v)}
         if self.reference is not None: labels['reference'] = self.reference
@@ -288,7 +288,7 @@ def _predict_labels(bank, samples, family, source): # NSynth's layout needs both
     def most_likely(key, names): return names[int(logits[key].softmax(1).mean(0).argmax())]
     return family or most_likely('family', FAMILIES), source or most_likely('source', SOURCES)
 
-# %% ../../nbs/guides/instruments.ipynb #9a958014
+# %% ../../nbs/guides/instruments.ipynb #c22d8783
 def export_instrument(
     m,                   # `Mars` or another pipeline
     out,                 # folder, created if missing
@@ -317,7 +317,7 @@ def export_instrument(
     bank = SampleBank(m, tries, wave, seed, progress=progress, **settings)
     velocities = _midi_numbers(velocities, 1, 127, 'velocities')
     requests = [NoteRequest(p, v, family, source) for v in velocities for p in pitches]
-    bank.stream(requests) # refuses a wrong label or setting before the folder is made
+    bank.stream(requests) # refuses a wrong label before the folder is made
     parts = family, source, 'reference' if reference is not None else None, file
     out, name = _make_folder(Path(out)), '-'.join(str(x) for x in parts if x is not None).replace(' ', '_')
     samples = [s for s in bank.fetch(requests) if s]
@@ -467,7 +467,7 @@ def _check_tune(tune, events, left_out):
     minutes = max(e.end for e in events)/60
     if minutes > 60: raise ValueError(f'{tune} lasts {minutes:.0f} minutes; give one of at most an hour')
 
-# %% ../../nbs/guides/instruments.ipynb #e6ed8158
+# %% ../../nbs/guides/instruments.ipynb #f595fd8d
 def play_midi(
     m,                # `Mars` or another pipeline; or a `SampleBank`, whose cache is used
     tune,             # a MIDI file
@@ -495,7 +495,7 @@ def play_midi(
     events, requests, skipped = requests_of(events, instrument, velocities, *pitch_range(bank.m))
     left_out += skipped
     _check_tune(tune, events, left_out)
-    bank.stream(requests) # refuses a wrong label or setting before a folder is made
+    bank.stream(requests) # refuses a wrong label before a folder is made
     if out is not None: _make_folder(Path(out).parent)
     before = bank.n_takes, bank.n_out_of_tune
     missing = sum(s is None for s in bank.fetch(requests))
