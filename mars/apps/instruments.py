@@ -17,7 +17,8 @@ import torch
 from ..data import FAMILIES, SOURCES, VELOCITIES, gm_label
 from ..eval import f0
 from ..parts.config import check_field
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, standardize_note, peak_normalize, read_audio, save_wave, write_atomic
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, read_audio, save_wave
+from ..parts.files import standardize_note, write_atomic
 
 # %% ../../nbs/guides/instruments.ipynb #0e8fcd37
 NoteRequest = namedtuple('NoteRequest', 'pitch velocity family source', defaults=(None, None)) # labels of a note
@@ -132,7 +133,8 @@ class SampleBank:
         waves, midi, in_tune = self.generate(new)
         self.n_takes, self.n_out_of_tune = self.n_takes + in_tune.size, self.n_out_of_tune + int((~in_tune).sum())
         self.samples |= {r: None for r in new}
-        near = None if self.reference is None else self.embed(torch.as_tensor(standardize_note(self.reference))[None])[0]
+        near = None
+        if self.reference is not None: near = self.embed(torch.as_tensor(standardize_note(self.reference))[None])[0]
         usable = [r for r, any_take in zip(new, in_tune.any(1)) if any_take]
         for instrument in dict.fromkeys(r[2:] for r in usable):
             idx = [new.index(r) for r in _alternate([r for r in usable if r[2:] == instrument])]
