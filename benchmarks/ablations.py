@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from mars.parts.config import EXPERIMENTS
 from mars.ablations import run_experiment, summary
-from mars.cli.sounds import open_notes
+from mars.cli.data import open_notes
 from mars.data import SoundFontNotes
 
 RESULTS = Path(__file__).resolve().parent.parent/'results'/'ablations'

@@ -10,7 +10,7 @@ import torch
 from mars.evaluation.classifier import measure_classifier
 from mars.parts.classifier import Classifier, find_classifier
 from mars.data import NSynth, SoundFontNotes
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.stft import LogSpectrogram
 from mars.training.log import versions
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +69,7 @@ def main(argv=None, fluid=None): # fluid: notes in place of the SoundFont's
     speed = notes_per_second(clf, tests['soundfont'])
     report = dict(describe=clf.describe(), size=size, notes_per_second=speed, versions=versions(torch.device('cpu')),
                   results=results)
-    write_whole(a.out, json.dumps(report, indent=1))
+    write_atomic(a.out, json.dumps(report, indent=1))
     if a.write: write_accuracy(clf, a.classifier, results)
     for k, r in results.items(): print_result(k, r)
     print(f'{size} bytes, {speed:.0f} notes/s, {clf.digest}')

@@ -18,7 +18,7 @@ def seen_splits(model, splits): # -> Splits whose reference is held-out pitches 
     if not share:
         raise SystemExit(f'the training of {model} held out no notes of its training instruments; '
                          'see --hold-out of scripts/reproduce_weights.py')
-    rest, held_out = splits.train.hold_out(share)
+    rest, held_out = splits.train.split_by_pitch(share)
     description = (f'reference: held-out notes of the training instruments, {share:.0%} of their pitches; '
                    'validation: instruments that were held out')
     return Splits(held_out, splits.test, rest, description)

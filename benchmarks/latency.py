@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from mars.baselines.comparison import time_layouts
 from mars.parts.device import pick_device
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 
 CASES = ('small', 'plain', 1), ('small', 'guided', 1), ('tiny', 'plain', 1), ('small', 'plain', 64)
 
@@ -20,7 +20,7 @@ def main(argv=None, cases=CASES):
     device = pick_device(a.device)
     about = dict(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU', torch=torch.__version__)
     rows = [dict(size=size, how=how, notes=n, layouts=time_layouts(size, device, a.repeats, n, how == 'guided')) for size, how, n in cases]
-    write_whole(a.out, json.dumps(dict(about=about, rows=rows), indent=1) + '\n')
+    write_atomic(a.out, json.dumps(dict(about=about, rows=rows), indent=1) + '\n')
     for r in rows: print(r['size'], r['how'], r['notes'], {k: f"{v['seconds']:.3f} s" for k, v in r['layouts'].items()})
     return rows
 

@@ -21,7 +21,7 @@ import numpy as np
 import soundfile
 from mars.cli import main
 from mars.data import FAMILIES, SoundFontNotes
-from mars.parts.files import load_wave, write_whole
+from mars.parts.files import load_wave, write_atomic
 from mars.eval import cents_error, f0
 from mars.pipeline import find_model
 from mars.training.log import versions
@@ -98,6 +98,6 @@ if __name__ == '__main__':
     p.add_argument('--clips', default='results/clips/quality-check')
     a = p.parse_args()
     results = dict(run(a.model, a.pitches, a.seed, a.clips), real_clicks=real_clicks(a.pitches))
-    write_whole(a.out, (json.dumps(results, indent=1) + '\n').encode())
+    write_atomic(a.out, (json.dumps(results, indent=1) + '\n').encode())
     for r in results['notes']: print(*(f'{k} {v}' for k, v in r.items()))
     print(results['seconds'], 's')

@@ -1,6 +1,9 @@
-"""Measure how many notes a second a SoundFont renders on one core:  OMP_NUM_THREADS=1 python benchmarks/render.py [--notes 300] [--soundfont FILE] [--renderer fluidsynth]
+"""Measure how many notes per second a SoundFont renders on one core.
 
-Synthesis, resampling, checks, conversion to 16 bits and the cache are included. Prints notes per second of wall time and of CPU time, then those of reading the cache.
+    OMP_NUM_THREADS=1 python benchmarks/render.py [--notes 300] [--soundfont FILE] [--renderer fluidsynth]
+
+Includes synthesis, resampling, checks, conversion to 16 bits and the cache. Prints notes per second of wall-clock
+time and of CPU time, for rendering and for reading the cache.
 """
 import argparse, os, platform, sys, tempfile, time
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -8,9 +11,9 @@ import numpy as np
 from mars.data import SoundFontNotes
 
 def measure(ds, index):
-    "Notes per second, by the wall clock and by CPU time."
+    "Notes per second, of wall-clock time and of CPU time."
     wall, cpu = time.perf_counter(), time.process_time()
-    for i in index: ds.row(int(i))
+    for i in index: ds.samples(int(i))
     return len(index)/(time.perf_counter() - wall), len(index)/(time.process_time() - cpu)
 
 if __name__ == '__main__':
@@ -22,8 +25,9 @@ if __name__ == '__main__':
     with tempfile.TemporaryDirectory() as cache:
         ds = SoundFontNotes(args.soundfont, renderer=args.renderer, cache=cache)
         index = np.linspace(0, len(ds) - 1, args.notes).astype(int) # all programs, in the order of a first pass
-        ds.row(1) # opens the file and the cache
+        ds.samples(1) # opens the file and the cache
         for name, (wall, cpu) in (('render', measure(ds, index)), ('cached', measure(ds, index))):
-            print(f'{name}: {wall:.0f} notes/s wall, {cpu:.0f} notes/s CPU ({ds.renderer}, {ds.fonts[0].name}, {args.notes} notes of {len(ds.instruments)} '
-                  f'instruments, {platform.machine()}, {os.cpu_count()} cores)')
+            print(f'{name}: {wall:.0f} notes/s wall, {cpu:.0f} notes/s CPU ({ds.renderer}, {ds.fonts[0].name}, '
+                  f'{args.notes} notes of {len(ds.instruments)} instruments, '
+                  f'{platform.machine()}, {os.cpu_count()} cores)')
     sys.exit(0)

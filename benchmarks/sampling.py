@@ -10,7 +10,7 @@ import argparse, json, statistics
 from pathlib import Path
 import torch
 from mars.data import SoundFontNotes
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.pipeline import Mars, find_model
 from mars.studies.prediction import evenly_spaced, study_data, sweep
 from mars.evaluation.protocol import iter_batches
@@ -53,11 +53,11 @@ def main(argv=None, notes=None, ways=WAYS):
     chosen = choose(mean, perfect['frechet'] if perfect else 0.)
     real = {who: {s: said[s] for s in ('frechet', 'pitch', 'octave', 'family')} for who, said in dict(real=data.info['real'], reconstructed=data.info['reconstructed'], training_notes=perfect).items() if said}
     way = next(w for w in ways if name_of(w) == chosen)
-    write_whole(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.evaluator.features), seeds=a.seeds, chosen=way, variants=mean, **real), indent=1))
+    write_atomic(a.out, json.dumps(dict(about=versions(m.device), model=str(a.model), notes=len(data.evaluator.features), seeds=a.seeds, chosen=way, variants=mean, **real), indent=1))
     if a.write:
         config = json.loads((folder/'config.json').read_text())
         config['info']['sampling'] = way
-        write_whole(folder/'config.json', json.dumps(config, indent=1))
+        write_atomic(folder/'config.json', json.dumps(config, indent=1))
     print('chosen:', chosen)
     return way
 

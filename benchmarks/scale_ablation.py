@@ -7,8 +7,8 @@ import argparse, json
 from pathlib import Path
 import torch
 from mars.data import SoundFontNotes
-from mars.parts.files import write_whole
-from mars.parts.editing import free_tokens, redraw
+from mars.parts.files import write_atomic
+from mars.parts.editing import free_tokens, edit_tokens
 from mars.pipeline import Mars
 from mars.studies.prediction import evenly_spaced, study_data
 from mars.evaluation.report import make_splits
@@ -23,7 +23,7 @@ def sample_finer_scales(m, tokens, labels, k, seed=0, size=32, **settings): # ->
         given = [t[i:i+size] for t in tokens]
         known = {name: v[i:i+size] for name, v in labels.items() if name in m.var.labels.sizes}
         latent = m.tokenizer.quantizer.decode(given)
-        new = redraw(m.var, latent, free_tokens(m, k), known, seed=seed, first=i, **settings)
+        new = edit_tokens(m.var, latent, free_tokens(m, k), known, seed=seed, first=i, **settings)
         images.append(m.tokens_to_image([*given[:k], *new[k:]]))
     return torch.cat(images)
 
@@ -44,7 +44,7 @@ def main(argv=None, notes=None):
         print(*(f'{name} {v:.3g}' for name, v in rows[-1].items()), flush=True)
     real = {s: data.info['real'][s] for s in SCORES}
     result = dict(info=versions(m.device), model=str(a.model), notes=len(tokens[0]), sampling=settings, real=real, rows=rows)
-    write_whole(a.out, json.dumps(result, indent=1))
+    write_atomic(a.out, json.dumps(result, indent=1))
     return rows
 
 if __name__ == '__main__': main()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch, torch.nn.functional as F
 from mars.ablations import twin_config
 from mars.cmx import CMX
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.parts.device import pick_device
 from mars.parts.codebook import nearest_code
 from mars.tokenizer import PRESETS, Tokenizer, TokenizerConfig
@@ -161,7 +161,7 @@ def main(argv=None):
     if 'lookup' in args.parts:
         result['lookup'] = halve_on_oom(partial(bench_lookup, args, device), args.batch or BATCH[device.type]['paper' if device.type == 'cuda' else 'tiny'])
         print_table('Nearest code; ratios to nearest_code', result['lookup'])
-    if args.out: write_whole(args.out, json.dumps(result, indent=1))
+    if args.out: write_atomic(args.out, json.dumps(result, indent=1))
     return result
 
 if __name__ == '__main__': main()

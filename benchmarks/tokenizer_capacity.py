@@ -13,7 +13,7 @@ from sklearn.cluster import MiniBatchKMeans
 from mars.ablations import run_info
 from mars.cmx import CMX
 from mars.data import AdditiveNotes, SoundFontNotes
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.pipeline import Mars
 from mars.parts.codebook import code_usage
 from mars.evaluation.report import make_splits
@@ -144,7 +144,7 @@ def main(argv=None):
     result = dict(experiment='tokenizer-capacity', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
                   test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, unforeseen=unforeseen(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=run_info(start))
-    if a.out: write_whole(a.out, json.dumps(result, indent=1))
+    if a.out: write_atomic(a.out, json.dumps(result, indent=1))
     for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   {100*v["share"]:5.1f} % of variance   {v["db_active"]:.1f} dB on active frames')
     print('usage', {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in usage.items()})
     print('half the squared difference of frames', {k: round(v, 4) for k, v in result['unforeseen'].items()})

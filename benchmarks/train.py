@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from mars.cmx import CMX
 from mars.data import NSynth, write_nsynth_fixture
-from mars.parts.files import write_whole
+from mars.parts.files import write_atomic
 from mars.parts.discriminator import DiscriminatorConfig
 from mars.training.budget import step_memory
 from mars.parts.device import pick_device
@@ -91,7 +91,7 @@ def main(argv=None):
         notes = NSynth(folder, split='train')
         result['stages'] = [r for p in args.presets for r in bench(p, args, notes, device, result['about']['peak'])]
     print_table('Training', result['stages'])
-    if args.out: write_whole(args.out, json.dumps(result, indent=1))
+    if args.out: write_atomic(args.out, json.dumps(result, indent=1))
     return result
 
 if __name__ == '__main__': main()

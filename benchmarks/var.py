@@ -9,7 +9,7 @@ when left alone. Weights are random: time does not depend on them.
 import argparse, copy, json, os, platform, statistics, time
 import torch
 from mars.baselines.next_token import NextToken
-from mars.parts.inference import fast_linear, generate
+from mars.parts.inference import generate, onednn_linear
 from mars.parts.device import cast_network, pick_device, pick_dtype
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
@@ -46,7 +46,7 @@ def machine(device, dtype, quick):
     x = torch.ones((2**20 if quick else 2**26 if device.type == 'cpu' else 2**30), device=device)
     read = lambda: x.view(-1, 2**16).sum(-1)
     def product():
-        with torch.no_grad(), fast_linear(): torch.nn.functional.linear(a, b)
+        with torch.no_grad(): onednn_linear(a, b)
     return dict(flops=2*n**3/seconds(product, 10)['least'], bandwidth=4*x.numel()/seconds(read, 10)['least'])
 
 # ---- baseline 1: one token a pass

@@ -1,6 +1,6 @@
-"""Next-scale autoregression on spectrograms: notes from labels, and everything that is needed for it.
+"""Next-scale autoregression on spectrograms for sound generation (MARS, arXiv 2509.26007).
 
-`import mars` is light: a name below is imported when it is first used, and so is a module or a sub-package (`mars.eval`, `mars.data`).
+`import mars` is light: the names below, modules and sub-packages (`mars.eval`, `mars.data`) are imported on first use.
 """
 # Written by hand. nbdev_export renews the line of the version and keeps the rest (tests/test_library.py).
 __version__ = "0.1.0"
@@ -9,7 +9,7 @@ __all__ = ['CMX', 'LogSpectrogram', 'Mars', 'NSynth', 'Note', 'NoteFolder', 'Sou
            'VAR', 'VARConfig', 'demultiplex', 'multiplex']
 
 import os as _os, sys as _sys
-# torch reads it once, when it is imported: what Apple's GPUs lack is then computed on the CPU, with one warning
+# Read by torch when it is imported: operations that MPS lacks then run on the CPU, with one warning
 if _sys.platform == 'darwin' and 'torch' not in _sys.modules: _os.environ.setdefault('PYTORCH_ENABLE_MPS_FALLBACK', '1')
 
 TYPE_CHECKING = False
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer, TokenizerConfig
     from .var import VAR, VARConfig
 
-_HOMES = dict(CMX='cmx', demultiplex='cmx', multiplex='cmx', NSynth='data', Note='data', NoteFolder='data', SoundFontNotes='data', Mars='pipeline',
-              LogSpectrogram='stft', Tokenizer='tokenizer', TokenizerConfig='tokenizer', VAR='var', VARConfig='var')
+_HOMES = dict(CMX='cmx', demultiplex='cmx', multiplex='cmx', NSynth='data', Note='data', NoteFolder='data',
+              SoundFontNotes='data', Mars='pipeline', LogSpectrogram='stft', Tokenizer='tokenizer',
+              TokenizerConfig='tokenizer', VAR='var', VARConfig='var')
 
 def _find(name):
     from importlib import import_module
@@ -32,6 +33,6 @@ def _find(name):
     if not name.startswith('_') and any(map(exists, there)): return import_module(f'mars.{name}')
     raise AttributeError(f'module mars has no {name!r}; it has {", ".join(__all__)} and its modules')
 
-if not TYPE_CHECKING: __getattr__ = _find # a checker that saw it would believe in any name
+if not TYPE_CHECKING: __getattr__ = _find # a type checker that sees it accepts any name
 
 def __dir__(): return sorted([*globals(), *__all__])

@@ -258,7 +258,7 @@ def ndb(
     alpha=.05, # level of the test in each bin, not corrected for their number
     seed=0,    # of the split and of k-means
 ):             # NDB: .ndb, .ndb_over_k, .js, and the bins .p, .q, .different
-    "Count statistically different bins: k-means on half of the reference, counts on the rest. Richardson, Weiss 2018."
+    "Statistically different bins: k-means on half of the reference, counts on the rest (Richardson and Weiss 2018)."
     if k < 2: raise ValueError(f"k must be >= 2, got {k}")
     reference, query = _check_pair(reference, query, ('reference', 'query'), (2*k, 1))
     order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed)).to(reference.device)
@@ -361,7 +361,7 @@ def density_coverage(
 
 # %% ../nbs/05_eval.ipynb #aeb725e6
 def _nearest(x, y, exclude=None):
-    "Distance and index of the nearest row of y for each row of x; `exclude` holds for each row an index to skip."
+    "Distance and index of the nearest row of y for each row of x; `exclude` holds an index of y to skip for each row."
     values, indices, start = [], [], 0
     for d in _distance_blocks(x, y):
         if exclude is not None: d[torch.arange(len(d), device=d.device), exclude[start:start+len(d)]] = math.inf
@@ -501,7 +501,7 @@ def share_interval(
     hits,      # (n,) bool
     level=.95, # confidence level
 ):             # Interval: .value, .low, .high, .std
-    "Share of hits with Wilson's interval, which stays within 0..1 and has a width where all are hits. Wilson 1927."
+    "Share of hits with Wilson's interval: within 0..1, with a width even where all are hits (Wilson 1927)."
     from statistics import NormalDist
     hits, z = np.asarray(hits, float), NormalDist().inv_cdf((1+level)/2)
     if hits.ndim != 1 or not len(hits):
@@ -597,7 +597,7 @@ def log_mel_error(
     reference_wave, # (N,) or (B, N) at 16 kHz, tensor or array
     wave,           # the same shape
 ):                  # MelError: .mse, .mae, .active_mse, .active_mae, .active_share, .mae_db
-    "Compare clips by their log-mel spectrograms, relative to the maximum of the reference, which may not be silent."
+    "Errors of log-mel spectrograms, both relative to the maximum of the reference, which must not be silent."
     return MelError(*clip_errors(*_check_wave_pair(reference_wave, wave)).mean(0).tolist())
 
 # %% ../nbs/05_eval.ipynb #a0150562

@@ -88,9 +88,8 @@ def _fast_griffin_lim(M, S, window, hop_length, n_iter, momentum):
 
 def _check_griffin_lim(magnitude, window, n_fft, momentum, angles):
     "Raise ValueError unless shapes and numbers fit."
-    bins = magnitude.shape[-2]
     if len(window) != n_fft: raise ValueError(f'window must have n_fft={n_fft} samples, got {len(window)}')
-    if bins != n_fft//2+1: raise ValueError(f'magnitude must have {n_fft//2+1} bins for n_fft={n_fft}, got {bins}')
+    if magnitude.shape[-2] != n_fft//2+1: raise ValueError(f'n_fft={n_fft} does not fit {magnitude.shape[-2]} bins')
     if angles is not None and angles.shape != magnitude.shape:
         raise ValueError(f'angles must have the shape of magnitude {tuple(magnitude.shape)}, got {tuple(angles.shape)}')
     check_field('momentum', momentum, float, ge=0, lt=1)
@@ -170,8 +169,7 @@ class SpecSizes(nn.Module):
         self.floor, self.n_padded = floor, (n_frames-1)*hop_length  # samples of exactly n_frames centred frames
         self.n_samples = min(4*sample_rate, self.n_padded) if duration is None else round(duration*sample_rate)
         if not 1 <= self.n_samples <= self.n_padded:
-            longest = self.n_padded/sample_rate
-            raise ValueError(f'duration must be in (0, {longest:g}] s for {n_frames} frames, got {duration}')
+            raise ValueError(f'duration must be in (0, {self.n_padded/sample_rate:g}] s, got {duration}')
 
     @property
     def shape(self)->tuple: # (1, 512, 256)
@@ -283,8 +281,7 @@ def plot_specs(
     "Plot specs side by side with one colour bar in dB; ValueError for no specs or a wrong number of titles."
     ls, images = ls or LogSpectrogram(), [torch.as_tensor(s).detach().float().cpu() for s in specs]
     if not images: raise ValueError('specs must not be empty')
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f'titles must have one entry per spec: got {len(titles)} titles for {len(images)} specs')
+    if titles is not None and len(titles) != len(images): raise ValueError(f'{len(titles)} titles, {len(images)} specs')
     fig, axes = _axes_grid(len(images), cols, size) if axes is None else (np.ravel(axes)[0].figure, np.ravel(axes))
     span = -20*math.log10(ls.floor)
     for i, (ax, image) in enumerate(zip(axes, images)):

@@ -34,8 +34,8 @@ from mars.evaluation.protocol import MelPCA, NoteSet
 from mars.parts.classifier import Classifier, ClassifierConfig
 from mars.parts.reference import reference_config, reference_encoder
 from mars.parts.device import pick_device
-from mars.parts.files import write_whole
-from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_settings
+from mars.parts.files import write_atomic
+from mars.parts.vocoder import Vocoder, VocoderConfig, train_vocoder, vocoder_train_config
 from mars.pipeline import Mars
 from mars.tokenizer import TokenizerConfig
 from mars.train import TrainConfig, train_tokenizer, train_var
@@ -83,8 +83,8 @@ def split_by_names(notes, sides): # sides: dict of lists of patterns of instrume
     "Split as a dict of patterns says; an instrument that shares recordings with a held-out one is on its side."
     side = {i: next((s for s in ('unused', 'test', 'valid') if any(fnmatch(i, p) for p in sides.get(s, ()))), 'train') for i in notes.instruments}
     for s in ('test', 'valid'):
-        keys = {k for i, where in side.items() if where == s for k in notes.same_instrument.get(i, ())}
-        side |= {i: s for i, where in side.items() if where == 'train' and keys & {*notes.same_instrument.get(i, ())}}
+        keys = {k for i, where in side.items() if where == s for k in notes.recordings.get(i, ())}
+        side |= {i: s for i, where in side.items() if where == 'train' and keys & {*notes.recordings.get(i, ())}}
     return [notes.select([i for i, n in enumerate(notes.notes) if side[n.instrument] == s]) for s in ('train', 'valid', 'test')]
 
 def make_sides(a, which): # -> namespace: grids, notes (all), train, held (pitches of training instruments), valid, test
@@ -94,13 +94,13 @@ def make_sides(a, which): # -> namespace: grids, notes (all), train, held (pitch
     train, (_, valid, test) = split_by_names(notes, sides)[0], split_by_names(open_data(dict.fromkeys(a.data), grids, a.renderer), sides)
     for name, side in dict(training=train, validation=valid, test=test).items():
         if not len(side): raise SystemExit(f'the {name} side of {a.split} has none of these notes; name its instruments there, or give other --data')
-    train, held = train.hold_out(a.hold_out) if which == 'model' else (train, train.select([]))
+    train, held = train.split_by_pitch(a.hold_out) if which == 'model' else (train, train.select([]))
     return SimpleNamespace(grids=grids, notes=notes, train=train, held=held, valid=valid, test=test)
 
 def _render(job):
     names, grids, renderer, part, parts = job
     notes = open_data(names, grids, renderer)
-    for i in range(part, len(notes), parts): notes.row(i)
+    for i in range(part, len(notes), parts): notes.samples(i)
 
 def render(a):
     "Make all notes in several processes; later passes read the cache."
@@ -126,7 +126,7 @@ def describe_data(a, s):
 def settings(a, stage):
     "The training settings of a stage."
     own = {**RECIPES[a.preset].get(stage, {}), **({'steps': a.steps, 'log_every': 1} if a.steps else {}), **({'batch_size': a.batch_size} if a.batch_size else {})}
-    return vocoder_settings(a.preset, **own) if stage == 'vocoder' else TrainConfig.preset(a.preset, 'var' if stage == 'further' else stage, **own)
+    return vocoder_train_config(a.preset, **own) if stage == 'vocoder' else TrainConfig.preset(a.preset, 'var' if stage == 'further' else stage, **own)
 
 def train_stage(a, stage, train, valid):
     "Train one stage in its run folder, from its checkpoint if there is one."
@@ -214,7 +214,7 @@ def main(argv=None):
     ap.add_argument('--stages', default='tokenizer,var,further', help=f'some of {", ".join(MADE)}')
     ap.add_argument('--data', action='append', help='auto, additive, an .sf2 or .sf3 file, or a folder in NSynth layout; may be given again')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: patterns of the held-out instruments')
-    ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE', help='of the pitches of the training instruments, see Notes.hold_out')
+    ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE', help='of the pitches of the training instruments, see Notes.split_by_pitch')
     ap.add_argument('--renderer', default='auto', help='of SoundFonts: auto, fluidsynth or tinysoundfont')
     ap.add_argument('--workers', type=int, default=1, help='processes that render notes')
     ap.add_argument('--resume', action='store_true', help='continue a run that was interrupted')
@@ -243,7 +243,7 @@ def main(argv=None):
     results = release(a, sides)
     names = dict(tokenizer='tokenizer', var='transformer', further='transformer_further')
     curves = {names.get(s, s): curve((a.out/MADE[s]).parent, 'var' if s == 'further' else s) for s in a.stages if s != 'melpca'}
-    write_whole(a.out/'training.json', json.dumps(dict(about=versions(pick_device(a.device)), results=results, curves=curves), indent=1))
+    write_atomic(a.out/'training.json', json.dumps(dict(about=versions(pick_device(a.device)), results=results, curves=curves), indent=1))
     print(json.dumps(results, indent=1))
     return 0
 

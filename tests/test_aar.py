@@ -3,7 +3,6 @@ import functools, json, math
 from dataclasses import replace
 import pytest
 import torch
-from torch.nn import functional as F
 from mars.baselines.aar import SATDiscriminatorConfig, SAT, SATConfig, BaselineConfig, SATAdversarialLoss, WaveMars, rvq, scale_lengths
 from mars.baselines.aar import train_sat
 from mars.data import AdditiveNotes
@@ -13,8 +12,7 @@ from mars.parts.product import PerScaleQuantizer
 from mars.baselines.seanet import SEANetDecoder, SEANetEncoder, mel_loss
 from mars.train import TrainConfig, train_var
 from mars.training.log import RunLog, read_log
-from mars.parts.sampling import note_uniforms, scale_settings
-from mars.parts.inference import Sampler
+from mars.parts.sampling import scale_settings
 from mars.var import VAR, VARConfig
 
 UNIT = dict(n_samples=3200, ratios=(4, 4, 2, 2), lengths=(1, 5, 18, 50), width=2, dimension=16, lstm=1, code_dim=8, codebook_size=32, n_phi=2)
@@ -306,7 +304,7 @@ def test_waves_of_other_lengths_are_cut_or_padded_for_the_tokenizer(model):
     assert torch.equal(model.wave_to_image(CLIPS[:, :1000])[:, 1000:], torch.zeros(8, 2200)) and torch.equal(model.wave_to_image(CLIPS[0].repeat(3)), CLIPS[:1])
     assert torch.equal(model.wave_to_image((CLIPS[0]*32768).round().short()), CLIPS[:1])
 
-@pytest.mark.parametrize('what, words', [(dict(pitch=200), 'pitch'), (dict(pitch=60, cfg_scale='x'), 'cfg_scale'), (dict(pitch=60, steps=3), 'steps is no setting'), (dict(pitch=60, batch_size=0), 'batch_size is 0')])
+@pytest.mark.parametrize('what, words', [(dict(pitch=200), 'pitch'), (dict(pitch=60, cfg_scale='x'), 'cfg_scale'), (dict(pitch=60, steps=3), 'steps is no setting'), (dict(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
 def test_bad_requests_get_one_sentence(model, what, words):
     with pytest.raises(ValueError, match=words) as e: model.generate(**what)
     assert '\n' not in str(e.value)
@@ -316,7 +314,7 @@ def test_parts_that_do_not_fit(model, tok):
     with pytest.raises(ValueError, match='another tokenizer config'): WaveMars(other, model.var)
     with pytest.raises(ValueError, match='needs no vocoder'): WaveMars(tok, vocoder=object())
 
-@pytest.mark.parametrize('wave, words', [(torch.zeros(3200), 'takes waves'), (torch.zeros(1, 3000), r'takes waves \(B, 3200\)'), ([0.]*3200, 'list'), (torch.full((1, 3200), math.nan), 'NaN')])
+@pytest.mark.parametrize('wave, words', [(torch.zeros(3200), 'wave must have shape'), (torch.zeros(1, 3000), r'shape \(B, 3200\), got \(1, 3000\)'), ([0.]*3200, 'list'), (torch.full((1, 3200), math.nan), 'NaN')])
 def test_what_is_no_wave_is_refused(tok, wave, words):
     with pytest.raises(ValueError, match=words): tok.encode(wave)
 
@@ -326,8 +324,8 @@ def test_tokens_of_another_shape_are_refused(tok):
 
 # --- configs
 
-@pytest.mark.parametrize('change, words', [(dict(n_samples=1000), 'a multiple of 64'), (dict(n_samples=0), 'n_samples is 0'), (dict(lengths=(1, 5, 100)), 'end with 50'), (dict(lengths=(5, 1, 50)), 'must grow'), (dict(lengths=(0, 50)), 'must grow'),
-    (dict(code_dim=0), 'code_dim is 0'), (dict(codebook_size=0), 'codebook_size is 0'), (dict(n_phi=-1), 'n_phi is -1'), (dict(phi_kernel=4), 'odd'), (dict(lookup='dot'), "lookup is 'dot'")])
+@pytest.mark.parametrize('change, words', [(dict(n_samples=1000), 'a multiple of 64'), (dict(n_samples=0), 'n_samples must be >= 1, got 0'), (dict(lengths=(1, 5, 100)), 'end with 50'), (dict(lengths=(5, 1, 50)), 'lengths must grow'), (dict(lengths=(0, 50)), 'lengths must grow'),
+    (dict(code_dim=0), 'code_dim must be >= 1, got 0'), (dict(codebook_size=0), 'codebook_size must be >= 1, got 0'), (dict(n_phi=-1), 'n_phi must be >= 0, got -1'), (dict(phi_kernel=4), 'odd'), (dict(lookup='dot'), "lookup must be one of cosine, euclidean, got 'dot'")])
 def test_configs_that_make_no_tokenizer(change, words):
     with pytest.raises(ValueError, match=words): SATConfig(**{**UNIT, **change})
 
@@ -336,7 +334,7 @@ def test_bodies_that_cannot_be_built():
     with pytest.raises(ValueError, match='tiny, small, paper'): SATConfig.preset('huge')
     with pytest.raises(ValueError, match="no field 'depth'"): SATConfig.from_dict(dict(depth=3))
 
-@pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(rest=1), 'rest must be 0, or 2 and more, got 1'), (dict(rest=-1), 'rest must be >= 0, got -1'), (dict(feature_weight=-1.), 'feature_weight must be >= 0, got -1'),
+@pytest.mark.parametrize('change, words', [(dict(windows=()), 'at least one'), (dict(windows=(16,)), '32 samples or more'), (dict(skip_every=1), 'skip_every must be 0, or 2 and more, got 1'), (dict(skip_every=-1), 'skip_every must be >= 0, got -1'), (dict(feature_weight=-1.), 'feature_weight must be >= 0, got -1'),
     (dict(feature_weight=math.inf), 'feature_weight must be finite, got inf'), (dict(weight=-1.), 'weight must be >= 0, got -1'), (dict(start=2.), 'start must be in'), (dict(lr=0.), 'lr must be > 0'), (dict(betas=(1., .9)), 'betas')])
 def test_judges_that_make_no_sense(change, words):
     with pytest.raises(ValueError, match=words): SATDiscriminatorConfig(**change)
@@ -353,9 +351,9 @@ def judged(**kwargs):
 
 def state(gan): return torch.cat([p.detach().flatten() for p in gan.disc.parameters()])
 
-@pytest.mark.parametrize('rest, learn', [(3, [0, 1, 1, 0, 1, 1, 0]), (2, [0, 1, 0, 1, 0, 1, 0]), (0, [1]*7)])
-def test_judges_rest_in_the_first_of_every_few_steps(rest, learn):
-    gan, moved = judged(rest=rest), []
+@pytest.mark.parametrize('skip_every, learn', [(3, [0, 1, 1, 0, 1, 1, 0]), (2, [0, 1, 0, 1, 0, 1, 0]), (0, [1]*7)])
+def test_judges_rest_in_the_first_of_every_few_steps(skip_every, learn):
+    gan, moved = judged(skip_every=skip_every), []
     for step in range(7):
         before = state(gan)
         told = gan.update(step, CLIPS, CLIPS*.1)
@@ -438,7 +436,7 @@ def test_it_learns(cfg):
     assert all_ < .9*first # 0.50 to 0.67
 
 def test_a_second_mel_loss_is_refused():
-    with pytest.raises(ValueError, match='mel_weight must be 0, got 1.0'): train_sat(NOTES, settings(mel_weight=1.), CFG, None, 'cpu', False)
+    with pytest.raises(ValueError, match='mel_weight must be 0 .* got 1.0'): train_sat(NOTES, settings(mel_weight=1.), CFG, None, 'cpu', False)
 
 @pytest.mark.parametrize('kind', ORDERS)
 def test_transformers_are_trained_on_its_tokens(kind, tmp_path):

@@ -80,7 +80,7 @@ def test_fields_have_help_and_defaults_by_size(capsys):
     assert field_docs(TrainConfig)['steps'] == 'optimiser steps'
     with pytest.raises(SystemExit): main(['train', 'tokenizer', '--help'])
     out = ' '.join(capsys.readouterr().out.split())
-    assert '--steps INT optimiser steps (default: tiny 600, small 6000,' in out and 'fields of DiscriminatorConfig' in out
+    assert '--steps INT optimiser steps (>= 1; default: tiny 600, small 6000,' in out and 'fields of DiscriminatorConfig' in out
 
 def test_version(capsys):
     import mars
@@ -210,11 +210,11 @@ def test_ctrl_c_elsewhere(body):
     assert finish(p) == (130, '', 'mars: interrupted\n') and time.monotonic() - began < 20
 
 def test_ctrl_c_while_a_file_is_written(tmp_path, monkeypatch):
-    from mars.parts.files import write_whole
+    from mars.parts.files import write_atomic
     (tmp_path/'a').write_text('old')
     def stop(*args): raise KeyboardInterrupt
     monkeypatch.setattr(os, 'fsync', stop)
-    with pytest.raises(KeyboardInterrupt): write_whole(tmp_path/'a', 'new')
+    with pytest.raises(KeyboardInterrupt): write_atomic(tmp_path/'a', 'new')
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('a', 'old')]
 
 def test_handlers_are_put_back():

@@ -286,7 +286,7 @@ def test_update_is_adamw_on_one_joint_batch():
     D, lecam = PatchGAN(2, 4, 2, 'batch').train(), LeCam()
     D.load_state_dict(adv.disc.state_dict())
     opt = torch.optim.AdamW([dict(params=[p for p in D.parameters() if p.ndim > 1], weight_decay=0.01), dict(params=[p for p in D.parameters() if p.ndim == 1], weight_decay=0.)],
-                            lr=adv.lr_at(0), betas=(0.9, 0.95))
+                            lr=adv.lr_at(0), betas=(0.9, 0.95), fused=True)
     for _ in range(2):
         r, f = D(torch.cat([x, y])).split([3, 2])
         lecam.update(r, f)

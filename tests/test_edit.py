@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from mars.cmx import CMX
-from mars.parts.editing import KeptSampler, edit, free_tokens, heard_labels, interpolate, join, mixing_weights
-from mars.parts.editing import redraw, region_weights
+from mars.parts.editing import EditSampler, edit, free_tokens, predict_labels, interpolate, insert_spectrogram, interpolation_weights
+from mars.parts.editing import edit_tokens, region_weights
 from mars.baselines.masked import MaskedScale
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
@@ -48,16 +48,16 @@ def full(m, n): return m.var.labels.check(None, n)
 def test_both_ends_are_encode_and_generate(cfg, waves):
     m = make(cfg=cfg)
     f, labels = latents(m, waves), full(m, 4)
-    assert torch.equal(flat(redraw(m.var, f, all_of(m, False), labels)), flat(m.encode(waves)))
+    assert torch.equal(flat(edit_tokens(m.var, f, all_of(m, False), labels)), flat(m.encode(waves)))
     for way in (dict(), dict(cfg_scale=2., top_k=9), dict(temperature=0)):
-        assert torch.equal(flat(redraw(m.var, f, all_of(m, True), labels, seed=7, **way)), flat(m.var.generate(labels, seed=7, **way)))
+        assert torch.equal(flat(edit_tokens(m.var, f, all_of(m, True), labels, seed=7, **way)), flat(m.var.generate(labels, seed=7, **way)))
 
 @pytest.mark.parametrize('branches', [1, 2])
 def test_a_kept_token_is_the_nearest_to_what_is_missing(branches, waves):
     m = make(cfg=dict(branches=branches) if branches > 1 else {})
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.rand(4, h*w, generator=torch.Generator().manual_seed(k)) < .5 for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
-    tokens, drawn = redraw(m.var, f, free, full(m, 4), seed=1), 0
+    tokens, drawn = edit_tokens(m.var, f, free, full(m, 4), seed=1), 0
     rest = f.float()
     for k, t in enumerate(tokens):
         kept = q.nearest(k, rest)
@@ -69,7 +69,7 @@ def test_a_kept_token_is_the_nearest_to_what_is_missing(branches, waves):
 def test_first_scales_are_the_sources_own(m, waves):
     own = m.encode(waves)
     for keep in range(5):
-        tokens = redraw(m.var, latents(m, waves), free_tokens(m, keep), full(m, 4), seed=1)
+        tokens = edit_tokens(m.var, latents(m, waves), free_tokens(m, keep), full(m, 4), seed=1)
         same = [torch.equal(a, b) for a, b in zip(own, tokens)]
         assert all(same[:keep]) and not (keep < 4 and same[-1])
 
@@ -77,7 +77,7 @@ def test_finer_tokens_outside_repair_what_coarse_ones_spill(m, waves):
     "Tokens found anew bring the sum nearer to the source than its own tokens on top of strange coarse ones."
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.full((1, h*w), k < 2) for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
-    anew = redraw(m.var, f, free, full(m, 4), seed=1)
+    anew = edit_tokens(m.var, f, free, full(m, 4), seed=1)
     copied = [*anew[:2], *m.encode(waves)[2:]]
     off = lambda tokens: (q.decode(tokens) - f).square().mean()
     assert off(anew) < off(copied)
@@ -142,14 +142,14 @@ def test_own_spectrogram_gives_the_source_back():
     t = torch.arange(64000)/16000
     x = (.3*torch.sin(2*torch.pi*(400*t + 20*t*t)) + .2*torch.sin(2*torch.pi*1500*t))[None]*torch.exp(-t)
     for kw in (dict(time_range=(1, 2)), dict(freq_range=(1000, 3000))):
-        back, control = (join(ls, x, ls.encode(s), **kw, n_iter=16) for s in (x, .5*x))
+        back, control = (insert_spectrogram(ls, x, ls.encode(s), **kw, n_iter=16) for s in (x, .5*x))
         assert (back-x).square().sum() < 1e-4*x.square().sum() < (control-x).square().sum()
 
 def test_what_is_put_in_is_there():
     "A tone of another pitch sounds within the span, at its level, and the source outside."
     ls, t = LogSpectrogram(), torch.arange(64000)/16000
     x, y = (.4*torch.sin(2*torch.pi*f*t)[None] for f in (440., 660.))
-    new = join(ls, x, ls.encode(y), (1, 3))[:, 20000:44000]
+    new = insert_spectrogram(ls, x, ls.encode(y), (1, 3))[:, 20000:44000]
     spectrum, bins = power(new)[0], torch.fft.rfftfreq(24000, 1/16000)
     at = lambda f: spectrum[(bins-f).abs() < 5].sum()
     assert at(660) > 1e4*at(440) and abs(10*torch.log10(new.square().mean()/x.square().mean())) < .5
@@ -187,11 +187,11 @@ def test_what_is_not_said_is_heard_in_whole_notes():
         def logits(self, x): self.heard = x; return dict(pitch=torch.eye(128)[[61]*len(x)], family=torch.eye(11)[[4]*len(x)])
     m = Mars(Tokenizer(TokenizerConfig.preset('tiny')))
     m.classifier = Ear()
-    got = heard_labels(m, torch.rand(2, 100), dict(source='acoustic'))
+    got = predict_labels(m, torch.rand(2, 100), dict(source='acoustic'))
     assert got['source'] == 'acoustic' and got['pitch'].tolist() == [61, 61] and got['family'].tolist() == [4, 4] and m.classifier.heard.shape == (2, 64000)
-    assert heard_labels(m, torch.rand(2, 100), dict(pitch=None, family=None)) == dict(pitch=None, family=None)
-    assert list(heard_labels(m, torch.rand(2, 100), dict(pitch=5))) == ['pitch', 'family']
-    assert heard_labels(make(), torch.rand(2, 100)) == {} # no whole notes, nothing to judge by
+    assert predict_labels(m, torch.rand(2, 100), dict(pitch=None, family=None)) == dict(pitch=None, family=None)
+    assert list(predict_labels(m, torch.rand(2, 100), dict(pitch=5))) == ['pitch', 'family']
+    assert predict_labels(make(), torch.rand(2, 100)) == {} # no whole notes, nothing to judge by
 
 def test_a_sound_to_resemble():
     class Ear:
@@ -227,7 +227,7 @@ def test_nothing_clips(m, waves):
         loud = peak*waves/waves.abs().amax(-1, keepdim=True)
         new = loudest.edit(loud, **kw, **FAST)
         loud = loud/max(peak, 1)
-        assert join(m.spectrogram, loud, ones, **kw, n_iter=3, seed=5).abs().amax(-1).min() > 1.1
+        assert insert_spectrogram(m.spectrogram, loud, ones, **kw, n_iter=3, seed=5).abs().amax(-1).min() > 1.1
         assert new.abs().max() <= 1 and (new-loud).abs().amax(-1).min() > .1
         assert torch.allclose(new[:, :320], loud[:, :320], atol=1e-7) and torch.allclose(new[:, 1120:], loud[:, 1120:], atol=1e-7)
 
@@ -271,8 +271,8 @@ def test_between_labels(m):
 
 def test_condition_is_mixed_and_the_null_is_not(m):
     a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
-    passes = KeptSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
-    passes.fill(a, torch.zeros(2, sum(m.var.lengths)))
+    passes = EditSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
+    passes.set_inputs(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
     with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
     torch.testing.assert_close(cond[:2], torch.stack([ea[0], .75*ea[1] + .25*eb[1]]))
@@ -282,22 +282,22 @@ def test_condition_is_mixed_and_the_null_is_not(m):
 
 @pytest.mark.parametrize('kw, says', [
     (dict(keep_scales=5), 'keep_scales is 5; this model has 4 scales'), (dict(keep_scales=-1), 'keep_scales is -1'), (dict(keep_scales=True), 'keep_scales is True'), (dict(keep_scales=1.5), 'keep_scales is 1.5'),
-    (dict(time_range=(.07, .02)), 'the first must be below the second'), (dict(time_range=(0, 9)), 'within 0..0.124 s'), (dict(time_range=(-1, .05)), 'time_range is'), (dict(time_range=(.02, .021)), 'cannot keep less than 0.016 s'),
+    (dict(time_range=(.07, .02)), 'the first must be below the second'), (dict(time_range=(0, 9)), 'within 0..0.124 s'), (dict(time_range=(-1, .05)), 'time_range is'), (dict(time_range=(.02, .021)), 'cannot separate less than 0.016 s'),
     (dict(time_range=.5), 'give two numbers in s'), (dict(time_range=('a', 'b')), 'give two numbers in s'), (dict(time_range=(1, 2, 3)), 'give two numbers in s'), (dict(time_range=(True, 2)), 'give two numbers in s'),
     (dict(freq_range=(5000, 9000)), 'within 0..8000 Hz'), (dict(freq_range=(1000, 1100)), 'only 100 Hz wide'), (dict(freq_range=(0, float('inf'))), 'give two numbers in Hz'),
     (dict(labels=dict(pitch=200)), 'pitch is 200'), (dict(labels=dict(family='kazoo')), "'kazoo' is no label"), (dict(labels=dict(colour=3)), 'colour is no setting'), (dict(labels=60), 'labels are int'), (dict(labels=dict(pitch=[60, 61])), 'there are 4 notes'),
-    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size is 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is no setting'),
+    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is no setting'),
     (dict(sample_rate=0), 'whole Hz'), (dict(n_iter=-1), 'n_iter')])
 def test_bad_edits(m, waves, kw, says):
     with pytest.raises(ValueError, match=says): m.edit(waves, **{'n_iter': 2, **kw})
 
-@pytest.mark.parametrize('wave, says', [(torch.zeros(2000), 'is silent'), (torch.full((2000,), float('nan')), 'NaN'), (torch.rand(2, 9, 2000), '9 channels'), ('a sound', 'no wave'), (torch.zeros(0), 'no samples'), (torch.arange(2000), 'dtype')])
+@pytest.mark.parametrize('wave, says', [(torch.zeros(2000), 'is silent'), (torch.full((2000,), float('nan')), 'NaN'), (torch.rand(2, 9, 2000), '9 channels'), ('a sound', 'no wave'), (torch.zeros(0), 'at least one sample'), (torch.arange(2000), 'must be float')])
 def test_bad_waves(m, wave, says):
     for call in (lambda: m.edit(wave), lambda: m.interpolate(wave, wave)):
         with pytest.raises(ValueError, match=says): call()
 
-@pytest.mark.parametrize('args, kw, says', [((1,), {}, 'at least 2 steps'), (([0, 2],), {}, 'shares in 0..1'), (([],), {}, 'shares in 0..1'), (('half',), {}, 'shares in 0..1'), ((True,), {}, 'shares in 0..1'), ((3,), dict(top_k=5), 'top_k says how to draw'),
-                                            ((3,), dict(labels=dict(pitch=60)), 'labels says how to draw'), ((3,), dict(keep_scales=9), 'keep_scales is 9'), ((3,), dict(phase='guess'), 'is unknown')])
+@pytest.mark.parametrize('args, kw, says', [((1,), {}, 'at least 2 steps'), (([0, 2],), {}, 'shares in 0..1'), (([],), {}, 'shares in 0..1'), (('half',), {}, 'shares in 0..1'), ((True,), {}, 'shares in 0..1'), ((3,), dict(top_k=5), 'top_k has no effect'),
+                                            ((3,), dict(labels=dict(pitch=60)), 'labels has no effect'), ((3,), dict(keep_scales=9), 'keep_scales is 9'), ((3,), dict(phase='guess'), 'is unknown')])
 def test_bad_passages(m, waves, args, kw, says):
     with pytest.raises(ValueError, match=says): m.interpolate(waves[0], waves[1], *args, **kw)
 
@@ -306,7 +306,7 @@ def test_bad_ends(m, waves):
     with pytest.raises(ValueError, match='two waves or two dicts'): m.interpolate(waves[0], dict(pitch=60))
     with pytest.raises(ValueError, match='leave keep_scales and labels out'): m.interpolate(dict(pitch=60), dict(pitch=70), keep_scales=1)
     with pytest.raises(ValueError, match='colour is no setting'): m.interpolate(dict(colour=60), dict(pitch=70))
-    assert mixing_weights(np.array([.5])).tolist() == [.5] and mixing_weights(3).tolist() == [0, .5, 1]
+    assert interpolation_weights(np.array([.5])).tolist() == [.5] and interpolation_weights(3).tolist() == [0, .5, 1]
 
 def test_models_that_cannot(waves):
     with pytest.raises(ValueError, match='cannot generate'): make(None).edit(waves)

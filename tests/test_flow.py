@@ -115,11 +115,11 @@ def test_warm_start_holds_the_patches():
     torch.manual_seed(0)
     image = torch.rand(50, 2, 32, 32) @ torch.rand(32, 32)/16 - 1
     flow = make(width=128, heads=2).warm_start(image)
-    scale = (flow.leave.weight.T @ flow.leave.weight).diag().sqrt()
-    assert torch.equal(flow.leave.bias > -1.5, torch.ones(128, dtype=torch.bool))
-    joint = flow.enter.weight @ flow.leave.weight
+    scale = (flow.to_patch.weight.T @ flow.to_patch.weight).diag().sqrt()
+    assert torch.equal(flow.to_patch.bias > -1.5, torch.ones(128, dtype=torch.bool))
+    joint = flow.patch_embed.weight @ flow.to_patch.weight
     assert (joint - joint.diag().diag()).abs().max() < 1e-3*joint.diag().abs().max() and (scale > 0).all()
-    mean = flow.enter(flow.leave.bias)
+    mean = flow.patch_embed(flow.to_patch.bias)
     assert mean.abs().max() < 1e-4
 
 def test_loss_is_the_weighted_error():
@@ -155,14 +155,14 @@ def test_a_note_depends_on_seed_and_index_alone(flow):
     e = note_noise(0, 0, 200, (64,))
     assert abs(e.mean()) < .05 and abs(e.std() - 1) < .05 and torch.equal(e[7:9], note_noise(0, 7, 2, (64,)))
 
-@pytest.mark.parametrize('kwargs, says', [(dict(steps=0), 'steps is 0'), (dict(steps=2.5), 'steps is 2.5'), (dict(steps=True), 'steps is True'), (dict(method='rk4'), "method 'rk4' is unknown"), (dict(cfg_scale=-1), 'cfg_scale is -1'),
-    (dict(cfg_scale=math.nan), 'cfg_scale is nan'), (dict(cfg_scale='1'), "cfg_scale is '1'"), (dict(n=0), 'at least one note'), (dict(seed=-1), 'seed is -1'), (dict(first=-1), 'first is -1'),
+@pytest.mark.parametrize('kwargs, says', [(dict(steps=0), 'steps must be a whole number >= 1, got 0'), (dict(steps=2.5), 'got 2.5'), (dict(steps=True), 'got True'), (dict(method='rk4'), "method must be one of euler, heun, got 'rk4'"), (dict(cfg_scale=-1), r'cfg_scale must be in \[0, 1000\], got -1'),
+    (dict(cfg_scale=math.nan), 'got nan'), (dict(cfg_scale='1'), "got '1'"), (dict(n=0), 'at least one note'), (dict(seed=-1), 'seed is -1'), (dict(first=-1), 'first is -1'),
     (dict(labels=dict(pitch=128)), 'label pitch is 128'), (dict(labels=dict(colour=1)), "'colour' is unknown")])
-def test_bad_wishes_are_refused(flow, kwargs, says):
+def test_invalid_arguments_are_refused(flow, kwargs, says):
     with pytest.raises(ValueError, match=says) as e: flow.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'cannot be cut'), (dict(shift=0.), 'shift is 0'), (dict(reference_dim=8), "no field 'reference_dim'"), (dict(patch=(4,)), 'it must be 2 numbers'), (dict(heads=5), 'not divisible'), (dict(image_shape=(2, 0, 32)), 'image_shape is'), (dict(colour=1), "no field 'colour'")])
+@pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'patch must divide the sides of an image of 32x32, got 5x16'), (dict(shift=0.), 'shift must be > 0, got 0'), (dict(reference_dim=8), "no field 'reference_dim'"), (dict(patch=(4,)), 'patch must be 2 numbers >= 1'), (dict(heads=5), 'must be a multiple of heads'), (dict(image_shape=(2, 0, 32)), 'image_shape must be 3 numbers >= 1'), (dict(colour=1), "no field 'colour'")])
 def test_bad_shapes_are_refused(kwargs, says):
     with pytest.raises(ValueError, match=says): FlowConfig.preset('tiny', **{**SMALL, **kwargs})
 
@@ -194,7 +194,7 @@ def test_folder(tmp_path):
     m.save_pretrained(tmp_path, half=True)
     assert FlowMars.from_pretrained(tmp_path, dtype='bfloat16').dtype == torch.bfloat16
     config = json.loads((tmp_path/'config.json').read_text())
-    for change, says in ((dict(kind='cat'), 'is no flow'), (dict(format=2), 'has format 2'), (dict(flow=3), 'damaged')):
+    for change, says in ((dict(kind='cat'), 'holds no flow'), (dict(format=2), 'must be 1, got 2'), (dict(flow=3), 'damaged')):
         (tmp_path/'config.json').write_text(json.dumps({**config, **change}))
         with pytest.raises(ValueError, match=says): FlowMars.from_pretrained(tmp_path)
     (tmp_path/'config.json').write_text(json.dumps(config))

@@ -242,10 +242,10 @@ def watch(m, n=3, labels=ALL, prompt=None, **settings):
     "For each step: stage, masked before, columns after."
     d, seen = m.validate_sampling(prompt=0 if prompt is None else prompt[0].shape[1], **settings), []
     run = m.sampler(m, n, d)
-    run.fill(m.labels.check(labels, n), note_uniforms(0, 0, n, m.n_uniforms(d)))
+    run.set_inputs(m.labels.check(labels, n), note_uniforms(0, 0, n, m.n_uniforms(d)))
     if prompt is not None: run.prompt.copy_(torch.stack(prompt, 1))
     for j, (k, *_) in enumerate(run.settings):
-        run.step(j)
+        run.run_pass(j)
         seen.append((k, run.masked.clone(), run.columns.clone()))
     return seen
 
@@ -444,16 +444,16 @@ def test_labels_are_dropped_by_note(magnet):
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
     "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
-    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.validate_sampling(**settings)
     run = m.sampler(m, 3, d)
     tapes = [Tape() for _ in run.settings]
     for k, tape in enumerate(tapes):
-        with tape: run.step(k)
-    run.graphs = tapes
+        with tape: run.run_pass(k)
+    run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50]))):
-        *_, got = run.run(m.labels.check(labels, 3), note_uniforms(seed, 0, 3, m.n_uniforms(d)))
+        *_, got = run.stream(m.labels.check(labels, 3), note_uniforms(seed, 0, 3, m.n_uniforms(d)))
         assert torch.equal(flat(got), flat(m.generate(labels, seed=seed, **settings)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

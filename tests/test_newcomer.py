@@ -51,7 +51,7 @@ def test_changelog_keeps_its_form():
 
 def test_changelog_names_the_verbs():
     import argparse
-    from mars.cli import parser
+    from mars.cli.dispatch import parser
     verbs = set(next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices)
     assert {'demo', 'train', 'generate'} <= verbs
     assert not [v for v in verbs if f'`{v}`' not in read('CHANGELOG.md') and f'`mars {v}' not in read('CHANGELOG.md')]

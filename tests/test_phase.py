@@ -8,10 +8,10 @@ import torch.nn.functional as F
 import mars.parts.phase
 from mars.cli import main
 from mars.data import AdditiveNotes
-from mars.parts.phase import centred, heap_integrate, integrate, onset, partial_noise, pghi, phase_gradient
-from mars.parts.phase import phase_steps, pre_echo, refine, sounding, stft_distance, tree_integrate, turn
-from mars.parts.vocoder import Crops, STAGE, VOCODERS, Vocoder, VocoderConfig, model_copies, step_loss, train_vocoder
-from mars.parts.vocoder import vocoder_settings, von_mises_loss
+from mars.parts.phase import heap_integrate, integrate, onset, partial_noise, pghi, phase_gradient
+from mars.parts.phase import phase_differences, pre_echo, refine, n_active_frames, stft_distance, tree_integrate
+from mars.parts.vocoder import Crops, TRAIN_PRESETS, Vocoder, VocoderConfig, model_reconstructions, step_loss, train_vocoder
+from mars.parts.vocoder import vocoder_train_config, von_mises_loss
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram, get_phase_method, griffin_lim
 from mars.parts.config import PHASES
@@ -57,7 +57,7 @@ def test_distance_of_each_note_alone():
 
 @pytest.mark.parametrize('f', [stft_distance, pre_echo, partial_noise])
 def test_measures_refuse_what_cannot_be_compared(f):
-    with pytest.raises(ValueError, match='cut or pad'): f(torch.randn(2, 9000), torch.randn(2, 8000))
+    with pytest.raises(ValueError, match='must have equal shapes'): f(torch.randn(2, 9000), torch.randn(2, 8000))
     with pytest.raises(ValueError, match='reference 1 is silent'): f(torch.stack([torch.randn(9000), torch.zeros(9000)]), torch.randn(2, 9000))
     with pytest.raises(ValueError, match='NaN'): f(torch.randn(1, 9000), torch.full((1, 9000), float('nan')))
 
@@ -92,13 +92,13 @@ def test_gradient_is_exact_for_a_gaussian_window():
         guess = phase_gradient(S.abs().clamp(min=1e-200).log(), hop, n, gamma)[axis]
         on = S.abs() > .3*S.abs().max()
         on[..., :6], on[..., -6:] = False, False
-        error = torch.polar(torch.ones_like(guess), guess-phase_steps(S.to(torch.complex128), hop, n)[axis]).angle()[on]
+        error = torch.polar(torch.ones_like(guess), guess-phase_differences(S.to(torch.complex128), hop, n)[axis]).angle()[on]
         assert on.sum() > 20 and error.abs().max() < 5e-3
 
 def test_steps_of_a_spectrogram_lead_back_to_it(small, spec):
     S = small.stft(torch.stack([tone(57, 4000), tone(69, 4000, 700)]))[:, 0]
     for method in (tree_integrate, heap_integrate):
-        phases = integrate(S.abs(), *phase_steps(S, 64, 256), 64, 256, tolerance=1e-7, method=method)
+        phases = integrate(S.abs(), *phase_differences(S, 64, 256), 64, 256, tolerance=1e-7, method=method)
         made = torch.istft(S.abs()*phases, 256, 64, window=small.window())
         true = torch.istft(S, 256, 64, window=small.window())
         assert float(stft_distance(true, made).convergence.max()) < .02
@@ -170,7 +170,7 @@ def test_refine_beats_griffin_lim_from_the_same_start(small, spec):
 
 def test_silence_at_the_end_is_not_worked_on(small):
     M = torch.rand(1, 129, 64); M[..., 30:] = 0
-    assert sounding(M, 256, 64) == 35 and sounding(M[..., :20], 256, 64) == 20 and sounding(M*0, 256, 64) == 5
+    assert n_active_frames(M, 256, 64) == 35 and n_active_frames(M[..., :20], 256, 64) == 20 and n_active_frames(M*0, 256, 64) == 5
     wave = PHASES['pghi'](small, M, 4, 0, 0)
     assert wave.shape == (1, 63*64) and (wave[:, 34*64:] == 0).all() and wave[:, :30*64].abs().max() > 0
 
@@ -197,24 +197,24 @@ def test_get_phase_method(small, spec):
 # --- the vocoder
 
 def test_sizes():
-    for name in VOCODERS:
+    for name in VocoderConfig.presets():
         v = Vocoder(VocoderConfig.preset(name))
         assert sum(p.numel() for p in v.parameters()) < 3e6
         assert VocoderConfig.from_dict(json.loads(json.dumps(v.cfg.__dict__))) == v.cfg
-    assert set(VOCODERS) == set(STAGE) == {'tiny', 'small', 'paper'}
+    assert set(VocoderConfig.presets()) == set(TRAIN_PRESETS) == {'tiny', 'small', 'paper'}
 
-@pytest.mark.parametrize('fields, message', [(dict(width=0), 'width is 0'), (dict(fold=3), 'cannot be folded by 3'), (dict(dilations=[0]), 'at least 1'), (dict(n_iter=-1), 'n_iter is -1'), (dict(depth=3), "no field 'depth'")])
+@pytest.mark.parametrize('fields, message', [(dict(width=0), 'width must be >= 1, got 0'), (dict(fold=3), 'fold must divide the 512 bins, got 3'), (dict(dilations=[0]), 'dilations must be integers >= 1'), (dict(n_iter=-1), 'n_iter must be >= 0, got -1'), (dict(depth=3), "no field 'depth'")])
 def test_bad_configs(fields, message):
     with pytest.raises(ValueError, match=message): Vocoder(VocoderConfig.from_dict(fields))
 
 def test_a_step_depends_on_frames_within_reach(vocoder, small, spec):
     far = spec.clone(); far[..., 40:] = -1.
     (a, _), (b, _) = vocoder(spec), vocoder(far)
-    reach = vocoder.cfg.reach + 2  # and the theory's own slope
+    reach = vocoder.cfg.context + 2  # and the theory's own slope
     assert torch.allclose(a[..., :40-reach], b[..., :40-reach], atol=1e-5) and not torch.allclose(a[..., 38:40], b[..., 38:40], atol=1e-3)
 
 def test_the_frames_before_the_first_are_its_mirror_image(vocoder, spec):
-    m = vocoder.cfg.reach + 3
+    m = vocoder.cfg.context + 3
     whole = torch.cat([spec[..., 1:m+1].flip(-1), spec], -1)
     for a, b in zip(vocoder(spec), vocoder(whole)): assert torch.allclose(a[..., 1:], b[..., m+1:], atol=1e-4)
 
@@ -228,7 +228,7 @@ def test_loss_falls_to_the_truth(vocoder, small):
     S = small.stft(tone(69, 4000, 700)[None])[:, 0]
     class Oracle(torch.nn.Module):
         spectrogram = small
-        def forward(self, spec): return tuple(torch.polar(torch.full_like(s, 50.), s) for s in phase_steps(S[:, :-1], 64, 256))
+        def forward(self, spec): return tuple(torch.polar(torch.full_like(s, 50.), s) for s in phase_differences(S[:, :-1], 64, 256))
     best, seen = step_loss(Oracle(), S)
     assert best < step_loss(vocoder, S)[0]-1 and float(seen['advance']) == pytest.approx(1, abs=1e-4)
 
@@ -237,7 +237,7 @@ def test_wave(vocoder, small, spec):
     whole = vocoder.magnitude_to_wave(small, M, None, 5)
     assert whole.shape == (3, small.n_padded) and torch.equal(whole, vocoder.magnitude_to_wave(small, M, 2, 5))
     assert torch.equal(whole[1:], vocoder.magnitude_to_wave(small, M[1:], 2, 5, first=1))
-    with pytest.raises(ValueError, match='n_fft 256, not 1024'): vocoder.magnitude_to_wave(LogSpectrogram(), torch.zeros(1, 513, 256))
+    with pytest.raises(ValueError, match='n_fft must be 256, as in the training of this vocoder, got 1024'): vocoder.magnitude_to_wave(LogSpectrogram(), torch.zeros(1, 513, 256))
 
 def test_folder(vocoder, small, spec, tmp_path):
     vocoder.save(tmp_path/'v')
@@ -261,7 +261,7 @@ def test_crops(notes):
     S, seen = crops(3)
     assert S.shape == (6, 513, 12) and torch.equal(S, crops(3)[0]) and not torch.equal(S, crops(4)[0]) and torch.equal(seen, crops(3)[1])
     assert torch.equal(torch.cat([crops(3, i, 3)[0] for i in range(3)]), torch.cat([S[i::3] for i in range(3)]))
-    with pytest.raises(ValueError, match='frames is 300'): Crops(notes, ls, frames=300)
+    with pytest.raises(ValueError, match='frames must be in 1..256, got 300'): Crops(notes, ls, frames=300)
 
 def test_margins_are_what_a_mirrored_wave_looks_like(notes):
     ls, m = LogSpectrogram(), 3
@@ -288,16 +288,16 @@ def test_copies_of_a_model(vocoder, small, notes):
     torch.manual_seed(0)
     tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=8, scales=(1, 2, 3, 4)))
     m = Mars(tok, spectrogram=small)
-    idx, specs = copies = model_copies(notes, m, 3)
+    idx, specs = copies = model_reconstructions(notes, m, 3)
     assert len(idx) == 3 and specs.shape == (3, 128, 64) and specs.dtype == torch.float16
     assert torch.equal(specs[1:2], m.tokens_to_spec(m.encode(notes.batch([int(idx[1])])[0]/32768))[:, 0].half())
-    S, seen = Crops(notes, small, 8, 10, copies=copies, share=1.)(0)
+    S, seen = Crops(notes, small, 8, 10, reconstructions=copies, share=1.)(0)
     assert not torch.allclose(seen[:, 0], Crops(notes, small, 8, 10)(0)[1][:, 0]) and S.shape == (8, 129, 10)
     loss, _ = step_loss(vocoder, S, seen)
     assert loss.isfinite() and not torch.equal(loss, step_loss(vocoder, S)[0])
 
 def test_training_goes_on_where_it_stopped(notes, tmp_path):
-    settings = vocoder_settings('tiny', steps=6, batch_size=4, log_every=1, save_every=3, warmup=2)
+    settings = vocoder_train_config('tiny', steps=6, batch_size=4, log_every=1, save_every=3, warmup=2)
     run = lambda **kw: train_vocoder(notes, settings, TINY, progress=False, frames=8, margin=2, **kw)
     log = RunLog()
     whole = run(log=log)
@@ -312,7 +312,7 @@ def test_training_goes_on_where_it_stopped(notes, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
     assert {'vocoder.json', 'vocoder.safetensors', 'metrics.jsonl', 'checkpoints'} <= {p.name for p in tmp_path.iterdir()}
     assert Vocoder.from_pretrained(tmp_path).info['notes'] == len(notes)
-    still = train_vocoder(notes, vocoder_settings('tiny', steps=1, lr=1e-9, batch_size=2, ema=0., warmup=0), TINY, progress=False, frames=8, start=whole)
+    still = train_vocoder(notes, vocoder_train_config('tiny', steps=1, lr=1e-9, batch_size=2, ema=0., warmup=0), TINY, progress=False, frames=8, init_from=whole)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), still.parameters()))
 
 def test_shell(tmp_path, capsys, monkeypatch):
@@ -348,7 +348,7 @@ def test_weights_in_the_package():
     with torch.no_grad(): guess = Vocoder.from_pretrained()(ls.encode(waves))
     theory = phase_gradient((ls.encode(waves)[:, 0])*(-math.log(ls.floor)/2))
     w = S[:, :-1].abs()
-    share = [[float((torch.cos(g-t)*w).sum()/w.sum()) for g, t in zip(gs, phase_steps(S[:, :-1]))] for gs in ([g.angle() for g in guess], theory)]
+    share = [[float((torch.cos(g-t)*w).sum()/w.sum()) for g, t in zip(gs, phase_differences(S[:, :-1]))] for gs in ([g.angle() for g in guess], theory)]
     assert sum(share[0]) > sum(share[1])
     assert ls.decode(ls.encode(waves), n_iter=1, phase='vocoder').isfinite().all()
 
@@ -365,7 +365,7 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     out, threads = tmp_path/'p.json', torch.get_num_threads()
     try:
         phase.main(['--additive', '--notes', '2', '--parts', 'pghi', '--out', str(out)])
-        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', 'cores', '--vocoder', str(tmp_path/'v'), '--other', str(tmp_path/'v'), '--rounds', '1', '--add', '--out', str(out)])
+        r = phase.main(['--additive', '--notes', '2', '--parts', 'vocoder', 'cores', '--vocoder', str(tmp_path/'v'), '--other', str(tmp_path/'v'), '--cores', 'vocoder', '--time-notes', '1', '--rounds', '1', '--add', '--out', str(out)])
     finally: torch.set_num_threads(threads)
     assert json.loads(out.read_text()) == json.loads(json.dumps(r))
     rows = {row['method']: row for row in r['delayed']}
@@ -376,7 +376,7 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
         if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
     assert r['about']['vocoder']['parameters'] > 0
 
-def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
+def test_the_command_trains_from_other_weights_and_on_reconstructions(tmp_path, capsys):
     from mars.cli import main
     from mars.pipeline import Mars
     from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -384,11 +384,11 @@ def test_the_command_trains_from_a_start_and_on_copies(tmp_path, capsys):
     Mars(Tokenizer(TokenizerConfig.preset('tiny'))).save_pretrained(tmp_path/'m')
     few = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100', '--steps', '2', '--batch-size', '2', '--json']
     assert main(['train', 'vocoder', '--out', str(tmp_path/'a'), *few]) == 0
-    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--start', str(tmp_path/'a'), '--copies', str(tmp_path/'m'), '--n-copies', '3', *few]) == 0
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'b'), '--init-from', str(tmp_path/'a'), '--reconstructions', str(tmp_path/'m'), '--n-reconstructions', '3', *few]) == 0
     a, b = (Vocoder.from_pretrained(tmp_path/k) for k in 'ab')
     assert a.cfg == b.cfg and not torch.equal(a.stem.weight, b.stem.weight) and (a.stem.weight - b.stem.weight).abs().max() < .05 # two small steps from the start
     capsys.readouterr()
-    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--start', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'brings its own shape' in capsys.readouterr().err
+    assert main(['train', 'vocoder', '--out', str(tmp_path/'c'), '--init-from', str(tmp_path/'a'), '--width', '8', *few]) == 2 and 'fixes the shape' in capsys.readouterr().err
     assert main(['ablate', 'labels', '--steps', '3']) == 2 and 'trains nothing' in capsys.readouterr().err
     assert main(['ablate', 'cmx', '--model', 'small']) == 2 and 'trains its own models' in capsys.readouterr().err
 
@@ -399,10 +399,10 @@ def test_the_packaged_vocoder_is_not_one_of_the_current_folder(tmp_path, monkeyp
 
 def test_a_start_must_fit(tmp_path):
     from mars.data import AdditiveNotes
-    notes, settings = AdditiveNotes(('organ',), pitches=(60, 62), velocities=(100,)), vocoder_settings('tiny', steps=1, batch_size=2)
+    notes, settings = AdditiveNotes(('organ',), pitches=(60, 62), velocities=(100,)), vocoder_train_config('tiny', steps=1, batch_size=2)
     start = Vocoder(VocoderConfig.preset('tiny'), LogSpectrogram(hop_length=128, n_frames=512))
-    assert train_vocoder(notes, settings, progress=False, frames=8, start=start).spectrogram.hop_length == 128
-    with pytest.raises(ValueError, match='another shape or spectrogram'): train_vocoder(notes, settings, VocoderConfig.preset('tiny', width=8), progress=False, frames=8, start=start)
+    assert train_vocoder(notes, settings, progress=False, frames=8, init_from=start).spectrogram.hop_length == 128
+    with pytest.raises(ValueError, match='another config or spectrogram'): train_vocoder(notes, settings, VocoderConfig.preset('tiny', width=8), progress=False, frames=8, init_from=start)
 
 def test_the_seed_decides_only_cells_that_nothing_determines():
     M = torch.rand(2, 513, 8) + .1
@@ -412,12 +412,12 @@ def test_the_seed_decides_only_cells_that_nothing_determines():
     assert torch.equal(a[:, :100], b[:, :100]) and not torch.equal(a[:, 100:], b[:, 100:]) and torch.equal(a[1:], pghi(M[1:], seed=0, first=1))
 
 def test_silent_frames_are_cut_away():
-    from mars.parts.phase import from_phases
+    from mars.parts.phase import wave_from_phases
     ls, seen = LogSpectrogram(), []
     wave = torch.sin(torch.arange(64000)*.3)*(torch.arange(64000) < 16000)
     M = ls.magnitude(ls.encode(wave))[:, 0]
     find = lambda m, first: (seen.append(m.shape[-1]), pghi(m, ls.n_fft, ls.hop_length))[1]
-    short = from_phases(ls, M, find, 8)
-    assert seen == [sounding(M)] and 60 < seen[0] < 75 and short.shape == (1, 255*256)
+    short = wave_from_phases(ls, M, find, 8)
+    assert seen == [n_active_frames(M)] and 60 < seen[0] < 75 and short.shape == (1, 255*256)
     whole = refine(M, pghi(M, ls.n_fft, ls.hop_length), ls.window(), ls.hop_length, 8)
     assert (short - whole).abs().max() < 1e-3*whole.abs().max()

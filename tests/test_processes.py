@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest, torch
 from safetensors.torch import load_file
 from forked import Run
-from mars.baselines.aar import SATConfig, WaveDiscriminatorConfig, train_sat
+from mars.baselines.aar import SATConfig, SATDiscriminatorConfig, train_sat
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.parts.discriminator import DiscriminatorConfig
@@ -31,7 +31,7 @@ def train_stage(out, stage, steps=12, resume=False, drop=0., norm='group', gan=.
         train_tokenizer(notes, TrainConfig.preset('tiny', **train), cfg, cmx=CMX(2, 1), spectrogram=LS, discriminator=gan, resume=resume, **how)
     elif stage == 'sat':
         cfg = SATConfig(n_samples=3200, ratios=(4, 4, 2, 2), lengths=(1, 5, 18, 50), width=4, dimension=16, lstm=1, code_dim=8, codebook_size=16, n_phi=2)
-        disc = WaveDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmup=1, feature_weight=0.) # feature matching divides by a mean of its own half
+        disc = SATDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmup=1, feature_weight=0.) # feature matching divides by a mean of its own half
         train_sat(notes, TrainConfig.preset('tiny', 'sat', **train), cfg, discriminator=disc, **how)
     else:
         m, shape = Mars.from_pretrained(out, 'cpu'), VARConfig.preset('tiny', label_drop=0., label_drop_each=0., drop_path=drop)

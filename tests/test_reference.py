@@ -142,10 +142,10 @@ def test_a_note_is_its_seed_index_and_sound(var, sounds):
 def test_recorded_buffers_are_filled_anew(var, sounds):
     "What a replay of recorded passes reads: fixed buffers, written by each run."
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
-    address = passes.ids['reference'].data_ptr()
+    address = passes.labels['reference'].data_ptr()
     for reference in (sounds, None, sounds.flip(0)):
-        *_, got = passes.run(var.labels.check({**ALL, 'reference': reference}), u)
-        assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.ids['reference'].data_ptr() == address
+        *_, got = passes.stream(var.labels.check({**ALL, 'reference': reference}), u)
+        assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.labels['reference'].data_ptr() == address
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
@@ -256,7 +256,7 @@ def test_length_of_the_features_must_fit(notes, ears):
 
 @pytest.mark.parametrize('reference, message', [
     (torch.zeros(64000), 'reference 0 is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 9, 64000), '9 channels'),
-    ('flute.wav', 'reference is str and no wave'), ([torch.rand(5), 'a'], 'reference is list and no wave'), (torch.zeros(0), 'holds no samples'), (torch.ones(9, dtype=torch.int64), 'give floats'),
+    ('flute.wav', 'reference is str and no wave'), ([torch.rand(5), 'a'], 'reference is list and no wave'), (torch.zeros(0), 'at least one sample'), (torch.ones(9, dtype=torch.int64), 'must be float'),
     (torch.cat([torch.zeros(64000), torch.ones(9)]), 'is silent')])
 def test_bad_sounds_get_one_sentence(deaf, reference, message):
     m = Mars(Tokenizer(CFG), make(), spectrogram=LS)

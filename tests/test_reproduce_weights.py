@@ -93,7 +93,7 @@ def test_what_config_json_says_of_the_notes(whole):
 def test_no_instrument_and_no_shared_recording_is_on_two_sides(script):
     from mars.data import AdditiveNotes
     notes = AdditiveNotes(None, (60,), (100,))
-    notes.same_instrument = {'brass_acoustic_801': {'tape 1'}, 'guitar_acoustic_800': {'tape 1'}, 'flute_acoustic_800': {'tape 2'}}
+    notes.recordings = {'brass_acoustic_801': {'tape 1'}, 'guitar_acoustic_800': {'tape 1'}, 'flute_acoustic_800': {'tape 2'}}
     train, valid, test = script.split_by_names(notes, {**SIDES, 'unused': ['reed_*']})
     assert test.instruments == ['brass_acoustic_801', 'guitar_acoustic_800'] and valid.instruments == ['organ_electronic_801', 'organ_electronic_802']
     assert 'flute_acoustic_800' in train.instruments and not {i for i in train.instruments if i.startswith('reed')} and len(train.instruments) == 33 - 4 - 3
@@ -103,10 +103,10 @@ def test_recipe_is_that_of_the_packaged_weights(script):
     from dataclasses import asdict
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig
-    from mars.var import VARConfig
+    from mars.parts.reference import ReferenceVARConfig
     config, small = json.loads((ROOT/'mars/weights/small/config.json').read_text()), script.RECIPES['small']
     assert TokenizerConfig.preset('small', **small['tokenizer_config']) == TokenizerConfig.from_dict(config['tokenizer'])
-    assert VARConfig.preset('small', **small['var_config']) == VARConfig.from_dict(config['var'])
+    assert ReferenceVARConfig.preset("small", **small["var_config"]) == ReferenceVARConfig.from_dict(config["var"])
     for stage, key in dict(tokenizer='train_tokenizer', var='before', further='train_var').items():
         mine, theirs = (asdict(TrainConfig.preset('small', 'tokenizer' if stage == 'tokenizer' else 'var', **small[stage])), config['info'][key])
         assert {k: mine[k] for k in theirs if k not in ('steps', 'seconds', 'save_every')} == {k: tuple(v) if isinstance(v, list) else v for k, v in theirs.items() if k not in ('steps', 'seconds', 'save_every')}, stage

@@ -11,8 +11,8 @@ import mars.parts.sampling, mars.var
 from mars.parts.product import ProductTokenizer, ProductTokenizerConfig, ProductVAR
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.parts.conditioning import LabelEmbedding
-from mars.parts.sampling import descending, note_uniforms, sample, scale_settings
-from mars.parts.inference import Sampler, fast_linear, generate, stream
+from mars.parts.sampling import note_uniforms, sample, scale_settings, top_values
+from mars.parts.inference import GraphedSampler, OneDNNLinear, Sampler, generate, onednn_copy, onednn_linear, stream
 from mars.parts.reference import reference_config
 from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_of
 
@@ -225,17 +225,30 @@ def test_the_ends_of_the_unit_interval_are_codes_with_probability():
             i = sample(logits, torch.full((2000,), u), **kw)
             assert (20 <= i).all() and (i < 200).all()
 
-def test_descending_is_topk():
+def test_top_values_are_those_of_topk():
     x = torch.randn(7, 5, 100)
-    assert torch.equal(descending(x, 13), x.topk(13).values)
+    assert torch.equal(top_values(x, 13), x.topk(13).values)
 
-def test_fast_linear():
+def test_onednn_linear():
     x, w, b = torch.randn(3, 500, 64), torch.randn(80, 64), torch.randn(80)  # enough for oneDNN
     for bias in (b, None):
         want = F.linear(x, w, bias)
-        with torch.no_grad(), fast_linear(): torch.testing.assert_close(F.linear(x, w, bias), want, atol=1e-4, rtol=1e-5)
-    with fast_linear(): assert F.linear(x, w.requires_grad_(), b).requires_grad
-    with torch.no_grad(), fast_linear(): assert F.linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
+        with torch.no_grad():
+            torch.testing.assert_close(onednn_linear(x, w, bias), want, atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(onednn_linear(x, w, bias, gelu=True), F.gelu(want, approximate='tanh'), atol=1e-4, rtol=1e-5)
+    assert onednn_linear(x, w.requires_grad_(), b).requires_grad
+    with torch.no_grad(): assert onednn_linear(x.bfloat16(), w.bfloat16(), None).dtype == torch.bfloat16
+
+@torch.no_grad()
+def test_a_onednn_copy_shares_the_weights_and_gives_the_same_logits():
+    var = make(width=128, heads=2)
+    fast, tokens = onednn_copy(var), [t.repeat(8, 1) for t in draw(var, 3)] # enough tokens for oneDNN
+    assert type(var.trunk.blocks[0].mlp[0]) is nn.Linear and type(fast.trunk.blocks[0].mlp[0]) is OneDNNLinear
+    assert fast.trunk.blocks[0].mlp[0].gelu and type(fast.trunk.blocks[0].mlp[1]) is nn.Identity and not fast.trunk.blocks[0].mlp[2].gelu
+    assert [p.data_ptr() for p in fast.parameters()] == [p.data_ptr() for p in var.parameters()]
+    torch.testing.assert_close(fast(tokens), var(tokens), atol=1e-3, rtol=1e-4)
+    var.head.weight.mul_(2) # a change of the model is one of the copy
+    torch.testing.assert_close(fast(tokens), var(tokens), atol=1e-3, rtol=1e-4)
 
 @pytest.mark.parametrize('settings', [{}, dict(cfg_scale=2.), dict(cfg_scale=2., cfg_ramp=False, top_k=20, top_p=.9, temperature=[1, .9, .8, 0])])
 @pytest.mark.parametrize('kwargs', [{}, dict(shared_adaln=True), dict(reference_dim=8)])
@@ -283,18 +296,18 @@ class Tape(TorchDispatchMode):
 @pytest.mark.parametrize('shared', [False, True])
 @torch.no_grad()
 def test_passes_can_be_recorded(monkeypatch, settings, shared):
-    monkeypatch.setattr(mars.parts.sampling, 'descending', lambda x, k: x.topk(k).values)
+    monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     var = make(shared_adaln=shared)
     run = Sampler(var, 3, scale_settings(4, 256, **settings))
     tapes = [Tape() for _ in range(4)]
     for k, tape in enumerate(tapes):
-        with tape: run.step(k)
-    run.graphs = tapes
+        with tape: run.run_pass(k)
+    run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50])), (5, ALL)):
-        *_, got = run.run(var.labels.check(labels, 3), note_uniforms(seed, 0, 3, 30))
+        *_, got = run.stream(var.labels.check(labels, 3), note_uniforms(seed, 0, 3, 30))
         assert torch.equal(flat(got), flat(var.generate(labels, seed=seed, **settings)))
     var.head.weight.mul_(-1)  # weights are read where they lie, as a graph would
-    *_, got = run.run(var.labels.check(ALL), note_uniforms(5, 0, 3, 30))
+    *_, got = run.stream(var.labels.check(ALL), note_uniforms(5, 0, 3, 30))
     assert torch.equal(flat(got), flat(var.generate(ALL, seed=5, **settings)))
 
 def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
@@ -302,8 +315,9 @@ def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
     class Broken:
         def __init__(self): raise RuntimeError('no stream\nhere')
     monkeypatch.setattr(torch.cuda, 'Stream', Broken)
-    with pytest.warns(UserWarning, match=r'run one by one \(no stream\)'): run = Sampler(var, 1, scale_settings(4, 256)).record()
-    assert run.graphs is None
+    with pytest.warns(UserWarning, match=r'run one by one \(no stream\)'): run = GraphedSampler(Sampler(var, 1, scale_settings(4, 256)))
+    *_, got = run.stream(var.labels.check({}), note_uniforms(5, 0, 1, 30))
+    assert torch.equal(flat(got), flat(var.generate(seed=5)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @torch.no_grad()
@@ -313,16 +327,19 @@ def test_graphs_on_a_gpu():
         for seed in (1, 2):
             a, b = (flat(generate(var, ALL, seed=seed, graph=g, **kwargs)).cpu() for g in (True, False))
             assert (a == b).float().mean() > .99
-    assert len(var._samplers) == 2 and all(p.graphs for p in var._samplers.values())
+    assert len(var._samplers) == 2 and all('run_pass' in vars(p.sampler) for p in var._samplers.values()) # replayed
     assert torch.equal(flat(generate(var, ALL, seed=1, temperature=0)), flat(generate(var, ALL, seed=1, temperature=0)))
 
 @torch.no_grad()
-def test_recorded_passes_are_kept_and_lent_to_one_generation_at_a_time(monkeypatch):
+def test_recorded_passes_are_stored_and_used_by_one_generation_at_a_time(monkeypatch):
     "The store of graphs, on a CPU that says it is a GPU and records nothing."
     var, made = make(), []
     class OnGPU(torch.nn.Parameter): is_cuda = True
     var.start = OnGPU(var.start.data)
-    monkeypatch.setattr(Sampler, 'record', lambda self: made.append(self) or setattr(self, 'graphs', [type('G', (), dict(replay=lambda s, k=k: self.step(k)))() for k in range(4)]) or self)
+    class Graph:
+        def __init__(self, sampler, k): self.sampler, self.k = sampler, k
+        def replay(self): Sampler.run_pass(self.sampler, self.k)
+    monkeypatch.setattr(mars.parts.inference, 'record_passes', lambda sampler: made.append(sampler) or [Graph(sampler, k) for k in range(4)])
     want = flat(generate(var, ALL, seed=1, graph=False))
     assert torch.equal(flat(generate(var, ALL, seed=1)), want) and len(made) == 1
     generate(var, ALL, seed=2)

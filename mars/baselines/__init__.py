@@ -1,3 +1,5 @@
-"""The systems that MARS is compared with. `import mars.baselines` registers them, so that their folders can be loaded by
-`Mars.from_pretrained` and their stages trained by name."""
+"""The systems that MARS is compared with.
+
+`import mars.baselines` registers them: `Mars.from_pretrained` then loads their folders, and their stages train by name.
+"""
 from . import next_token, masked, aar, magnet, flow

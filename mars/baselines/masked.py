@@ -10,7 +10,6 @@ __all__ = ['SINGLE_PASS_TOKENS', 'mask_spans', 'masked_counts', 'token_log_probs
 import math
 import torch, torch.nn.functional as F
 from torch import nn
-from .next_token import NextToken
 from ..parts.sampling import sample, scale_settings
 from ..parts.inference import Sampler, SamplerMixin
 from ..var import VAR
@@ -58,14 +57,14 @@ class MaskedSampler(Sampler):
         self.counts = [[*masked_counts(m, s[4]), 0] for m, s in zip(var.lengths, settings)]
         n_uniforms = [m*s[4] for m, s in zip(var.lengths, settings)]
         codes = var.n_uniforms(settings)//sum(n_uniforms) # of a token
-        self.u = torch.zeros(n, sum(n_uniforms), *[codes]*(codes > 1), device=self.u.device)
-        self.us = self.u.split(n_uniforms, 1)
+        self.uniforms = torch.zeros(n, sum(n_uniforms), *[codes]*(codes > 1), device=self.uniforms.device)
+        self.uniforms_by_pass = self.uniforms.split(n_uniforms, 1)
 
-    def write(self, k, logits):
+    def sample_tokens(self, k, logits):
         "Sample the masked tokens of scale k and keep the most probable ones, pass after pass."
         v, m, (_, temperature, top_k, top_p, _) = self.var, self.var.lengths[k], self.settings[k]
-        known, tokens = torch.zeros(self.n, m, dtype=torch.bool, device=self.u.device), None
-        for u, n_masked in zip(self.us[k].split(m, 1), self.counts[k][1:]):
+        known, tokens = torch.zeros(self.n, m, dtype=torch.bool, device=self.uniforms.device), None
+        for u, n_masked in zip(self.uniforms_by_pass[k].split(m, 1), self.counts[k][1:]):
             sampled = sample(logits, u, temperature, top_k, top_p)
             kept = known if sampled.ndim == 2 else known[..., None] # all codes of a token
             tokens = sampled if tokens is None else torch.where(kept, tokens, sampled)
@@ -73,7 +72,7 @@ class MaskedSampler(Sampler):
             log_p = token_log_probs(logits, tokens, temperature).masked_fill(known, math.inf)
             known = torch.zeros_like(known).scatter(1, log_p.topk(m - n_masked).indices, True)
             x = self.x + v.embed_known(k, tokens, known).repeat(1 + self.guided, 1, 1)
-            logits = self.hear(k, x)
+            logits = self.logits(k, x)
 
 # %% ../../nbs/baselines/masked.ipynb #59339850
 def masked_mean(x, mask, default=None): # (B, n), (B, n) bool -> scalar
@@ -128,11 +127,9 @@ class MaskedScale(SamplerMixin, VAR):
         self.known_embed = nn.Linear(self.word_embed.in_features, self.cfg.width)
         nn.init.trunc_normal_(self.known_embed.weight, std=std); nn.init.zeros_(self.known_embed.bias)
 
-    lookup = NextToken.lookup # scale, (B, n) -> (B, n, C)
-
     def embed_known(self, k, tokens, known): # scale, tokens (B, n), bool (B, n) -> (B, n, D)
         "Embed the known tokens of a map; zero where a token is masked."
-        return self.known_embed(self.lookup(k, tokens).to(self.known_embed.weight.dtype))*known[..., None]
+        return self.known_embed(self.quantizer.embed(k, tokens).to(self.known_embed.weight.dtype))*known[..., None]
 
     def sample_known(self, B, generator=None): # number of notes -> K bool (B, n), True where a token stays known
         "Sample the masks of a training batch."

@@ -19,15 +19,11 @@ class NextToken(SamplerMixin, VAR):
     def schedule(self): return [1]*sum(self.lengths)
 
     def teacher_forcing_inputs(self, tokens): # K token maps -> (B, T-1, C)
-        return torch.cat([self.lookup(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
+        return torch.cat([self.quantizer.embed(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
 
-    def next_input(self, i, tokens, total): return total, self.lookup(self.scale_index[i], tokens)
+    def next_input(self, i, tokens, total): return total, self.quantizer.embed(self.scale_index[i], tokens)
 
     @property
     def scale_index(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)] # scale of each token
-
-    def lookup(self, k, tokens): # scale, (B, n) -> (B, n, C)
-        "Look tokens up in the tokenizer's codebooks."
-        return self.quantizer.embed(k, tokens)
 
 SYSTEMS[NextToken.system] = NextToken

@@ -7,13 +7,14 @@ __all__ = ['pitches', 'velocities', 'COMMON', 'Number', 'parse_value', 'NumberLi
            'span', 'named_value', 'Arg', 'Subcommand', 'field_docs', 'preset_values', 'config_args', 'config_values',
            'ArgumentParser', 'overview', 'make_parser']
 
-# %% ../../nbs/cli/arguments.ipynb #50828fcf
+# %% ../../nbs/cli/arguments.ipynb #47056446
 import argparse, contextlib, difflib, inspect, json, re, sys, textwrap
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
+from ..parts.config import _range
 
-# %% ../../nbs/cli/arguments.ipynb #c0c35417
+# %% ../../nbs/cli/arguments.ipynb #3e93a769
 class Number:
     "Parser of a number in a range."
     def __init__(self,
@@ -27,9 +28,11 @@ class Number:
     def __call__(self, text):
         try: value = self.kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f'must be a {"whole " if self.kind is int else ""}number, got {text!r}') from None
+            kind = 'whole number' if self.kind is int else 'number'
+            raise argparse.ArgumentTypeError(f'must be a {kind}, got {text!r}') from None
         if (self.ge is None or value >= self.ge) and (self.le is None or value <= self.le): return value
-        raise argparse.ArgumentTypeError(f'must be {f">= {self.ge}" if self.le is None else f"in {self.metavar}"}, got {text}')
+        allowed = f'>= {self.ge}' if self.le is None else f'in {self.metavar}'
+        raise argparse.ArgumentTypeError(f'must be {allowed}, got {text}')
 
 def parse_value(text):
     "Parse a number, a list, true, false, or the text itself."
@@ -38,7 +41,7 @@ def parse_value(text):
         with contextlib.suppress(json.JSONDecodeError): return json.loads(t)
     return text
 
-# %% ../../nbs/cli/arguments.ipynb #c7953c2b
+# %% ../../nbs/cli/arguments.ipynb #7bf38ea0
 class NumberList:
     "Parser of whole numbers and ranges: '60', '48-72' or '60,64,67' -> list of int."
     def __init__(self,
@@ -78,7 +81,7 @@ def span(text): # '1,2', '1,' or ',2' -> (1., 2.), (1., None) or (None, 2.)
     "Parse a range of seconds or Hz."
     try: low, high = (float(x) if x.strip() else None for x in text.split(','))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'must be two numbers with a comma, such as 1,2 or 1, or ,2, got {text!r}') from None
+        raise argparse.ArgumentTypeError(f'must be two numbers with a comma, such as 1,2 or 1, got {text!r}') from None
     return low, high
 
 def named_value(text): # 'steps=20,10' -> ('steps', [20, 10])
@@ -87,7 +90,7 @@ def named_value(text): # 'steps=20,10' -> ('steps', [20, 10])
     if not (equals and name.isidentifier()): raise argparse.ArgumentTypeError(f'must be like name=value, got {text!r}')
     return name, parse_value(value)
 
-# %% ../../nbs/cli/arguments.ipynb #3c12620e
+# %% ../../nbs/cli/arguments.ipynb #6d2afef3
 class Arg:
     "One argument of a subcommand: a row of its table."
     def __init__(self,
@@ -104,7 +107,8 @@ class Arg:
         metavar = getattr(keywords.get('type'), 'metavar', None)
         if metavar: keywords.setdefault('metavar', metavar)
         shown = keywords.get('default')
-        if self.names[0].startswith('-') and shown is not None and shown is not False and shown not in ([], argparse.SUPPRESS, MISSING):
+        quiet = shown is None or shown is False or shown in ([], argparse.SUPPRESS, MISSING)
+        if self.names[0].startswith('-') and not quiet:
             keywords['help'] += ' (default: %(default)s)'
         if self.group:
             groups = {} if groups is None else groups
@@ -127,7 +131,7 @@ class Subcommand:
 COMMON = (Arg('--json', action='store_true', help='print the result as one JSON object and nothing else'),
           Arg('--device', help='cpu, cuda or mps; training and evaluation use a GPU by default if there is one'))
 
-# %% ../../nbs/cli/arguments.ipynb #c85c444f
+# %% ../../nbs/cli/arguments.ipynb #d872eaa8
 def field_docs(cls): # -> dict: name of a field -> the comment beside it
     "Read the comments of a config's fields."
     sources = [inspect.getsource(c) for c in reversed(cls.__mro__) if hasattr(c, '__dataclass_fields__')]
@@ -156,17 +160,19 @@ def config_args(
     "List the fields of a config as arguments."
     docs, defaults = field_docs(cls), preset_values(cls, stage)
     def row(f):
-        text = f'{docs.get(f.name, "")} (default: {defaults[f.name]})'.strip().replace('%', '%%')
+        allowed = f'{_range(**f.metadata)}; ' if any(v is not None for v in f.metadata.values()) else ''
+        text = f'{docs.get(f.name, "")} ({allowed}default: {defaults[f.name]})'.strip().replace('%', '%%')
         return Arg(f'--{prefix}{f.name.replace("_", "-")}', type=parse_value, default=MISSING, help=text,
                    metavar=getattr(f.type, '__name__', str(f.type)).upper(), group=f'fields of {cls.__name__}')
     return [row(f) for f in fields(cls) if f.name not in skip]
 
 def config_values(args, cls, prefix='', skip=()): # -> dict
     "The fields of a config that were given on the command line."
-    given = {f.name: getattr(args, prefix.replace('-', '_') + f.name, MISSING) for f in fields(cls) if f.name not in skip}
+    given = {f.name: getattr(args, prefix.replace('-', '_') + f.name,
+                             MISSING) for f in fields(cls) if f.name not in skip}
     return {k: v for k, v in given.items() if v is not MISSING}
 
-# %% ../../nbs/cli/arguments.ipynb #0b4f1fdc
+# %% ../../nbs/cli/arguments.ipynb #8d711786
 class ArgumentParser(argparse.ArgumentParser):
     "A parser with short errors, and with arguments that are added on first use."
     late:Callable|None = None # adds them
@@ -184,7 +190,8 @@ class ArgumentParser(argparse.ArgumentParser):
             choices = [w.strip(" '") for w in m[3].split(',')]
             near = difflib.get_close_matches(m[2], choices, 1)
             name = m[1] if m[1].startswith('-') else m[1].lower()
-            message = f'{name} must be one of {", ".join(choices)}, got {m[2]!r}' + (f'; did you mean {near[0]}?' if near else '')
+            hint = f'; did you mean {near[0]}?' if near else ''
+            message = f'{name} must be one of {", ".join(choices)}, got {m[2]!r}{hint}'
         message = re.sub(r'^argument (\S+): ', r'\1 ', message)
         self.exit(2, f'mars: {message} (see `{self.prog} --help`)\n')
 
@@ -199,7 +206,7 @@ def _usage(prog, actions): # only what must be given
         elif a.required: words.append(f'{a.option_strings[0]} {value}')
     return ' '.join([*words, '[options]'])
 
-# %% ../../nbs/cli/arguments.ipynb #3525dfb9
+# %% ../../nbs/cli/arguments.ipynb #9fbfdb28
 def _fill(parser, command, nested=False): # add the arguments of a subcommand to its parser
     groups = {}
     for arg in command.args: arg.add(parser, groups)
@@ -225,8 +232,10 @@ def overview(
     "List subcommands by group, one line each."
     lines = ['usage: mars SUBCOMMAND [options]', '', textwrap.fill(description, 79), '']
     for group in dict.fromkeys(c.group for c in commands):
-        lines += [f'{group}:', *(f'  {c.name:13}{textwrap.shorten(c.help, 64)}' for c in commands if c.group == group), '']
-    lines += ['options:', '  --help       show help, also of a subcommand: mars generate --help', '  --version    print the version', '',
+        lines += [f'{group}:', *(f'  {c.name:13}{textwrap.shorten(c.help, 64)}' for c in commands if c.group == group),
+                  '']
+    lines += ['options:', '  --help       show help, also of a subcommand: mars generate --help',
+              '  --version    print the version', '',
               'Every subcommand takes --json (one JSON object on stdout, nothing else) and --device.', '',
               'examples:', *(f'  {c.examples[0]}' for c in commands if c.name in ('demo', 'generate', 'train')), '']
     return '\n'.join(lines)

@@ -10,7 +10,9 @@ __all__ = ['DATA_HELP', 'FILTERS', 'COMMANDS', 'open_notes', 'register_models', 
 from pathlib import Path
 from .arguments import Arg, Subcommand, name_list, pitches, velocities
 
-# %% ../../nbs/cli/data.ipynb #c4f05388
+# %% ../../nbs/cli/data.ipynb #8992a862
+DATA_HELP = 'auto, additive, an .sf2 or .sf3 file, or a folder of notes'
+
 def open_notes(
     name:str,       # as above
     split:str=None, # of an NSynth folder that holds several
@@ -28,14 +30,14 @@ def _open(name, split):
     if name == 'additive': return AdditiveNotes()
     if path.suffix.lower() in ('.sf2', '.sf3'): return SoundFontNotes(path)
     if not path.is_dir():
-        raise FileNotFoundError(f'there is no data {name!r}; give auto, additive, an .sf2 or .sf3 file, or a folder of notes')
+        raise FileNotFoundError(f'there is no data {name!r}; give {DATA_HELP}')
     if (path/'examples.json').exists() or list(path.glob('nsynth-*')):
         has_split = split and (path/f'nsynth-{split}'/'examples.json').exists()
         return NSynth(path, split if has_split else None)
     return NoteFolder(path)
 
-DATA_HELP = 'auto, additive, an .sf2 or .sf3 file, or a folder of notes'
-FILTERS = (Arg('--families', type=name_list, metavar='NAME', help='use only notes of these families, separated by commas'),
+FILTERS = (Arg('--families', type=name_list, metavar='NAME',
+               help='use only notes of these families, separated by commas'),
            Arg('--pitches', type=pitches, help='use only these MIDI pitches, such as 60,64 or 48-72'),
            Arg('--velocities', type=velocities, help='use only these velocities'))
 
@@ -47,7 +49,7 @@ def filters_of(a): # parsed arguments -> dict for `open_notes`
     "The filters that were given on the command line."
     return dict(families=a.families, pitches=a.pitches, velocities=a.velocities)
 
-# %% ../../nbs/cli/data.ipynb #8cb13ae8
+# %% ../../nbs/cli/data.ipynb #186a104e
 def make_folder(path)->Path:
     "Make a folder and check that it can be written."
     path = Path(path)
@@ -55,7 +57,8 @@ def make_folder(path)->Path:
         path.mkdir(parents=True, exist_ok=True)
         (path/'.probe').write_text('')
         (path/'.probe').unlink()
-    except OSError as e: raise ValueError(f'the folder {path} cannot be written ({e.strerror}); choose another') from None
+    except OSError as e:
+        raise ValueError(f'the folder {path} cannot be written ({e.strerror}); choose another') from None
     return path
 
 def credit_lines(notes)->list:
@@ -68,10 +71,11 @@ def with_data(
 )->dict: # for config.json and the model card
     "Add the origin of the training notes to the information about a model."
     midi = [n.pitch for n in notes.notes]
-    data = dict(notes=len(notes), instruments=len(notes.instruments), pitches=[min(midi), max(midi)], credits=credit_lines(notes))
+    data = dict(notes=len(notes), instruments=len(notes.instruments), pitches=[min(midi), max(midi)],
+                credits=credit_lines(notes))
     return {**info, 'data': data}
 
-# %% ../../nbs/cli/data.ipynb #0104379e
+# %% ../../nbs/cli/data.ipynb #3bfff75c
 def run_data(a):
     from mars.data import NSynth
     notes = NSynth.download(a.split, a.out, progress=not a.json)
@@ -80,7 +84,8 @@ def run_data(a):
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), line
 
 COMMANDS = (
-    Subcommand('data', run_data, 'Download NSynth and convert it once.', group='data', examples=('mars data nsynth --split test --out nsynth',), args=(
+    Subcommand('data', run_data, 'Download NSynth and convert it once.', group='data',
+               examples=('mars data nsynth --split test --out nsynth',), args=(
         Arg('name', choices=('nsynth',), metavar='NAME', help='the data set: nsynth'),
         Arg('--split', default='test', choices=('train', 'valid', 'test'), help='part of the data set'),
         Arg('--out', default='nsynth', metavar='FOLDER', help='folder'))),)

@@ -12,8 +12,9 @@ from pathlib import Path
 from . import data, demo, evaluation, sounds, training
 from .arguments import make_parser
 
-# %% ../../nbs/cli/dispatch.ipynb #1dc1ac8a
-DESCRIPTION = 'Next-scale generation of musical notes on spectrograms (an unofficial implementation of arXiv 2509.26007).'
+# %% ../../nbs/cli/dispatch.ipynb #21d4306b
+DESCRIPTION = '''Next-scale generation of musical notes on spectrograms (an unofficial implementation
+of arXiv 2509.26007).'''
 COMMANDS = {c.name: c for module in (demo, sounds, training, evaluation, data) for c in module.COMMANDS}
 
 def parser():
@@ -21,14 +22,14 @@ def parser():
     from mars import __version__
     return make_parser(DESCRIPTION, COMMANDS.values(), __version__)
 
-# %% ../../nbs/cli/dispatch.ipynb #cb07de80
+# %% ../../nbs/cli/dispatch.ipynb #6ad4f347
 class Interrupt:
     "Turn Ctrl-C into a SIGTERM that is handled, or into a KeyboardInterrupt."
     def __enter__(self):
         self.seen, self.old = 0, None
         in_main = threading.current_thread() is threading.main_thread()
-        # a process that was started in the background with SIGINT ignored continues to ignore it
-        if in_main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN: self.old = signal.signal(signal.SIGINT, self.notice)
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN # as in a process started in the background
+        if in_main and not ignored: self.old = signal.signal(signal.SIGINT, self.notice)
         return self
 
     def notice(self, *args):
@@ -79,7 +80,7 @@ def close_pipes():
         try: stream.flush()
         except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
-# %% ../../nbs/cli/dispatch.ipynb #1a507dbf
+# %% ../../nbs/cli/dispatch.ipynb #62304dfd
 ERRORS = ValueError, OSError, ImportError, ArithmeticError, RuntimeError, TypeError # reported in one sentence
 
 def process_rank()->int: return int(os.environ.get('RANK', 0))
@@ -93,7 +94,8 @@ def normalize(argv)->list:
 
 def run_subcommand(argv, interrupt)->int: # 0 or 2
     a = parser().parse_args(argv)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr), progress_bars(not a.json and sys.stderr.isatty()):
+    bars = progress_bars(not a.json and sys.stderr.isatty())
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr), bars:
         warnings.simplefilter('always', UserWarning)
         warnings.showwarning = lambda message, *_: print(f'mars: {message}', file=sys.stderr)
         try:

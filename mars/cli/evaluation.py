@@ -13,15 +13,15 @@ from .arguments import Arg, Number, Subcommand
 from .data import DATA_HELP, FILTERS, filters_of, open_notes, register_models
 from .sounds import PHASE, SAMPLING, sampling_of
 
-# %% ../../nbs/cli/evaluation.ipynb #270ab6ed
+# %% ../../nbs/cli/evaluation.ipynb #c34c7505
 def reference_notes(a, m): # -> (`Splits`, filters that were used)
     "Open the real notes for an evaluation."
     from mars.evaluation.report import filter_splits, make_splits, training_split
     train = training_split(open_notes(a.train_data, 'train')) if a.train_data else None
-    sides, filters = make_splits(open_notes(a.data, 'test'), train), filters_of(a)
+    splits, filters = make_splits(open_notes(a.data, 'test'), train), filters_of(a)
     trained = (m.info.get('data') or {}).get('pitches')
     if filters['pitches'] is None and trained: filters['pitches'] = range(trained[0], trained[1] + 1)
-    return filter_splits(sides, **filters), filters
+    return filter_splits(splits, **filters), filters
 
 def run_evaluate(a):
     from mars.evaluation.report import evaluate_model, load_model, summary_line
@@ -29,11 +29,12 @@ def run_evaluate(a):
     register_models()
     m = load_model(a.model, a.device)
     classifier = Classifier.from_pretrained(a.classifier, m.device)
-    sides, filters = reference_notes(a, m)
-    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=sides.description,
+    splits, filters = reference_notes(a, m)
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=splits.description,
                  filters={k: list(v) for k, v in filters.items() if v})
     counts = {k: getattr(a, k) for k in ('seed', 'n_iter', 'n_resamples', 'n_f0', 'n_train', 'seeds', 'batch_size')}
-    result = evaluate_model(m, sides.test, a.n, a.out, sides.train, sides.valid, classifier, phase=a.phase, progress=not a.json, about=about,
+    result = evaluate_model(m, splits.test, a.n, a.out, splits.train, splits.valid, classifier, phase=a.phase,
+                            progress=not a.json, about=about,
                             **counts, **sampling_of(a, ('top_k', 'top_p', 'cfg_scale', 'temperature')))
     return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), summary_line(result, a.out)
 
@@ -41,7 +42,8 @@ EVALUATE = (
     Arg('--model', default='small', metavar='MODEL', help='a run folder, or the name of released weights'),
     Arg('--data', default='auto', metavar='DATA', help=f'real notes: {DATA_HELP} (of NSynth the test split)'),
     Arg('--train-data', metavar='DATA', help='training notes, if --data is a folder without them'),
-    Arg('--classifier', default='classifier', metavar='FOLDER', help='result of `mars train classifier`, or the name of released weights'),
+    Arg('--classifier', default='classifier', metavar='FOLDER',
+        help='result of `mars train classifier`, or the name of released weights'),
     Arg('--out', default='evaluation', metavar='FOLDER', help='folder of the report'),
     Arg('--n', type=Number(int, ge=1), default=256, help='notes in each row of the table'),
     Arg('--seed', type=Number(int, ge=0), default=0, help='random seed'),
@@ -49,10 +51,12 @@ EVALUATE = (
     Arg('--n-resamples', type=Number(int, ge=0), default=50, help='bootstrap resamples for each interval'),
     Arg('--n-f0', type=Number(int, ge=0), default=64, help='notes of each row whose pitch is measured'),
     Arg('--n-train', type=Number(int, ge=0), default=8192, help='training notes that are searched for copies'),
-    Arg('--seeds', type=Number(int, ge=1), default=3, help='number of times the model generates its notes, to report the spread over seeds'),
-    Arg('--batch-size', type=Number(int, ge=1), help='notes generated at a time; 16, or 256 on a GPU, if not given'), PHASE, *FILTERS, *SAMPLING)
+    Arg('--seeds', type=Number(int, ge=1), default=3,
+        help='number of times the model generates its notes, to report the spread over seeds'),
+    Arg('--batch-size', type=Number(int, ge=1), help='notes generated at a time; 16, or 256 on a GPU, if not given'),
+    PHASE, *FILTERS, *SAMPLING)
 
-# %% ../../nbs/cli/evaluation.ipynb #3f522870
+# %% ../../nbs/cli/evaluation.ipynb #6d7cde40
 EVALUATES = 'labels', 'guidance' # experiments that evaluate a trained model
 
 def experiments()->dict: # name -> function
@@ -65,7 +69,8 @@ def experiment_options(a, function)->dict:
     "The options --steps and --model, if the experiment uses them."
     options = {k: v for k in ('steps', 'model') if (v := getattr(a, k)) is not None}
     if a.name in EVALUATES and 'steps' in options: raise ValueError(f'{a.name} trains nothing; leave --steps out')
-    if a.name not in EVALUATES and 'model' in options: raise ValueError(f'{a.name} trains its own models; leave --model out')
+    if a.name not in EVALUATES and 'model' in options:
+        raise ValueError(f'{a.name} trains its own models; leave --model out')
     if 'steps' in options and 'steps' not in inspect.signature(function).parameters:
         raise ValueError(f'{a.name} has a fixed number of steps; leave --steps out')
     return options
@@ -76,7 +81,8 @@ def run_ablate(a):
     if a.data is None and any(filters.values()):
         raise ValueError('families, pitches and velocities filter the notes of --data; give --data as well')
     notes = None if a.data is None else open_notes(a.data, 'train', **filters)
-    result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json, notes=notes,
+    result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json,
+                            notes=notes,
                             **experiment_options(a, function))
     return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
 
@@ -88,15 +94,18 @@ ABLATE = (
     Arg('--preset', default='tiny', metavar='SIZE', help='tiny or small'),
     Arg('--seed', type=Number(int, ge=0), default=0, help='random seed'),
     Arg('--out', metavar='FILE', help='a JSON file to which the result is added'),
-    Arg('--steps', type=Number(int, ge=1), help='optimiser steps of each variant; the number of the preset if not given'),
+    Arg('--steps', type=Number(int, ge=1),
+        help='optimiser steps of each variant; the number of the preset if not given'),
     Arg('--model', metavar='MODEL', help='the model that labels and guidance evaluate; the packaged one if not given'),
-    Arg('--data', metavar='DATA', help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'), *FILTERS)
+    Arg('--data', metavar='DATA',
+        help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'), *FILTERS)
 
-# %% ../../nbs/cli/evaluation.ipynb #e5c2313f
+# %% ../../nbs/cli/evaluation.ipynb #22e11617
 COMMANDS = (
     Subcommand('evaluate', run_evaluate, 'Compare a model with real notes.', args=EVALUATE, group='train and evaluate',
         description='It writes one table with all reference rows, a report, plots and a page with players.',
         examples=('mars evaluate --model run --data sounds --n 256 --out evaluation',)),
-    Subcommand('ablate', run_ablate, 'Run an experiment of the studies.', args=ABLATE, late_args=ablate_name, group='train and evaluate',
-        description='The experiments are those of 06_ablations, studies/prediction, studies/sat, studies/magnet and baselines/comparison.',
+    Subcommand('ablate', run_ablate, 'Run an experiment of the studies.', args=ABLATE, late_args=ablate_name,
+               group='train and evaluate',
+        description='The experiments are those of the notebooks 06_ablations, studies and baselines/comparison.',
         examples=('mars ablate cmx --preset tiny --seed 0 --out cmx.json',)))

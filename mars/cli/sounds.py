@@ -7,29 +7,33 @@ __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'PHASE', 'PHASE_ARGS', 'OUTPUT'
            'N_NOTES', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'run_generate',
            'run_reconstruct', 'run_edit', 'run_export', 'run_play', 'instrument_args']
 
-# %% ../../nbs/cli/sounds.ipynb #24305704
+# %% ../../nbs/cli/sounds.ipynb #f75b5e6c
 from pathlib import Path
-from .arguments import Arg, Number, Subcommand, file_list, name_list, name_or_id, named_value, pitches, span, velocities
+from .arguments import Arg, Number, Subcommand, file_list, name_list, name_or_id, named_value
+from .arguments import pitches, span, velocities
 from .data import make_folder, register_models
 
-# %% ../../nbs/cli/sounds.ipynb #90661393
+# %% ../../nbs/cli/sounds.ipynb #9b32f929
 MODEL_HELP = 'a run folder, the name of released weights, or a model on the Hugging Face Hub as owner/name'
 DEFAULTS = 'sampling (by default as saved with the model)'
 SAMPLING = (
     Arg('--cfg-scale', type=Number(float, ge=0), group=DEFAULTS, help='classifier-free guidance scale, 0 is off'),
     Arg('--top-k', type=Number(int, ge=0), group=DEFAULTS, help='sample among the k most probable codes, 0 is all'),
-    Arg('--top-p', type=Number(float, ge=0, le=1), group=DEFAULTS, help='nucleus sampling: cumulative probability, 0 is off'),
+    Arg('--top-p', type=Number(float, ge=0, le=1), group=DEFAULTS,
+        help='nucleus sampling: cumulative probability, 0 is off'),
     Arg('--temperature', type=Number(float, ge=0), group=DEFAULTS, help='0 takes the most probable code'))
 PHASE = Arg('--phase', default='griffinlim', choices=('griffinlim', 'pghi', 'vocoder'), metavar='NAME',
             help='phase reconstruction: griffinlim, pghi or vocoder')
-PHASE_ARGS = (PHASE, Arg('--n-iter', type=Number(int, ge=0), help='iterations of Griffin-Lim; 64 for griffinlim if not given'))
+PHASE_ARGS = (PHASE, Arg('--n-iter', type=Number(int, ge=0),
+                         help='iterations of Griffin-Lim; 64 for griffinlim if not given'))
 OUTPUT = (Arg('--model', default='small', metavar='MODEL', help=MODEL_HELP),
           Arg('--out', default='out', metavar='FOLDER', help='folder for the WAV files'),
           Arg('--seed', type=Number(int, ge=0), metavar='N', help='random seed; the same seed gives the same notes'))
 
 def label_args(estimated=False): # for generate and edit
     "Arguments of the four labels; estimated: edit estimates those of a sound that are not given."
-    each, more = 'one value, or one for each note, separated by commas', '; estimated from the file if not given' if estimated else ''
+    each = 'one value, or one for each note, separated by commas'
+    more = '; estimated from the file if not given' if estimated else ''
     return (Arg('--pitch', type=pitches, help=f'MIDI pitch: {each}{more}'),
             Arg('--family', type=name_list, metavar='NAME', help=f'family: {each}{more}'),
             Arg('--source', type=name_list, metavar='NAME', help=f'acoustic, electronic or synthetic: {each}'),
@@ -54,13 +58,13 @@ def load_model(a): # -> `Mars`
     register_models()
     return Mars.from_pretrained(a.model, a.device or 'cpu')
 
-# %% ../../nbs/cli/sounds.ipynb #b15f0648
+# %% ../../nbs/cli/sounds.ipynb #dd26f8cd
 def run_generate(a):
     import numpy as np
-    from mars.parts.files import fit_note, read_audio, save_wave
+    from mars.parts.files import standardize_note, read_audio, save_wave
     m, labels = load_model(a), single(labels_of(a))
     if a.reference:
-        waves = [fit_note(*read_audio(f)) for f in a.reference]
+        waves = [standardize_note(*read_audio(f)) for f in a.reference]
         labels['reference'] = np.stack(waves) if len(waves) > 1 else waves[0]
     waves = m.generate(a.n, **labels, seed=a.seed, progress=False if a.json else None, **sampling_of(a), **dict(a.set))
     out = make_folder(a.out)
@@ -71,7 +75,7 @@ def run_reconstruct(a):
     from mars.parts.files import load_wave, save_wave
     stems = [Path(f).stem for f in a.files]
     twice = [s for s in stems if stems.count(s) > 1]
-    if twice: raise ValueError(f'two files are named {twice[0]!r} and their results would overwrite each other; run them separately')
+    if twice: raise ValueError(f'two files are named {twice[0]!r}, so their results would be too; run them separately')
     m = load_model(a)
     waves = [load_wave(f) for f in a.files]
     out, files = make_folder(a.out), []
@@ -85,50 +89,60 @@ def run_edit(a):
     labels, m = labels_of(a), load_model(a)
     n = max(map(len, labels.values()), default=1) if a.n is None else a.n
     reference = None if a.reference is None else load_wave(a.reference)
-    waves = m.edit(load_wave(a.file, m.sample_rate), m.sample_rate, keep_scales=a.keep_scales, time_range=a.time, freq_range=a.freq,
+    waves = m.edit(load_wave(a.file, m.sample_rate), m.sample_rate, keep_scales=a.keep_scales, time_range=a.time,
+                   freq_range=a.freq,
                    labels=single(labels), reference=reference, n=n, seed=a.seed, **sampling_of(a))
     out, stem = make_folder(a.out), Path(a.file).stem
     names = [f'{stem}-edited-{i}.wav' if n > 1 else f'{stem}-edited.wav' for i in range(len(waves))]
     files = [str(save_wave(out/name, w)) for name, w in zip(names, waves)]
     return dict(files=files), f'{", ".join(names)} in {out}'
 
-# %% ../../nbs/cli/sounds.ipynb #9b0ecf27
+# %% ../../nbs/cli/sounds.ipynb #fd00d0f4
 def run_export(a):
     from mars.apps.instruments import export_instrument
     result = export_instrument(
-        load_model(a), a.out, family=a.family, source=a.source, reference=a.reference, pitches=a.pitches, velocities=a.velocities,
-        format=a.format, tries=a.tries, seed=a.seed, loop=a.loop, release=a.release, progress=False if a.json else None, **sampling_of(a))
+        load_model(a), a.out, family=a.family, source=a.source, reference=a.reference, pitches=a.pitches,
+        velocities=a.velocities,
+        format=a.format, tries=a.tries, seed=a.seed, loop=a.loop, release=a.release, progress=False if a.json else None,
+        **sampling_of(a))
     lost = f", {len(result['lost'])} notes had no take in tune and use their neighbour" if result['lost'] else ''
-    return result, (f"{len(result['samples'])} samples{lost}; {result['out_of_tune']} of {result['tries']} takes were out of tune "
-                    f"and rejected: {result['file']}")
+    rejected = f"{result['out_of_tune']} of {result['tries']} takes were out of tune and rejected"
+    return result, f"{len(result['samples'])} samples{lost}; {rejected}: {result['file']}"
 
 def run_play(a):
     from mars.apps.instruments import play_midi
-    _, result = play_midi(load_model(a), a.tune, a.out, family=a.family, source=a.source, reference=a.reference, release=a.release,
+    _, result = play_midi(load_model(a), a.tune, a.out, family=a.family, source=a.source, reference=a.reference,
+                          release=a.release,
                           tries=a.tries, seed=a.seed, progress=False if a.json else None, **sampling_of(a))
     left_out = ''.join(f'; left out: {what} ({n})' for what, n in result['left_out'].items())
-    return result, (f"{result['notes']} notes from {result['distinct']} samples, {result['transposed']} of them transposed, "
-                    f"{result['seconds']:.1f} s: {result['file']}{left_out}")
+    counts = f"{result['notes']} notes from {result['distinct']} samples, {result['transposed']} of them transposed"
+    return result, f"{counts}, {result['seconds']:.1f} s: {result['file']}{left_out}"
 
 REFERENCE = 'reference sound whose timbre is imitated{}; for models trained with --reference-dim'
 
 def instrument_args(out, whose):
     "Arguments that export and play share."
-    return (Arg('--model', default='small', metavar='MODEL', help=MODEL_HELP), Arg('--out', required=True, metavar='PATH', help=out),
+    return (Arg('--model', default='small', metavar='MODEL', help=MODEL_HELP),
+            Arg('--out', required=True, metavar='PATH', help=out),
             Arg('--family', type=name_or_id, metavar='NAME', help=f'family {whose}'),
             Arg('--source', type=name_or_id, metavar='NAME', help='acoustic, electronic or synthetic'),
             Arg('--reference', metavar='FILE', help=REFERENCE.format('')),
-            Arg('--tries', type=Number(int, ge=1), default=4, help='takes of each note, of which one in tune with a matching timbre is chosen'),
-            Arg('--release', type=Number(float, ge=0, le=100), default=.3, metavar='SECONDS', help='fade-out after a key is released'),
-            Arg('--seed', type=Number(int, ge=0), default=0, help='random seed; the same seed gives the same notes'), *SAMPLING, *PHASE_ARGS)
+            Arg('--tries', type=Number(int, ge=1), default=4,
+                help='takes of each note, of which one in tune with a matching timbre is chosen'),
+            Arg('--release', type=Number(float, ge=0, le=100), default=.3, metavar='SECONDS',
+                help='fade-out after a key is released'),
+            Arg('--seed', type=Number(int, ge=0), default=0, help='random seed; the same seed gives the same notes'),
+            *SAMPLING, *PHASE_ARGS)
 
-# %% ../../nbs/cli/sounds.ipynb #88b84165
+# %% ../../nbs/cli/sounds.ipynb #2e295ac6
 AUDIO = 'a wav, flac, ogg or mp3 file'
 SET = Arg('--set', action='append', default=[], type=named_value, metavar='NAME=VALUE',
           help='a setting of particular transformers, such as steps=20,10,10,10 of magnet; may be repeated')
 EXPORT = (
-    Arg('--format', default='sfz', choices=('sfz', 'wav'), help='an .sfz file with its samples, or a folder in the layout of NSynth'),
-    Arg('--pitches', type=pitches, help='of the samples, such as 48,51,54; every third pitch of the training notes if not given'),
+    Arg('--format', default='sfz', choices=('sfz', 'wav'),
+        help='an .sfz file with its samples, or a folder in the layout of NSynth'),
+    Arg('--pitches', type=pitches,
+        help='of the samples, such as 48,51,54; every third pitch of the training notes if not given'),
     Arg('--velocities', type=velocities, default='50,100', help='of the samples, one layer each'),
     Arg('--loop', action='store_true', help='loop notes with a steady level while the key is held'))
 N_NOTES = Arg('--n', type=Number(int, ge=1), help='number of notes; by default as many as the labels')
@@ -136,16 +150,19 @@ N_NOTES = Arg('--n', type=Number(int, ge=1), help='number of notes; by default a
 COMMANDS = (
     Subcommand('generate', run_generate, 'Generate notes from labels.', group='sounds',
         examples=('mars generate --pitch 60,64,67 --family flute --seed 1 --out notes',),
-        args=(*OUTPUT, N_NOTES, *label_args(), Arg('--reference', type=file_list, metavar='FILE', help=REFERENCE.format(', or one for each note')),
+        args=(*OUTPUT, N_NOTES, *label_args(), Arg('--reference', type=file_list, metavar='FILE',
+                                                   help=REFERENCE.format(', or one for each note')),
               *SAMPLING, *PHASE_ARGS, SET)),
     Subcommand('reconstruct', run_reconstruct, 'Encode and decode sounds with the tokenizer.', group='sounds',
         examples=('mars reconstruct note.wav --model run --out back',),
         args=(Arg('files', nargs='+', metavar='FILE', help=AUDIO), *OUTPUT, *PHASE_ARGS)),
     Subcommand('edit', run_edit, 'Keep a part of a note and generate the rest.', group='sounds',
-        examples=('mars edit note.wav --time 1,2 --n 3 --out out', 'mars edit note.wav --pitch 65 --keep-scales 3 --out out',
+        examples=('mars edit note.wav --time 1,2 --n 3 --out out',
+                  'mars edit note.wav --pitch 65 --keep-scales 3 --out out',
                   'mars edit note.wav --freq 2000, --keep-scales 0 --out out'),
         args=(Arg('file', metavar='FILE', help=AUDIO),
-              Arg('--keep-scales', type=Number(int, ge=0), help='number of coarse token maps to keep; half of them if not given'),
+              Arg('--keep-scales', type=Number(int, ge=0),
+                  help='number of coarse token maps to keep; half of them if not given'),
               Arg('--time', type=span, metavar='START,END', help='seconds to change; samples outside stay equal'),
               Arg('--freq', type=span, metavar='LOW,HIGH', help='Hz to change; frequencies outside stay equal'),
               *label_args(estimated=True),
@@ -153,7 +170,8 @@ COMMANDS = (
     Subcommand('play', run_play, 'Play a MIDI file with generated notes.', group='sounds',
         examples=('mars play tune.mid --family keyboard --out tune.wav',),
         args=(Arg('tune', metavar='MIDI', help='a MIDI file of type 0 or 1'),
-              *instrument_args('a .wav or .flac file', 'of every channel; the General MIDI programs of the file if not given'))),
+              *instrument_args('a .wav or .flac file',
+                               'of every channel; the General MIDI programs of the file if not given'))),
     Subcommand('export', run_export, 'Export a playable instrument of one family or one sound.', group='sounds',
         examples=('mars export --family guitar --format sfz --out guitar',),
         args=(*instrument_args('folder of the instrument', 'of the instrument'), *EXPORT)))

@@ -13,9 +13,11 @@ from functools import partial
 from .arguments import Arg, Number, Subcommand, config_args, config_values
 from .data import DATA_HELP, FILTERS, filters_of, make_folder, open_notes, register_models, with_data
 
-# %% ../../nbs/cli/training.ipynb #441ca882
-STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', vocoder='the vocoder', classifier='the evaluation classifier',
-                  sat='a tokenizer of waves (SAT; with --rvq K codebooks at the full rate)', aar='the AAR baseline on a tokenizer of waves',
+# %% ../../nbs/cli/training.ipynb #f7daca94
+STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', vocoder='the vocoder',
+                  classifier='the evaluation classifier',
+                  sat='a tokenizer of waves (SAT; with --rvq K codebooks at the full rate)',
+                  aar='the AAR baseline on a tokenizer of waves',
                   magnet='the MAGNeT baseline on a tokenizer with --rvq', ar='a next-token baseline')
 
 def stage_configs(stage)->list: # of (config class, prefix of its flags)
@@ -27,8 +29,8 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
         from mars.baselines.magnet import DelayPatternConfig, MAGNeTConfig
         return [(MAGNeTConfig if stage == 'magnet' else DelayPatternConfig, '')]
     if stage == 'vocoder':
-        from mars.parts.vocoder import VocoderConfig, vocoder_settings
-        vocoder_settings('tiny') # registers the stage
+        from mars.parts.vocoder import VocoderConfig, vocoder_train_config
+        vocoder_train_config('tiny') # registers the stage
         return [(VocoderConfig, '')]
     if stage == 'classifier':
         import mars.evaluation.classifier # registers the stage
@@ -37,7 +39,8 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.parts.reference import ReferenceVARConfig
     from mars.tokenizer import TokenizerConfig
-    return [(TokenizerConfig, ''), (DiscriminatorConfig, 'disc-')] if stage == 'tokenizer' else [(ReferenceVARConfig, '')]
+    return [(TokenizerConfig, ''),
+            (DiscriminatorConfig, 'disc-')] if stage == 'tokenizer' else [(ReferenceVARConfig, '')]
 
 def stage_args(stage)->list: # of `Arg`
     "List the fields of the configs of a stage as arguments."
@@ -48,7 +51,7 @@ def stage_args(stage)->list: # of `Arg`
     for cls, prefix in configs: args += config_args(cls, prefix)
     return args
 
-# %% ../../nbs/cli/training.ipynb #0acd5973
+# %% ../../nbs/cli/training.ipynb #7cfb60cd
 def transformer_of(
     stage:str,         # var, aar, magnet or ar
     m,                 # the model in the folder
@@ -61,16 +64,18 @@ def transformer_of(
     waves = m.kind == 'wave'
     full_rate = waves and len(set(m.tokenizer.cfg.scales)) == 1
     if stage == 'var': return VAR, VARConfig
-    if stage == 'ar' and not full_rate and pattern != 'delayed': return NextToken, BaselineConfig if waves else VARConfig
+    if stage == 'ar' and not full_rate and pattern != 'delayed':
+        return NextToken, BaselineConfig if waves else VARConfig
     if stage == 'aar' and waves: return VAR, BaselineConfig
     if stage in ('magnet', 'ar') and full_rate: return _full_rate_transformer(stage, pattern)
     if stage == 'aar': raise ValueError('aar needs a tokenizer of waves; train one with `mars train sat --out FOLDER`')
     name = 'a delayed ar' if stage == 'ar' else stage
-    raise ValueError(f'{name} needs a tokenizer with codebooks at the full rate; train one with `mars train sat --rvq 4 --out FOLDER`')
+    raise ValueError(f'{name} needs a tokenizer with codebooks at the full rate; '
+                     'train one with `mars train sat --rvq 4 --out FOLDER`')
 
 def _full_rate_transformer(stage, pattern):
     from mars.baselines.aar import BaselineConfig
-    from mars.baselines.magnet import DelayPatternLM, DelayPatternConfig, FlatPatternLM, MAGNeT, MAGNeTConfig
+    from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig
     if stage == 'magnet': return MAGNeT, MAGNeTConfig
     return (FlatPatternLM, BaselineConfig) if pattern == 'flat' else (DelayPatternLM, DelayPatternConfig)
 
@@ -114,7 +119,7 @@ def run_transformer(a, notes, given):
               info=with_data(m.info, notes), resume=a.resume, trackers=a.tracker, model=model)
     return out, train
 
-# %% ../../nbs/cli/training.ipynb #3b5f0aec
+# %% ../../nbs/cli/training.ipynb #3b0ad7c2
 def run_sat(a, notes, given):
     from mars.baselines.aar import SATConfig, SATDiscriminatorConfig, rvq, train_sat
     from mars.train import TrainConfig
@@ -131,17 +136,19 @@ def run_sat(a, notes, given):
 
 def run_vocoder(a, notes, given):
     from mars.parts.device import pick_device
-    from mars.parts.vocoder import Vocoder, VocoderConfig, model_copies, train_vocoder, vocoder_settings
+    from mars.parts.vocoder import Vocoder, VocoderConfig, model_reconstructions, train_vocoder, vocoder_train_config
     from mars.pipeline import Mars
-    train, shape = vocoder_settings(a.preset, **given), config_values(a, VocoderConfig)
-    start = Vocoder.from_pretrained(a.start) if a.start else None
-    if start and shape: raise ValueError(f'--start fixes the shape of the vocoder; leave {next(iter(shape))} out, or train without --start')
-    cfg, copies = start.cfg if start else VocoderConfig.preset(a.preset, **shape), None
-    if a.copies:
-        m = Mars.from_pretrained(a.copies, pick_device(a.device))
-        copies = model_copies(notes, m, min(a.n_copies, len(notes)), train.seed)
+    train, shape = vocoder_train_config(a.preset, **given), config_values(a, VocoderConfig)
+    init_from = Vocoder.from_pretrained(a.init_from) if a.init_from else None
+    if init_from and shape:
+        raise ValueError(f'--init-from fixes the shape of the vocoder: omit {next(iter(shape))} or --init-from')
+    cfg, reconstructions = init_from.cfg if init_from else VocoderConfig.preset(a.preset, **shape), None
+    if a.reconstructions:
+        m = Mars.from_pretrained(a.reconstructions, pick_device(a.device))
+        reconstructions = model_reconstructions(notes, m, min(a.n_reconstructions, len(notes)), train.seed)
     out = make_folder(a.out)
-    train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, start=start, copies=copies)
+    train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, init_from=init_from,
+                  reconstructions=reconstructions)
     return out, train
 
 def run_train(a):
@@ -155,7 +162,7 @@ def run_train(a):
     result = dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps)
     return result, f'{a.stage} trained on {len(notes)} notes for {train.steps} steps: {out}'
 
-# %% ../../nbs/cli/training.ipynb #81252376
+# %% ../../nbs/cli/training.ipynb #f36ceba1
 def run_classifier(a):
     from mars.evaluation.classifier import measure_classifier, train_classifier
     from mars.parts.classifier import ClassifierConfig
@@ -166,41 +173,49 @@ def run_classifier(a):
     shape = {'pitch_range': (int(midi.min()), int(midi.max())), **config_values(a, ClassifierConfig)}
     sides = notes.split_by_instrument(a.valid, a.test, train.seed)
     if not (len(sides.valid) and len(sides.test)):
-        raise ValueError(f'the {len(notes.instruments)} instruments of these notes cannot be split in three; give at least three of a family, '
-                         'and --valid and --test above 0')
+        raise ValueError(f'the {len(notes.instruments)} instruments of these notes cannot be split in three; '
+                         'give at least three of a family, and --valid and --test above 0')
     split = dict(valid=a.valid, test=a.test, seed=train.seed, families_in_training_only=sides.missing)
     info = dict(data=[f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits], split=split)
     out = make_folder(a.out)
-    clf = train_classifier(sides.train, sides.valid, train, ClassifierConfig.preset(a.preset, **shape), out, a.device, not a.json,
+    clf = train_classifier(sides.train, sides.valid, train, ClassifierConfig.preset(a.preset, **shape), out, a.device,
+                           not a.json,
                            info=info, resume=a.resume)
     return _save_accuracy(clf, measure_classifier(clf, sides.test), len(sides.train), out)
 
 def _save_accuracy(clf, test, n_train, out): # -> (result, summary line)
     clf.info['accuracy'] = dict(test={k: v for k, v in test.items() if k != 'by_instrument'})
     clf.save_pretrained(out)
-    result = dict(folder=str(out), stage='classifier', notes=n_train, steps=clf.info['train']['steps'], digest=clf.digest, test=test)
+    result = dict(folder=str(out), stage='classifier', notes=n_train, steps=clf.info['train']['steps'],
+                  digest=clf.digest, test=test)
     accuracy = f"pitch {test['pitch']:.1%}, within a semitone {test['pitch_1']:.1%}, family {test['family']:.1%}"
-    return result, (f"classifier trained on {n_train} notes; on {test['notes']} notes of {test['instruments']} other instruments: "
-                    f"{accuracy}: {out}")
+    held_out = f"{test['notes']} notes of {test['instruments']} other instruments"
+    return result, f'classifier trained on {n_train} notes; on {held_out}: {accuracy}: {out}'
 
-# %% ../../nbs/cli/training.ipynb #59fe66a0
+# %% ../../nbs/cli/training.ipynb #d9520e6a
 RUN = (Arg('--out', required=True, metavar='FOLDER', help='run folder'),
        Arg('--data', default='auto', metavar='DATA', help=DATA_HELP),
        Arg('--preset', default='tiny', metavar='SIZE', help='tiny, small or paper'),
        Arg('--resume', action='store_true', help='continue from the newest checkpoint in the run folder'), *FILTERS)
 TRACKER = Arg('--tracker', action='append', default=[], metavar='NAME',
               help='an installed tracker of accelerate, such as tensorboard; may be repeated')
-MEMORY = Arg('--memory', type=float, metavar='GIB', help='set --accumulate so that a step fits into this much GPU memory')
+MEMORY = Arg('--memory', type=float, metavar='GIB',
+             help='set --accumulate so that a step fits into this much GPU memory')
 EXTRA = dict(
-    tokenizer=(MEMORY, TRACKER, Arg('--branches', type=Number(int, ge=1), default=1, metavar='P', help='parallel quantizers (product quantization)')),
+    tokenizer=(MEMORY, TRACKER, Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
+                                    help='parallel quantizers (product quantization)')),
     var=(MEMORY, TRACKER), aar=(TRACKER,), magnet=(TRACKER,),
-    sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K', help='K codebooks at the full rate instead of scales, as magnet needs them')),
+    sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K',
+                      help='K codebooks at the full rate instead of scales, as magnet needs them')),
     ar=(TRACKER, Arg('--pattern', choices=('flat', 'delayed'),
-                     help='one token per pass, or one per codebook with a delay; delayed by default if the tokenizer allows it')),
-    vocoder=(Arg('--start', metavar='FOLDER', help='vocoder whose weights are the starting point; `vocoder` is the packaged one'),
-             Arg('--copies', metavar='MODEL', help='train half of the batches on notes reconstructed by the tokenizer of this model'),
-             Arg('--n-copies', type=Number(int, ge=1), default=640, help='number of reconstructed notes')),
-    classifier=tuple(Arg(f'--{side}', type=Number(float, ge=0, le=1), default=0.1, help=f'share of the instruments held out for {side}')
+                     help='one token per pass, or one per codebook with a delay; delayed if the tokenizer allows it')),
+    vocoder=(Arg('--init-from', metavar='FOLDER',
+                 help='vocoder whose weights are the starting point; `vocoder` is the packaged one'),
+             Arg('--reconstructions', metavar='MODEL',
+                 help='train half of the batches on notes reconstructed by the tokenizer of this model'),
+             Arg('--n-reconstructions', type=Number(int, ge=1), default=640, help='number of reconstructed notes')),
+    classifier=tuple(Arg(f'--{side}', type=Number(float, ge=0, le=1), default=0.1,
+                         help=f'share of the instruments held out for {side}')
                      for side in ('valid', 'test')))
 
 def stage_command(stage)->Subcommand:
@@ -213,7 +228,9 @@ def stage_command(stage)->Subcommand:
 
 COMMANDS = (
     Subcommand('train', None, 'Train a tokenizer, a transformer or another model.', group='train and evaluate',
-        description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, then magnet or ar. '
-                    '`--system NAME` is accepted in place of the name. Ctrl-C saves a checkpoint, from which --resume continues.',
-        examples=('mars train tokenizer --data sounds --preset small --out run', 'mars train var --data sounds --preset small --out run'),
+        description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, '
+                    'then magnet or ar. `--system NAME` is accepted in place of the name. Ctrl-C saves a checkpoint, '
+                    'from which --resume continues.',
+        examples=('mars train tokenizer --data sounds --preset small --out run',
+                  'mars train var --data sounds --preset small --out run'),
         stages=tuple(stage_command(s) for s in STAGE_HELP)),)

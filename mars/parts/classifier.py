@@ -17,7 +17,7 @@ import mars
 from ..data import FAMILIES, SOURCES
 from .config import Config, setting
 from .device import pick_device
-from .files import load_weights, save_weights, write_whole
+from .files import load_weights, save_weights, write_atomic
 from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
@@ -264,7 +264,7 @@ class Classifier(nn.Module):
         text = _config_text(self)
         _clear_folder(folder) # a crash from here on leaves no classifier
         save_weights(self, folder/'classifier.safetensors', half)
-        write_whole(folder/'config.json', text)
+        write_atomic(folder/'config.json', text)
 
     @classmethod
     def from_pretrained(cls,

@@ -19,7 +19,8 @@ def label_tensor(
 )->torch.Tensor: # int64, scalar or (n,)
     "Convert the ids of one label to a tensor."
     try: ids = torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError): raise ValueError(f'label {name} is {value!r}; give whole numbers') from None
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f'label {name} is {value!r}; give whole numbers') from None
     if ids.ndim and not len(ids): raise ValueError(f'label {name} is an empty list; leave the label out')
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f'label {name} must hold integers, not {ids.dtype}')
@@ -72,7 +73,7 @@ class LabelEmbedding(nn.Module):
         device=None, # of the result
     )->dict: # every label -> (n,) int64, -1 where not given; ValueError for unknown names and shapes that do not fit
         "Convert labels to tensors with one value per note."
-        if labels is not None and not isinstance(labels, dict):
+        if not isinstance(labels, dict | None):
             raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
         given = {name: v for name, v in (labels or {}).items() if v is not None}
         if unknown := [name for name in given if name not in self.nulls]:
@@ -108,7 +109,8 @@ def label_id(
     if value is None: return -1
     if isinstance(value, str):
         if names is None or value not in names:
-            raise ValueError(f'{value!r} is no label here; choose one of {", ".join(names) if names else "the numbers"}')
+            choices = ', '.join(names) if names else 'the numbers'
+            raise ValueError(f'{value!r} is no label here; choose one of {choices}')
         return names.index(value)
     try: i = operator.index(value)
     except TypeError: i = None
@@ -135,7 +137,8 @@ def resolve_labels(
 )->tuple: # (complete labels, sampling settings with the model's defaults); ValueError for what does not fit
     "Split keywords into labels and sampling settings, and check both."
     if m.var is None:
-        raise ValueError('this model has no transformer and cannot generate; train one with `mars train var --out FOLDER`')
+        raise ValueError('this model has no transformer and cannot generate; '
+                         'train one with `mars train var --out FOLDER`')
     settings = {k: v for k, v in given.items() if v is not None}
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=m.info.get('instruments'))
     labels = {k: label_ids(settings.pop(k, None), v) for k, v in names.items()}

@@ -174,7 +174,8 @@ class AdversarialLoss(nn.Module):
         self.to(device or 'cpu')
         weights, others = ([p for p in self.disc.parameters() if (p.ndim > 1) == d] for d in (True, False))
         groups = [dict(params=weights, weight_decay=cfg.weight_decay), dict(params=others, weight_decay=0.)]
-        self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=self.factor.is_cuda)
+        fused = self.factor.device.type in ('cpu', 'cuda')
+        self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
 
     def make_discriminator(self, channels)->nn.Module:
         return PatchGAN(channels, self.cfg.width, self.cfg.layers, self.cfg.norm)

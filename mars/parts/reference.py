@@ -9,12 +9,11 @@ __all__ = ['ReferenceLabelEmbedding', 'reference_encoder', 'ReferenceLabels', 'R
 # %% ../../nbs/parts/reference.ipynb #de70db1e
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
 from .classifier import Classifier
-from .codec import _alone, _heard, as_waves
+from .codec import as_waves, check_audible, is_single
 from .conditioning import LabelEmbedding
 from .config import setting
 from ..training.tokens import SameInstrumentSampler, embed_notes
@@ -26,7 +25,8 @@ class ReferenceLabelEmbedding(LabelEmbedding):
     def __init__(self, sizes, width, reference_dim, dropout=0., dropout_each=0., reference_dropout=0.):
         super().__init__(sizes, width, dropout, dropout_each)
         self.reference, self.no_reference = nn.Linear(reference_dim, width), nn.Embedding(1, width)
-        for layer in (self.reference, self.no_reference): nn.init.trunc_normal_(layer.weight, std=math.sqrt(1/(3*width)))
+        std = math.sqrt(1/(3*width))
+        for layer in (self.reference, self.no_reference): nn.init.trunc_normal_(layer.weight, std=std)
         nn.init.zeros_(self.reference.bias)
         self.nulls['reference'], self.dropout_each['reference'] = ((reference_dim,), math.nan), reference_dropout
 
@@ -43,7 +43,8 @@ class ReferenceLabelEmbedding(LabelEmbedding):
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(f'label reference is {type(value).__name__}; give embeddings of {d} numbers') from None
         if not r.is_floating_point() or r.ndim not in (1, 2) or r.shape[-1] != d:
-            raise ValueError(f'label reference holds {r.dtype} of shape {tuple(r.shape)}; give {d} floats for each note')
+            raise ValueError(f'label reference holds {r.dtype} of shape {tuple(r.shape)}; '
+                             f'give {d} floats for each note')
         return r.float()
 
     def check(self, labels, n=None, device=None):
@@ -63,8 +64,8 @@ def reference_encoder(
     "Find the classifier whose features are the label `reference`."
     encoder = classifier or Classifier.from_pretrained(device=device)
     if encoder.cfg.features != cfg.reference_dim:
-        raise ValueError(f'reference_dim is {cfg.reference_dim}, but the classifier has {encoder.cfg.features} features; '
-                         'set it to that')
+        raise ValueError(f'reference_dim is {cfg.reference_dim}, but the classifier has {encoder.cfg.features} '
+                         'features; set it to that')
     return encoder.eval()
 
 class ReferenceLabels:
@@ -81,10 +82,10 @@ class ReferenceLabels:
         notes,     # a source of mars.data
         seed:int=0, # of the sampler
         folder=None, # of the run, as for `embed_notes`
-        team=None,   # processes, as for `embed_notes`
+        accelerator=None, # as for `embed_notes`
     )->'ReferenceLabels': # itself
         "Embed all notes, once."
-        self.embeddings = embed_notes(notes, self.encoder, folder, team).to(self.device)
+        self.embeddings = embed_notes(notes, self.encoder, folder, accelerator).to(self.device)
         self.sampler = SameInstrumentSampler(notes, seed)
         return self
 
@@ -101,7 +102,7 @@ class ReferenceVARConfig(VARConfig):
     "The shape of a transformer with the label `reference`."
     reference_dim:int = setting(128, ge=1)               # length of the embedding of a reference sound
     reference_dropout:float = setting(0.1, ge=0, le=1)   # chance that a training note loses that label
-    extra_labels: ClassVar = ReferenceLabels
+    extra_labels = ReferenceLabels
 
     def label_embedding(self)->ReferenceLabelEmbedding:
         "The module that embeds the labels."
@@ -120,7 +121,7 @@ def embed_reference(
     m,    # a `Mars`
     wave, # as for `as_waves`; cut or padded to 4 s
     sample_rate:int=16000, # of the wave, Hz; resampled if it is another
-)->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for waves, models and classifiers that do not fit
+)->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for what does not fit
     "Embed reference sounds with the model's classifier."
     if m.var is None or not getattr(m.var.cfg, 'reference_dim', 0):
         raise ValueError('this model has reference_dim 0 and takes no reference sound; '
@@ -131,6 +132,6 @@ def embed_reference(
     if trained_with and trained_with != digest:
         raise ValueError(f'reference needs the classifier that this model was trained with, {trained_with[:12]}, '
                          f'and this one is {digest[:12]}; set `classifier` of the model to the former')
-    given = _heard(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
+    given = check_audible(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
     features = m.classifier.features(F.pad(given, (0, 64000 - given.shape[1])))
-    return features[0] if _alone(wave) else features
+    return features[0] if is_single(wave) else features

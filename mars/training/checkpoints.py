@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from ..parts.files import _digest, write_whole
+from ..parts.files import _digest, write_atomic
 
 # %% ../../nbs/training/checkpoints.ipynb #384fb079
 class CheckpointManager:
@@ -40,7 +40,7 @@ class CheckpointManager:
         self.folder.mkdir(parents=True, exist_ok=True)
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
         data = save(tensors, dict(step=str(step), sha256=_digest(tensors), config=json.dumps(self.config)))
-        write_whole(self.folder/f'{self.stage}-{step:09d}.safetensors', data)
+        write_atomic(self.folder/f'{self.stage}-{step:09d}.safetensors', data)
         for old in self.files()[self.keep:]: old.unlink()
 
     def clear(self):

@@ -10,7 +10,7 @@ import json, platform, sys
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import write_whole
+from ..parts.files import write_atomic
 
 # %% ../../nbs/training/log.ipynb #9ce6b129
 def flat_row(
@@ -82,7 +82,7 @@ class RunLog:
         if self.file is None or not (Path(self.folder)/'metrics.jsonl').exists(): return
         self.file.close()
         rows, path = read_log(self.folder), Path(self.folder)/'metrics.jsonl'
-        write_whole(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
+        write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
         self.file = open(path, 'a')
 
     def __call__(self, **row):
@@ -127,4 +127,4 @@ def write_settings(
     try: old = json.loads(path.read_text())
     except (OSError, json.JSONDecodeError): old = {}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps({**old, stage: settings}, indent=1))
+    write_atomic(path, json.dumps({**old, stage: settings}, indent=1))

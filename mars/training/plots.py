@@ -7,7 +7,7 @@ __all__ = ['curve_of', 'plot_log', 'plot_runs', 'preview', 'LivePlot', 'reconstr
 
 # %% ../../nbs/training/plots.ipynb #c7fb0b16
 import io, sys, warnings
-from ..parts.files import write_whole
+from ..parts.files import write_atomic
 from .tokens import spread
 
 # %% ../../nbs/training/plots.ipynb #211357a4
@@ -82,7 +82,7 @@ class LivePlot:
 
     def show(self, png):
         "Replace the picture in the notebook and in the run folder."
-        if self.path is not None: write_whole(self.path, png)
+        if self.path is not None: write_atomic(self.path, png)
         if 'ipykernel' not in sys.modules: return
         from IPython.display import Image, display
         if self.handle: self.handle.update(Image(png))

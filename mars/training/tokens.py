@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from ..data import Batches
-from ..parts.files import N_SAMPLES, _digest, write_whole
+from ..parts.files import N_SAMPLES, _digest, write_atomic
 from .distributed import split_batch
 
 # %% ../../nbs/training/tokens.ipynb #b0dbf530
@@ -160,7 +160,7 @@ def read_cached(path, fingerprint, device='cpu'): # -> name -> tensor, or None
 def write_cached(path, tensors, fingerprint):
     "Write a cache file."
     from safetensors.torch import save
-    write_whole(path, save(tensors, dict(fingerprint=fingerprint)))
+    write_atomic(path, save(tensors, dict(fingerprint=fingerprint)))
 
 def cached_tokens(
     notes,            # a source of mars.data
