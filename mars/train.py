@@ -16,7 +16,7 @@ from .cmx import CMX
 from .data import Batches
 from .parts.codec import Codec
 from .parts.config import STAGES
-from .parts.device import seed_all
+from .parts.device import seed_all, step_if_finite
 from .parts.discriminator import AdversarialLoss, DiscriminatorConfig
 from .parts.files import _digest
 from .stft import LogSpectrogram
@@ -79,9 +79,8 @@ class Learner:
         self.stage, self.cfg, self.callbacks, device = stage, cfg, callbacks, next(stage.parameters()).device
         self.accelerator = accelerator or make_accelerator(device, cfg.precision, cfg.accumulate)
         self.params = [p for p in stage.parameters() if p.requires_grad]
-        self.fused = device.type in ('cpu', 'cuda')
-        groups = param_groups(stage, cfg.weight_decay)
-        self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=self.fused)
+        groups, fused = param_groups(stage, cfg.weight_decay), device.type in ('cpu', 'cuda')
+        self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
         self.first = self.step = 0 # steps done before this run, and the current step
 
     @property
@@ -106,9 +105,7 @@ class Learner:
     def update(self):
         "Clip the gradient and step; skip the step if the gradient is not finite."
         self.grad_norm = nn.utils.clip_grad_norm_(self.params, self.cfg.clip)
-        self.nonfinite = 1 - self.grad_norm.isfinite().float()
-        if self.fused: self.opt.found_inf = self.nonfinite
-        if self.fused or not self.nonfinite: self.opt.step()
+        self.nonfinite = step_if_finite(self.opt, self.grad_norm)
         self.opt.zero_grad()
 
 # %% ../nbs/04_train.ipynb #7d6502fb

@@ -1,16 +1,17 @@
 """Training that survives: kill -9, signals, damaged checkpoints, full disks, NaN and infinite losses."""
-import json, os, random, shutil, signal, time
+import json, os, random, shutil, signal, time, traceback
 from pathlib import Path
 import numpy as np
 import pytest, torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from forked import Run
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
 from mars.parts.discriminator import DiscriminatorConfig
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
-from mars.tokenizer import TokenizerConfig
+from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer, train_var
 from mars.training.checkpoints import CheckpointManager, random_state, set_random_state
 from mars.training.distributed import make_accelerator
@@ -126,9 +127,10 @@ class Weights: # a callback
 
 @pytest.mark.parametrize('fused', [True, False]) # MPS has no fused optimiser that skips steps
 def test_steps_that_are_not_finite_are_skipped_and_counted(fused):
-    class NotFused:
-        def setup(self, learn): learn.fused = fused; learn.opt.defaults['fused'] = fused; learn.opt.param_groups[0]['fused'] = learn.opt.param_groups[1]['fused'] = fused
-    model, log = run_fit(factors={5: np.nan, 6: np.inf, 20: np.nan}, extra=[w := Weights(), NotFused()])
+    class Fused:
+        def setup(self, learn):
+            for settings in (learn.opt.defaults, *learn.opt.param_groups): settings['fused'] = fused
+    model, log = run_fit(factors={5: np.nan, 6: np.inf, 20: np.nan}, extra=[w := Weights(), Fused()])
     seen = w.seen
     assert log.rows[-1]['skipped'] == 3 and model.weight.isfinite().all()
     assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7]) and not torch.equal(seen[7], seen[8])
@@ -235,3 +237,24 @@ def test_averaged_weights_replace_the_trained_ones():
         def after_fit(self, learn): self.weight = learn.params[0].detach().clone()
     (plain, _), (averaged, _) = run_fit(), run_fit(ema=.9, extra=[spy := Spy()])
     assert torch.equal(spy.weight, plain.weight) and not torch.equal(averaged.weight, plain.weight)
+
+class HostReads(TorchDispatchMode):
+    "Counts operations that would wait for a GPU: those that read values of tensors on the host."
+    READS = {'aten._local_scalar_dense.default', 'aten.nonzero.default', 'aten.is_nonzero.default', 'aten.equal.default', 'aten.masked_select.default'}
+    def __init__(self): super().__init__(); self.reads, self.on = [], False
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if self.on and str(func) in self.READS: self.reads.append(''.join(traceback.format_stack(limit=6)[:-1]))
+        return func(*args, **(kwargs or {}))
+    def before_step(self, learn): self.on = not learn.logging
+    def after_fit(self, learn): self.on = False
+
+@pytest.mark.parametrize('stage', ['tokenizer', 'gan', 'var'])
+def test_steps_that_are_not_logged_read_nothing_from_the_device(stage, monkeypatch):
+    monkeypatch.setattr('mars.train.default_callbacks', lambda *a, **kw: [reads, *default_callbacks(*a, **kw)])
+    notes, train = AdditiveNotes(('organ', 'flute'), range(60, 64), (100,)), dict(steps=5, batch_size=4, log_every=4, ema=.9, revive_every=0)
+    cfg, ls = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)), LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
+    how = dict(device='cpu', progress=False, cmx=CMX(2, 1), spectrogram=ls)
+    with HostReads() as reads:
+        if stage == 'var': train_var(notes, Tokenizer(cfg), TrainConfig.preset('tiny', 'var', **train), VARConfig.preset('tiny', depth=1, drop_path=.1), **how)
+        else: train_tokenizer(notes, TrainConfig.preset('tiny', **train), cfg, discriminator=DiscriminatorConfig.preset('tiny', start=0., width=8, layers=1) if stage == 'gan' else None, **how)
+    assert not reads.reads, f'{len(reads.reads)} reads, the first:\n{reads.reads[0]}'

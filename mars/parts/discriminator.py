@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .config import Config, setting
+from .device import step_if_finite
 
 # %% ../../nbs/parts/discriminator.ipynb #47184166
 NORMS = ('batch', 'group', 'none')
@@ -230,7 +231,7 @@ class AdversarialLoss(nn.Module):
         floats = [b for b in self.disc.buffers() if b.is_floating_point()]
         if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + floats)
         norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
-        if norm.isfinite(): self.opt.step() # a batch with NaN must not spoil the weights
+        step_if_finite(self.opt, norm)
         return norm
 
     def checkpoint(self)->dict: # name -> tensor, copies

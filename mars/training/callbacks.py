@@ -99,7 +99,7 @@ class CodebookRevival:
         sum_code_hits(self.stage.tok, learn.accelerator)
         usage, revived = self.stage.tok.quantizer.usage(reset=True), self.revived
         self.revived = 0
-        return dict(usage=usage['share'], attainable=usage['attainable'], perplexity=usage['perplexity'], revived=revived)
+        return dict(usage=usage['share'], **{k: usage[k] for k in ('attainable', 'perplexity')}, revived=revived)
 
     def state_dict(self, learn):
         for sync in (sum_code_hits, sync_idle, clear_code_hits): sync(self.stage.tok, learn.accelerator)

@@ -82,7 +82,8 @@ def random_state(device)->dict: # name -> tensor
     "Return the state of python's, numpy's and torch's random generators."
     version, words, gauss = random.getstate()
     name, keys, pos, has, cached = np.random.get_state()
-    out = dict(python=torch.tensor(words), python_gauss=torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double),
+    gauss = torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double)
+    out = dict(python=torch.tensor(words), python_gauss=gauss,
                numpy=torch.from_numpy(keys.astype(np.int64)), torch=torch.get_rng_state(),
                numpy_rest=torch.tensor([pos, has, cached], dtype=torch.double))
     if device.type == 'cuda': out['cuda'] = torch.cuda.get_rng_state(device)
@@ -95,7 +96,8 @@ def set_random_state(state, device):
     random.setstate((3, tuple(state['python'].tolist()), None if math.isnan(gauss) else gauss))
     np.random.set_state(('MT19937', state['numpy'].numpy().astype(np.uint32), int(pos), int(has), cached))
     torch.set_rng_state(state['torch'])
-    if device.type == 'cuda' and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'], device) # absent in a run begun on a CPU
+    # the state of a GPU is absent in a run that began on a CPU
+    if device.type == 'cuda' and 'cuda' in state: torch.cuda.set_rng_state(state['cuda'], device)
     if device.type == 'mps' and 'mps' in state: torch.mps.set_rng_state(state['mps'])
 
 def run_state(learn)->dict: # name -> tensor
@@ -136,7 +138,8 @@ def save_run(
     if learn.accelerator.is_main_process:
         try: manager.save(step, tensors)
         except ValueError as e: error = e
-    if any(gather_object([error is not None])): raise error or ValueError('the first process could not write a checkpoint')
+    if any(gather_object([error is not None])):
+        raise error or ValueError('the first process could not write a checkpoint')
 
 def load_run(learn, manager:CheckpointManager)->int: # steps done
     "Continue from the newest checkpoint, if there is one."

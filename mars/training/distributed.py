@@ -27,9 +27,12 @@ def make_accelerator(
     if single:
         device = pick_device(device)
         PartialState(cpu=device.type == 'cpu').device = device
-    else: device = PartialState(cpu=torch.device(device or 'cuda').type == 'cpu' or not torch.cuda.is_available()).device
+    else:
+        on_cpu = torch.device(device or 'cuda').type == 'cpu' or not torch.cuda.is_available()
+        device = PartialState(cpu=on_cpu).device
     half = precision == 'bf16' or (precision == 'auto' and device.type == 'cuda')
-    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True) # code counts are per process
+    # buffers are not shared, since every process counts its own codes
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
     return Accelerator(mixed_precision='bf16' if half else 'no', gradient_accumulation_steps=accumulate,
                        cpu=device.type == 'cpu', kwargs_handlers=[ddp])
 
@@ -40,7 +43,8 @@ def split_batch(
     "Take the part of a batch that this process computes; `ValueError` where it cannot be shared evenly."
     n = accelerator.num_processes
     if len(items) % n:
-        raise ValueError(f'a batch of {len(items)} notes cannot be shared by {n} processes; choose a batch_size that they divide')
+        raise ValueError(f'a batch of {len(items)} notes cannot be shared by {n} processes; '
+                         'choose a batch_size that they divide')
     size = len(items)//n
     return items[accelerator.process_index*size:(accelerator.process_index+1)*size]
 

@@ -30,7 +30,8 @@ def check_tracker(name:str)->type: # `ValueError` for one that is unknown or not
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     available = [str(getattr(t, 'value', t)) for t in get_available_trackers()]
     if name not in available:
-        raise ValueError(f'the tracker {name!r} is unknown or not installed; available: {", ".join(available) or "none"}')
+        names = ', '.join(available) or 'none'
+        raise ValueError(f'the tracker {name!r} is unknown or not installed; available: {names}')
     return LOGGER_TYPE_TO_CLASS[name]
 
 def open_tracker(
@@ -67,7 +68,7 @@ class RunLog:
     "Metrics of a run: a list in memory and, with a folder, lines of JSON."
     def __init__(self,
         folder:Path=None, # where metrics.jsonl is appended; None keeps the metrics in memory only
-        trackers=(),      # names of accelerate's trackers that are installed here ('tensorboard', 'wandb', ...), or trackers
+        trackers=(),      # names of accelerate's trackers ('tensorboard', 'wandb', ...), or trackers
         settings:dict=None, # of the run, for the trackers
     ):
         self.rows, self.file, self.folder = [], None, folder

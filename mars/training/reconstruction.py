@@ -24,7 +24,7 @@ class MelLoss(nn.Module):
         super().__init__()
         self.cmx, self.floor, self.frames = cmx, ls.floor, [f for _, f in resolutions]
         for i, (bands, _) in enumerate(resolutions):
-            bank = mel_filters(ls.n_fft, bands, ls.sample_rate, norm=None)[:-1] # a band narrower than a bin stays silent
+            bank = mel_filters(ls.n_fft, bands, ls.sample_rate, norm=None)[:-1] # a band narrower than a bin is silent
             self.register_buffer(f'bank_{i}', bank/bank.sum(0).clamp(min=1e-8), persistent=False)
 
     def log_mels(self, image): # -> iterator of (B, bands, frames) in [-1, 1]

@@ -189,7 +189,7 @@ def instrument_ids(
     "Number the instruments of a set."
     names = notes.instruments
     if len(names) > size:
-        raise ValueError(f'n_instruments must be at least {len(names)}, the number of instruments of the notes, got {size}')
+        raise ValueError(f'n_instruments must be at least {len(names)}, the instruments of the notes, got {size}')
     numbers = {name: i for i, name in enumerate(names)}
     return torch.tensor([numbers[name] for name in notes.labels['instrument']], device=device), names
 
