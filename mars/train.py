@@ -63,7 +63,7 @@ class Stage(nn.Module):
 
     def forward(self, batch): return self.loss(self.model, batch)
 
-NO_DECAY = ('position', 'level', 'start', 'bias', 'log_scale', 'cls', 'mask', 'latents') # parts of parameter names
+NO_DECAY = ('position', 'level', 'start', 'bias', 'log_scale', 'cls', 'mask', 'latents') # substrings of parameter names
 
 def param_groups(model, weight_decay):
     "Split parameters into those that decay and those that do not."

@@ -93,7 +93,7 @@ class Attention(nn.Module):
 
     def forward(self, x, mask=None, cache=None, block=0):
         q, k, v = self.project(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4) # (B, heads, n, head_dim)
-        if self.qk_norm: # in float32 also for a half model, whose sum of squares would overflow
+        if self.qk_norm: # in float32 also for a float16 model, whose sum of squares could overflow
             scale = self.log_scale.float().clamp(max=math.log(100.)).exp()
             q, k = (F.normalize(q.float(), dim=-1)*scale).to(v.dtype), F.normalize(k.float(), dim=-1).to(v.dtype)
         if cache is not None: k, v = cache.extend(block, k, v)
