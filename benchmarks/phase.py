@@ -1,4 +1,4 @@
-"""Measure cost and quality of phase reconstruction methods.
+"""Cost and quality of phase reconstruction methods: python benchmarks/phase.py
 
     python benchmarks/phase.py [--parts griffinlim pghi window vocoder cores] [--notes 32] [--vocoder FOLDER]
                                [--out results/benchmarks/phase.json]

@@ -1,4 +1,4 @@
-"""Measure how many notes per second a SoundFont renders on one core.
+"""Notes per second that a SoundFont renders on one core: python benchmarks/render.py
 
     OMP_NUM_THREADS=1 python benchmarks/render.py [--notes 300] [--soundfont FILE] [--renderer fluidsynth]
 

@@ -173,7 +173,8 @@ class CMX:
             if channels not in (None, image_shape[0]):
                 raise ValueError(f'image_shape {image_shape} has {image_shape[0]} channels, got channels={channels}')
             channels, image_shape = image_shape[0], image_shape[1:]
-        return cls(*_fit_factors(spec_shape, image_shape, channels), layout)
+        f, t = _fit_factors(spec_shape, image_shape, channels)
+        return cls(f, t, layout)
 
 # %% ../nbs/00_cmx.ipynb #d8e3f784
 def _check_patch(cmx, h, w):

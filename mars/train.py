@@ -140,7 +140,8 @@ def fit(
 class LRSchedule:
     "Set the learning rate of each step."
     def before_step(self, learn):
-        for group in learn.opt.param_groups: group['lr'] = lr_at(learn.step, learn.cfg)
+        lr = lr_at(learn.step, learn.cfg)
+        for group in learn.opt.param_groups: group['lr'] = lr
 
 class EMA:
     "Replace the weights at the end by their exponential moving average."

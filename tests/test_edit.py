@@ -333,7 +333,7 @@ def test_shell(tmp_path, capsys):
     assert torch.equal(old[:16000], new[:16000]) and torch.equal(old[32000:], new[32000:]) and not torch.equal(old, new)
     status, said = run('--freq', '2000,')
     assert status == 0 and 'a-edited.wav' in said.out
-    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "'kazoo' is no label"), (('--reference', str(tmp_path/'a.wav')), 'has reference_dim 0'), (('--reference', str(tmp_path/'b.wav')), 'there is no file')):
+    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "'kazoo' is no label"), (('--reference', str(tmp_path/'a.wav')), 'has reference_dim 0'), (('--reference', str(tmp_path/'b.wav')), 'no file')):
         status, said = run(*bad)
         assert status == 2 and says in said.err and len(said.err.strip().splitlines()) == 1, said.err
     with pytest.raises(SystemExit): run('--time', 'soon')

@@ -505,7 +505,7 @@ def test_bad_tokens_get_one_sentence(var):
     with pytest.raises(ValueError, match='there are 2 notes'): var(tokens, dict(pitch=[1, 2, 3]))
     with pytest.raises(ValueError, match='codebook_size differ'): var.bind(Tokenizer(TokenizerConfig.preset('tiny', **{**SMALL, 'codebook_size': 128})))
 
-@pytest.mark.parametrize('kwargs, message', [(dict(depth=0), 'depth must be >= 1, got 0'), (dict(depth=2, width=65, heads=2), 'not divisible'), (dict(heads=-1), 'heads must be >= 0, got -1'), (dict(label_drop=1.5), 'label_drop must be in .0, 1., got 1.5'),
+@pytest.mark.parametrize('kwargs, message', [(dict(depth=0), 'depth must be >= 1, got 0'), (dict(depth=2, width=65, heads=2), 'multiple of heads, got 65 and 2'), (dict(heads=-1), 'heads must be >= 0, got -1'), (dict(label_drop=1.5), 'label_drop must be in .0, 1., got 1.5'),
     (dict(drop_path=float('nan')), 'drop_path must be finite, got nan'), (dict(mlp_ratio=0.), 'mlp_ratio must be > 0, got 0.0'), (dict(n_instruments=-1), 'n_instruments must be >= 0, got -1')])
 def test_configs_that_make_no_model(kwargs, message):
     with pytest.raises(ValueError, match=message): VARConfig(**kwargs)
