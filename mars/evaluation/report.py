@@ -649,7 +649,8 @@ def report_markdown(
             f"{s['classifier']['digest'][:16]}, seed {s['seed']}, sampling {s['sampling'] or 'plain'}.")
     details = [*DETAIL_COLUMNS, *(f'{d}, infinity' for d in distance_columns(result))]
     lines = [head, '', s.get('split', ''), '', table_markdown(result), '## Additional metrics', '',
-             *columns_table(rows, present_columns(rows, EXTRA_COLUMNS), alarms=alarms), '', *(f'- {v}.' for v in report_notes(result)), '',
+             *columns_table(rows, present_columns(rows, EXTRA_COLUMNS), alarms=alarms), '',
+             *(f'- {v}.' for v in report_notes(result)), '',
              '## Details', '', *columns_table(rows, present_columns(rows, details)), '']
     return '\n'.join(lines)
 
