@@ -45,7 +45,7 @@ def _split_sizes(factors, grid, layout):
 
 # %% ../nbs/00_cmx.ipynb #1bf126f6
 def _shift_cells(y, factors, sign):
-    "Shift the positions within each cell of `y`, (..., *factors, *grid), by the cell's indices on the other axes."
+    "Shift the positions within each tile of `y`, (..., *factors, *grid), by the tile's indices on the other axes."
     n, sizes = len(factors), y.shape[-2*len(factors):]
     indices = [torch.arange(s, device=y.device).reshape(-1, *[1]*(2*n-1-d)) for d, s in enumerate(sizes)]
     positions, cells, flat = indices[:n], indices[n:], 0
