@@ -858,8 +858,8 @@ CAVEATS = (
     "settings load the pitch classifier for the instrument score and the reverse.",
     "A perfect family classifier gives the real NSynth test set an IIS of 8.39; compare PIS and IIS with the row of "
     "real notes.",
-    "An NDB/k below about 0.05 is chance; Fréchet distances grow as the number of notes falls and are named after "
-    "their features: only VGGish gives a FAD.",
+    "An NDB/k of about 0.05 is expected by chance; Fréchet distances grow as the number of notes falls and are "
+    "named after their features: only VGGish gives a FAD.",
     "MSE and MAE are to the nearest reference note on an absolute log-mel scale (1 is 80 dB), smaller for blurred "
     "notes and for larger references.")
 
