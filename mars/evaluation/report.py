@@ -41,7 +41,7 @@ from .protocol import true_phase_oracle, write_notes
 
 # %% ../../nbs/evaluation/report.ipynb #7d743b60
 SPLIT = dict(valid=.06, test=.14, seed=0)
-Splits = namedtuple('Splits', 'test valid train description')
+Splits = namedtuple('Splits', 'test valid train description', defaults=(None, None, ''))
 
 def _nsynth_splits(notes, whole, train):
     "Find the other splits of NSynth in the parent folder."
@@ -548,8 +548,9 @@ def seed_spread(
         if np.isfinite(numbers).all(): spread[column] = float(np.mean(numbers)), float(np.std(numbers, ddof=1))
     return spread
 
-def _collect_notes(m, cfg, write, test, train, valid):
+def _collect_notes(m, cfg, write, splits):
     "Sample the reference and the real notes of the other rows -> (arguments of RowContext, facts for the settings)."
+    test, valid, train, _ = splits
     names, sides = [note.instrument for note in test.notes], [s.targets for s in (valid, train) if s is not None]
     rows, partners = sample_reference(test.targets, cfg.n, names, cfg.seed, others=sides)
     source = NoteSet(test, name='the test notes')
@@ -586,21 +587,18 @@ def _add_run(result, context, rows, left_out):
         speed=summarise_speed(context.batch_times, m.device) if context.batch_times else None)
 
 def evaluate_model(
-    model,           # Mars, a folder, or the name of weights in the package
-    test,            # a source of mars.data: real notes that the model has not seen
+    model,           # Mars, a folder, or the name of weights in the package; `load_model` chooses a device
+    splits,          # `Splits`: notes that the model has not seen, and, if any, training notes and validation notes
     n=256,           # notes of each row
     out=None,        # folder of the report; None writes nothing
-    train=None,      # a source of training notes
-    valid=None,      # a source of real notes of yet other instruments
     classifier=None, # a Classifier; None is the one in the package
     embedder=None,   # a fitted MelPCA; None is the one in the package
-    device=None,     # None takes the GPU if there is one
     progress=False,  # show bars
     about=None,      # stored in the settings: names of the data, for example
     **settings,      # fields of `EvaluationConfig`; and top_k, top_p, cfg_scale, temperature, as for `Mars.generate`
 )->dict:             # rows, settings, speed, seconds, alarms, left_out, and what the plots need
     "Evaluate a model against real notes, with every reference row."
-    start, start_cpu, m = time.perf_counter(), time.process_time(), load_model(model, device)
+    start, start_cpu, m, test = time.perf_counter(), time.process_time(), load_model(model), splits.test
     clf, pca = classifier or Classifier.from_pretrained(device=m.device), embedder or MelPCA.load(device=m.device)
     cfg, sampling = make_config(m, n, **settings)
     check_reference(m, clf, test)
@@ -610,14 +608,14 @@ def evaluate_model(
     with tempfile.TemporaryDirectory(dir=out, prefix='.notes-') as scratch:
         n_written = 8 + cfg.seeds*(m.var is not None) + (cfg.phase != 'griffinlim')
         write = RowWriter(scratch, n, total=n_written*n, progress=progress)
-        notes, facts = _collect_notes(m, cfg, write, test, train, valid)
+        notes, facts = _collect_notes(m, cfg, write, splits)
         context = RowContext(m, cfg=cfg, write=write, sampling=sampling, **notes)
         rows, left_out = make_rows(context)
         write.close()
         result = _measure(context, rows, [pca, *vggish_embedders(left_out)], clf, progress)
         if n < 100: left_out['memorisation'] = f'{n} notes are too few to compare distances: use at least 100'
         _add_run(result, context, rows, left_out)
-        result['settings'] |= facts | (about or {})
+        result['settings'] |= facts | dict(split=splits.description) | (about or {})
         seconds = {f'make {k}': v for k, v in write.seconds.items()}
         seconds |= {f'measure: {k}': v for k, v in result['seconds'].items()}
         result['seconds'] = seconds | dict(total=time.perf_counter()-start, cpu=time.process_time()-start_cpu)
