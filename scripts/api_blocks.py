@@ -76,20 +76,22 @@ def module(path):
     return nodes, notes
 
 def descriptions(link, name):
-    "({argument: comment}, the first argument by keyword only) from the source: nbdev finds no comments of a class"
+    """({argument: comment}, the first argument by keyword only, the comment of a definition in one line) from the source:
+    nbdev finds no comments of a class, and gives that of `def f(a, b): # ...` to `b` whatever it describes"""
     found = re.search(r'/blob/[^/]+/([\w/]+\.py)#', link)
-    if not found or not (ROOT/found[1]).exists(): return {}, None
+    if not found or not (ROOT/found[1]).exists(): return {}, None, ''
     nodes, notes = module(ROOT/found[1])
     node, said = nodes.get(name), {}
     if isinstance(node, ast.ClassDef):
         said = {f.target.id: notes.get(f.end_lineno, '') for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)}
         node = nodes.get(f'{name}.__init__')
-    if node is None: return said, None
+    if node is None: return said, None, ''
     args = [*node.args.posonlyargs, *node.args.args, *filter(None, [node.args.vararg]), *node.args.kwonlyargs, *filter(None, [node.args.kwarg])]
+    line = notes.get(node.lineno, '') if all(a.end_lineno == node.lineno for a in args) else ''
     for arg, after in zip(args, [*args[1:], None]):
-        if after is None or after.lineno > arg.end_lineno: said[arg.arg] = notes.get(arg.end_lineno, '')
+        if not line and (after is None or after.lineno > arg.end_lineno): said[arg.arg] = notes.get(arg.end_lineno, '')
     keyword = node.args.kwonlyargs[0].arg if node.args.kwonlyargs and not node.args.vararg else None
-    return said, keyword
+    return said, keyword, line
 
 # ---- the block ----
 
@@ -108,14 +110,14 @@ def inferred(kind, default):
 def table(args, returned):
     "A pipe table of the arguments, or '' where none is described: then the signature says as much"
     if not any(arg[3] for arg in args): return ''
-    rows = [[quote(name), quote(kind), quote(default), escape(words)] for name, kind, default, words in args]
+    rows = [[quote(name), quote(kind), quote(default), escape(words)] for name, kind, default, words in args if words or not inferred(kind, default)]
     if returned[1]: rows.append(['*returns*', quote(returned[0]), '', escape(returned[1])])
     used = [i for i in range(4) if any(row[i] for row in rows)]
     wide = [min(max(len(row[i]) for row in rows)+2, (24, 28, 26, 90)[i]) for i in used]  # pandoc makes relative widths of dashes
     heads = [('argument', 'type', 'default', 'description')[i] for i in used]
     return '\n'.join('| '+' | '.join(line)+' |' for line in [heads, ['-'*max(w, 3) for w in wide], *[[row[i] for i in used] for row in rows]])
 
-def signature(name, args, keyword, returned, typed, width=96):
+def signature(name, args, keyword, returned, typed, note, width=96):
     "`name(argument=default)`, with types where no table has them"
     parts = []
     for arg, kind, default, _ in args:
@@ -123,12 +125,19 @@ def signature(name, args, keyword, returned, typed, width=96):
         kind = f': {kind}' if typed and not inferred(kind, default) else ''
         parts.append(arg+kind+(' = ' if kind and default else '=' if default else '')+default)
     returns = f' -> {returned[0]}' if returned[0] not in ('', 'None') and not returned[1] else ''
-    if len(line := f'{name}({", ".join(parts)}){returns}') <= width: return line
-    rows = ['']
-    for part in parts:
-        if rows[-1] and len(rows[-1])+len(part) > width-8: rows.append('')
-        rows[-1] += f'{part}, '
-    return f'{name}(\n    '+'\n    '.join(r.rstrip() for r in rows)[:-1]+')'+returns
+    line = f'{name}({", ".join(parts)}){returns}'
+    if len(line) > width:
+        rows = ['']
+        for part in parts:
+            if rows[-1] and len(rows[-1])+len(part) > width-8: rows.append('')
+            rows[-1] += f'{part}, '
+        line = f'{name}(\n    '+'\n    '.join(r.rstrip() for r in rows)[:-1]+f'){returns}'
+    if not note: return line
+    return f'# {note}\n{line}' if '\n' in line or len(line)+len(note) > width else f'{line}  # {note}'
+
+def returns(returned):
+    kind = f' {quote(returned[0])}:' if returned[0] not in ('', 'None') else ''
+    return f'*Returns*{kind} {escape(returned[1])}' if returned[1] else ''
 
 def docstring(doc):
     "nbdev sets the first line in italics, which a star in it would end, and has a sentence of its own where there is none"
@@ -136,22 +145,35 @@ def docstring(doc):
     doc = re.sub(r'\A\*(.+?)\*$', r'\1', doc.strip(), count=1, flags=re.M)
     return re.sub(r'(`[^`]*`|\*\*[^*]+\*\*)|(?<=\S)\*(?=\S)', lambda m: m[1] or r'\*', doc)
 
+def complete(link, name, args, returned):
+    "Add to arguments and return value what the source says; the first argument by keyword only, and a comment on the call"
+    said, keyword, line = descriptions(link, name)
+    note, last = '', args[-1] if args else ['']*4
+    if line:
+        last[3] = ''
+        if line.startswith('->') or returned[0] not in ('', 'None') and ' -> ' not in line: returned[1] = line
+        elif len(args) == 1 and ' -> ' not in line: last[3] = line
+        else: note, returned[1] = line, ''
+    for arg in args:
+        arg[1] = '' if arg[1] == 'NoneType' else arg[1]
+        arg[3] = arg[3] or said.get(arg[0].lstrip('*'), '')
+    for arg in args:
+        if arg[3].startswith('->'): returned[1], arg[3] = returned[1] or arg[3], ''
+    if last[3] == returned[1]: last[3] = ''
+    returned[1] = returned[1].removeprefix('->').strip()
+    return keyword, note
+
 def block(md):
     "The block that `md`, an answer of `show_doc`, becomes"
     found = BLOCK.fullmatch(md.strip())
     if not found: return md
-    name, code = found['head'].lstrip('# '), LINK.sub(r'\1', found['code'])
-    parsed = read(code)
-    shown, arguments = f'```python\n{code}\n```', ''
-    if parsed:
+    name, code, below = found['head'].lstrip('# '), LINK.sub(r'\1', found['code']), ''
+    if parsed := read(code):
         _, args, returned = parsed
-        said, keyword = descriptions(found['link'], name)
-        for arg in args:
-            arg[1] = '' if arg[1] == 'NoneType' else arg[1]
-            arg[3] = arg[3] or said.get(arg[0].lstrip('*'), '')
+        keyword, note = complete(found['link'], name, args, returned)
         arguments = table(args, returned)
-        shown = f'```python\n{signature(name, args, keyword, returned, typed=not arguments)}\n```'
-    parts = [found['head'], '::::: {.api}', f'[source]({found["link"]}){{.api-source}}', shown, docstring(found['doc']), arguments, ':::::']
+        code, below = signature(name, args, keyword, returned, not arguments, note), arguments or returns(returned)
+    parts = [found['head'], '::::: {.api}', f'[source]({found["link"]}){{.api-source}}', f'```python\n{code}\n```', docstring(found['doc']), below, ':::::']
     return '\n\n'.join(p for p in parts if p)+'\n'
 
 # ---- the notebook ----
@@ -165,9 +187,20 @@ def line(cell):
     return int(found[1]) if found else 0
 
 def defined(cell):
+    "Names of the functions, classes and variables of a cell"
     try: tree = ast.parse(re.sub(r'^#\|.*$', '', text(cell['source']), flags=re.M))
     except SyntaxError: return []
-    return [n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))]
+    names = []
+    for n in tree.body:
+        if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)): names.append(n.name)
+        elif isinstance(n, ast.Assign): names += [t.id for t in n.targets if isinstance(t, ast.Name)]
+    return names
+
+def fold(cell, before):
+    "Close the source, and name what no block right before it names"
+    more = [n for n in defined(cell) if n not in before]
+    summary = 'Source' if before and not more else f'Source: {", ".join(more[:6])}{", ..." if len(more) > 6 else ""}' if more else 'Source'
+    cell['source'] = re.sub(r'\A(#\| code-fold: )\w+\n(#\| code-summary: ).*', lambda m: f'{m[1]}true\n{m[2]}"{summary}"', text(cell['source']))
 
 def order(run):
     "The blocks of a cell in the order of its definitions, then its source; nbdev has them in reverse, around the source"
@@ -189,8 +222,10 @@ def arrange(cells):
 
 def mend(nb):
     nb['cells'] = arrange(nb['cells'])
+    names = []
     for cell in nb['cells']:
-        if is_source(cell): cell['source'] = re.sub(r'\A(#\| code-fold: )\w+\n(#\| code-summary: ).*', r'\1true\n\2"Source"', text(cell['source']))
+        if is_source(cell): fold(cell, names)
+        names = [*names, shown_name(cell)] if is_doc(cell) else []
         for out in cell.get('outputs', []) if cell['cell_type'] == 'code' else []:
             if (md := text(out.get('data', {}).get('text/markdown'))).startswith('---\n'): out['data']['text/markdown'] = block(md)
     return nb
