@@ -14,17 +14,24 @@ DEFINE = re.compile(r'<script\b[^>]*>\s*define\(\s*[\'"]jquery[\'"].*?</script>\
 NESTED = re.compile(r'(<a\b[^>]*>)\[(<code>[^<]*</code>)\]\([^)\s]*\)(?=</a>)')
 FRAME = re.compile(r'<table\b[^>]*\bclass="[^"]*\bdataframe\b[^"]*"[^>]*>.*?</table>', re.S)
 CELL = re.compile(r'<td>([^<]*)</td>')
-LONGEST = 24  # letters of a cell that need not wrap
+HEAD = re.compile(r'(?<=<th>)[^<]*(?=</th>)')
+LONGEST, LONG = 24, 40  # letters of a cell that need not wrap, of one that needs a wide column
 
 def frame(table):
-    "A table of pandas: cells with words, and tables without long cells, are marked"
+    "A table of pandas: cells with words, and tables without long cells, are marked; long names of columns may break"
+    if '<td class="words' in table or 'dataframe digits' in table: return table
     cells = [html.unescape(c).strip() for c in CELL.findall(table)]
     if cells and max(map(len, cells)) <= LONGEST: table = re.sub(r'\bdataframe\b', 'dataframe digits', table, count=1)
-    return CELL.sub(lambda m: f'<td class="words">{m[1]}</td>' if re.match(r'\s*(?!NaN\b|nan\b)[^\W\d_]{2}', m[1]) else m[0], table)
+    table = HEAD.sub(lambda m: m[0].replace('_', '_<wbr>'), table)
+    def cell(m):
+        if not re.match(r'\s*(?!NaN\b|nan\b)[^\W\d_]{2}', m[1]): return m[0]
+        return f'<td class="words{" long" if len(m[1]) > LONG else ""}">{m[1]}</td>'
+    return CELL.sub(cell, table)
 
 def own(page):
-    "The page without scripts of other hosts, without the line that introduces jQuery to require.js, without links in links"
-    return FRAME.sub(lambda m: m[0] if 'class="words"' in m[0] or 'dataframe digits' in m[0] else frame(m[0]), NESTED.sub(r'\1\2', DEFINE.sub('', FOREIGN.sub('', page))))
+    "The page without scripts of other hosts, the line that introduces jQuery to require.js and links in links; with marked tables"
+    page = NESTED.sub(r'\1\2', DEFINE.sub('', FOREIGN.sub('', page)))
+    return FRAME.sub(lambda m: frame(m[0]), page)
 
 def main(folder):
     changed = 0
