@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, to_int16
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
@@ -101,6 +101,13 @@ def cache_dir()->Path:
     if sys.platform == 'darwin': return Path('~/Library/Caches/mars').expanduser()
     if sys.platform == 'win32': return Path(os.environ.get('LOCALAPPDATA', '~')).expanduser()/'mars'
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'mars'
+
+def _content_key(files, folder, cache):
+    "Function that returns the part of a cache's key that stands for the content of files; called when the cache opens."
+    def key():
+        index = f'files-{hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]}.json'
+        return dict(files=content_hash(files, (Path(cache) if cache else cache_dir())/index))
+    return key
 
 # %% ../../nbs/data/notes.ipynb #9e33eb98
 def _cache_files(n): return ('notes.int16', 2*N_SAMPLES*n), ('crc.uint32', 4*n) # names and bytes
@@ -210,7 +217,7 @@ class CachedNotes(LabelTable):
     def __init__(self,
         notes, # list of `Note`
         credits=(), # list of `Credit`
-        cache_key:dict|None=None, # everything that determines the sound; None: no cache
+        cache_key=None, # dict of everything that determines the sound, or a function that returns it; None: no cache
         cache=None, # a folder; None: the user's cache folder; False: no cache
         recordings:dict|None=None, # instrument -> set of ids; instruments with a common id share recordings
     ):
@@ -225,7 +232,8 @@ class CachedNotes(LabelTable):
         "The open cache; None without a cache."
         if self.cache is False or self.cache_key is None: return None
         labels = hashlib.sha256('\n'.join(note.note_str for note in self.notes).encode()).hexdigest()
-        key = dict(self.cache_key, kind=type(self).__name__, n=len(self), labels=labels, format=1)
+        own = self.cache_key() if callable(self.cache_key) else self.cache_key
+        key = dict(own, kind=type(self).__name__, n=len(self), labels=labels, format=1)
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (Path(self.cache) if self.cache else cache_dir())/f'{type(self).__name__.lower()}-{digest}'
         try: return NoteCache(folder, key, self.table)
