@@ -391,7 +391,7 @@ def test_fluid_renderings_follow_fluid(tmp_path):
     examples = json.loads(file.read_text())
     next(e for e in examples.values() if e['instrument_str'] == 'keyboard_acoustic_801')['x_name'] = 'fluid-piano'
     file.write_text(json.dumps(examples))
-    both = NSynth(tmp_path, cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False)
+    both = NSynth(tmp_path, cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False, label='key')
     if 'Fluid' not in both.parts[1].fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     for seed in range(6):
         for view in both.split_by_instrument(seed=seed):
@@ -507,10 +507,10 @@ def test_soundfont_notes(tmp_path):
 @needs_soundfont
 def test_silent_keys_are_left_out_without_rendering(monkeypatch):
     monkeypatch.setattr(data.rendered, 'render_note', None)
-    ds = SoundFontNotes(cache=False)
+    ds = SoundFontNotes(cache=False, label='key')
     if 'FluidR3' not in ds.fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     assert len(ds) == 38400 and len(ds.instruments) == 94 and ds.families == list(FAMILIES)
-    basses = SoundFontNotes(programs=[43], velocities=100, cache=False)
+    basses = SoundFontNotes(programs=[43], velocities=100, cache=False, label='key')
     assert {n.pitch for n in basses.notes} == set(range(21, 58))
     train, valid, test = splits = ds.split_by_instrument()
     assert splits.missing == [] and all(view.families == list(FAMILIES) for view in splits)
@@ -530,7 +530,7 @@ def test_soundfont_notes_refuse():
 def test_two_soundfonts():
     fonts = [p for p in (Path('/usr/share/sounds/sf2/FluidR3_GM.sf2'), Path('/usr/share/sounds/sf3/MuseScore_General_Lite.sf3')) if p.is_file()]
     if len(fonts) < 2: pytest.skip('only one SoundFont is installed')
-    ds = SoundFontNotes(fonts, programs=[*range(8), *range(16, 21)], pitches=60, velocities=100, cache=False)
+    ds = SoundFontNotes(fonts, programs=[*range(8), *range(16, 21)], pitches=60, velocities=100, cache=False, label='key')
     assert len(ds.instruments) == 26 and len(ds.credits) == 2
     for seed in range(4): # MuseScore General descends from Fluid (R3): a program is on the same side in both
         for view in ds.split_by_instrument(seed=seed):

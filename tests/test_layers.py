@@ -9,8 +9,9 @@ LAYERS = '''
 cmx parts.config parts.codebook parts.warm_start parts.preparation
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth
+data.folder data.nsynth data.tuning
 data.rendered
+data.check
 data
 parts.conditioning parts.classifier
 var

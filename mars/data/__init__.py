@@ -3,4 +3,6 @@ from .notes import *
 from .folder import *
 from .nsynth import *
 from .soundfont import *
+from .tuning import *
 from .rendered import *
+from .check import *

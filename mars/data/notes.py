@@ -179,7 +179,9 @@ class NoteCache:
 class LabelTable:
     "Labels of a set of notes: `notes`, a list of `Note`, and tables made from it."
     notes, credits, missing = (), (), ()
+    label = 'file' # convention of pitch labels: 'sound', 'key' (NSynth's) or 'file', as the source gives them
     recordings = {} # instrument -> set of ids; two instruments with a common id share recordings
+    corrections = {} # instrument -> how its labels were corrected
 
     def __len__(self): return len(self.notes)
     def __repr__(self):
@@ -204,7 +206,9 @@ class LabelTable:
         "Fields of `Note`, both ids and note_str."
         import pandas as pd
         names, *rows = self.table
-        return pd.DataFrame(rows, columns=names)
+        table = pd.DataFrame(rows, columns=names)
+        table.attrs['label'] = self.label
+        return table
 
     @cached_property
     def targets(self)->dict: # pitch, family, source, velocity: int64 (n,)
@@ -381,6 +385,7 @@ def _additive_voices(instruments):
 
 class AdditiveNotes(Notes):
     "Notes of a small additive synthesiser, named after the families they imitate."
+    label = 'sound'
     def __init__(self,
         instruments=None, # family names or instrument names; None: three of each family
         pitches=range(21, 109), # MIDI pitches
@@ -447,7 +452,8 @@ class NotesView(Notes):
         if isinstance(parent, NotesView): parent, index = parent.parent, parent.index[index]
         self.parent, self.index, self.missing = parent, index, []
         self.notes = [parent.notes[i] for i in index]
-        self.credits, self.recordings = parent.credits, parent.recordings
+        self.credits, self.recordings, self.label = parent.credits, parent.recordings, parent.label
+        self.corrections = parent.corrections
     def samples(self, i): return self.parent.samples(int(self.index[i]))
 
 # %% ../../nbs/data/notes.ipynb #a1be07e8
@@ -461,8 +467,10 @@ class ConcatNotes(Notes):
         self.ends, self.missing = np.cumsum([len(part) for part in self.parts]).tolist(), []
         self.notes = [note for part in self.parts for note in part.notes]
         self.credits = list(dict.fromkeys(credit for part in self.parts for credit in part.credits))
-        self.recordings = {}
+        self.label = ', '.join(dict.fromkeys(part.label for part in self.parts))
+        self.recordings, self.corrections = {}, {}
         for part in self.parts:
+            self.corrections.update(part.corrections)
             for name, ids in part.recordings.items(): self.recordings.setdefault(name, set()).update(ids)
 
     def samples(self, i):

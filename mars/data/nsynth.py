@@ -72,6 +72,7 @@ def _audio_files(folder, names):
 # %% ../../nbs/data/nsynth.ipynb #efbf5141
 class NSynth(Notes):
     "A split of NSynth as published: examples.json and audio/."
+    label = 'key'
     def __init__(self,
         root, # contains nsynth-test/ etc., or is such a folder, or any folder with an examples.json
         split:str|None=None, # 'train' | 'valid' | 'test'; None: the only one in root
