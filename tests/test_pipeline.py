@@ -87,6 +87,21 @@ def test_instruments(tmp_path):
     with pytest.raises(ValueError, match="'fir' is no label here; choose one of oak, elm, yew"): wide(m, None, instrument='fir')
     with pytest.raises(ValueError, match='label instrument is 3, outside 0..2'): wide(m, None, instrument=3)
 
+def test_labels_outside_the_training_range():
+    "One warning in one line, an error with strict=True, nothing for what the notes cover or for models without a record."
+    m = make(info=dict(data=dict(pitches=[36, 96], velocities=[25, 127], families=dict(flute=['acoustic'], bass=['electronic', 'synthetic']))))
+    for labels, text in ((dict(pitch=[24, 60, 108]), 'pitch 24, 108 is outside 36..96'), (dict(velocity=3), 'velocity 3 is outside 25..127'),
+                         (dict(family='flute', source=['acoustic', 'synthetic']), 'flute was acoustic, not synthetic'), (dict(family='organ'), 'there were no notes of family organ')):
+        with pytest.warns(UserWarning) as said: wave = wide(m, None, **labels, seed=1)
+        assert [str(w.message) for w in said] == [f'the training notes do not cover these labels, and the model may not follow them: {text}'] and len(wave)
+        with pytest.raises(ValueError, match=f'the training notes do not cover these labels: {text}'): m.generate(**labels, strict=True)
+    for call in (lambda x: next(m.preview(**x)), lambda x: m.edit(torch.rand(2000) - .5, labels=x), lambda x: m.interpolate(dict(pitch=60), x), lambda x: m.interpolate(x, dict(pitch=60))):
+        with pytest.warns(UserWarning, match='pitch 24 is outside 36..96'): call(dict(pitch=24))
+    with pytest.raises(ValueError, match='pitch 24 is outside'): m.interpolate(dict(pitch=60), dict(pitch=24), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        wide(m, None, pitch=[36, None], family='bass', velocity=25, strict=True), wide(make(), None, pitch=1, strict=True)
+
 # --- batches
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 5, 99])

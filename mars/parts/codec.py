@@ -116,6 +116,11 @@ def card_data(m)->list: # lines
     instruments = f' of {data["instruments"]} instruments' if data.get('instruments') else ''
     lines = ['## Data', '', f'- {notes} notes{instruments}' if notes else '- not recorded']
     if pitches: lines += [f'- MIDI pitches {pitches[0]} to {pitches[1]}']
+    convention = dict(key='keys, as in NSynth: some organs, guitar harmonics and leads sound one or two octaves away',
+                      sound='the pitches that sound', file='as the files give them').get(data.get('label'))
+    if convention: lines += [f'- Pitch labels are {convention}']
+    if corrected := data.get('corrected'):
+        lines += ['- Pitch labels were corrected: ' + '; '.join(f'{k} {v}' for k, v in corrected.items())]
     if held_out: lines += [f'- {len(held_out)} instruments were held out: {", ".join(map(str, held_out))}']
     return lines
 

@@ -369,8 +369,8 @@ def interpolation_weights(
 # %% ../../nbs/guides/editing.ipynb #aa187033
 def interpolate_labels(m, a, b, w, seed, settings): # -> K token maps
     "Generate notes whose condition lies between two."
+    b, _ = resolve_labels(m, len(w), {**b, 'strict': settings.get('strict')})
     a, settings = resolve_labels(m, len(w), {**a, **settings})
-    b, _ = resolve_labels(m, len(w), {**b})
     return edit_tokens(m.var, None, None, a, labels2=b, weight=w, seed=seed, same_noise=True, **settings)
 
 def interpolate_waves(m, waves, w, keep_scales, labels, seed, settings): # (2, N) -> K token maps
