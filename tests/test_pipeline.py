@@ -335,6 +335,14 @@ def test_unsaveable_info_leaves_the_folder_as_it_was(m, tmp_path):
     with pytest.raises(ValueError, match='info cannot be saved'): Mars(m.tokenizer, m.var, spectrogram=m.spectrogram, info=dict(a=object())).save_pretrained(tmp_path)
     assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
+def test_unknown_arguments_are_refused(m, tmp_path):
+    for wrong in (dict(torch_dtype='float16'), dict(divice='cpu'), dict(revison='main')):
+        with pytest.raises(TypeError, match=f"from_pretrained has no argument '{[*wrong][0]}': it has name, device, dtype, revision"): Mars.from_pretrained('small', **wrong)
+    with pytest.raises(TypeError, match="save_pretrained has no argument 'haf'"): m.save_pretrained(tmp_path/'x', haf=True)
+    with pytest.raises(TypeError, match='private needs push_to_hub=True'): m.save_pretrained(tmp_path/'x', private=True)
+    assert not (tmp_path/'x').exists()
+    with pytest.raises(FileNotFoundError): Mars.from_pretrained('no-such-model', revision='main')
+
 def test_no_such_model():
     with pytest.raises(FileNotFoundError, match='mars train tokenizer'): find_model('no-such-model')
 
