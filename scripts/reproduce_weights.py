@@ -65,8 +65,8 @@ QUICK = [dict(pitches=(60, 66), velocities=(100,))]
 def open_source(name, grids, renderer='auto'):
     "Open one source of notes: 'auto', 'additive', a SoundFont, or a folder in NSynth's layout."
     if name == 'additive': return join(AdditiveNotes(None, **g) for g in grids)
-    if name == 'auto': return join(default_notes(**g) for g in grids)
-    if Path(name).suffix in ('.sf2', '.sf3'): return join(SoundFontNotes(name, renderer=renderer, **g) for g in grids)
+    if name == 'auto': return join(default_notes(**g, label='key') for g in grids)
+    if Path(name).suffix in ('.sf2', '.sf3'): return join(SoundFontNotes(name, renderer=renderer, **g, label='key') for g in grids)
     return NSynth(name, split=None).filter(pitches=sorted({p for g in grids for p in g['pitches']}))
 
 def join(sources):

@@ -24,6 +24,15 @@ def test_the_presets_named_small_are_the_packaged_shape():
     assert m.tokenizer.cfg == TokenizerConfig.preset('small')
     assert m.var.cfg == ReferenceVARConfig.preset('small', reference_dim=m.var.cfg.reference_dim, reference_dropout=m.var.cfg.reference_dropout)
 
+def test_small_says_where_its_labels_hold(tmp_path, capsys):
+    from mars.cli import main
+    card = str(Mars.from_pretrained('small').generate_model_card())
+    assert 'MIDI pitches 36 to 96' in card and 'Pitch labels are keys, as in NSynth' in card
+    ask = ['generate', '--pitch', '24,108', '--n-iter', '1', '--out', str(tmp_path), '--json']
+    assert main(ask) == 0 and 'pitch 24, 108 is outside 36..96' in capsys.readouterr().err
+    assert main([*ask, '--strict']) == 2 and main(['generate', '--family', 'flute', '--source', 'synthetic', '--out', str(tmp_path), '--strict']) == 2
+    assert 'flute was acoustic, not synthetic' in capsys.readouterr().err
+
 def test_small_generates_the_requested_pitch():
     m = Mars.from_pretrained('small')
     pitches = [43, 48, 53, 57, 60, 67]

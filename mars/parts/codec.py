@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', 'channels_last', 'is_single', 'check_audible',
            'to_mono', 'as_waves', 'flatten_numbers', 'data_info', 'card_model', 'card_data', 'card_training',
            'card_metrics', 'card_limits', 'card_credits', 'card_text', 'model_card', 'model_config', 'save_model',
-           'fit_length', 'fade_in', 'WaveImages', 'Codec']
+           'prepare_sounds', 'fade_in', 'WaveImages', 'Codec']
 
 # %% ../../nbs/parts/codec.ipynb #5d49d11d
 import json, math, warnings
@@ -19,6 +19,7 @@ from torch import nn
 from ..cmx import CMX
 from .device import in_batches
 from .files import resample, save_weights, write_atomic
+from .preparation import PreparedWaves, mix_down
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -50,7 +51,7 @@ def to_mono(
     wave,     # (N,), (B, N), (N, C), (B, C, N) or (B, N, C)
     name:str, # for the message
 )->torch.Tensor: # (B, N) float32
-    "Average the channels."
+    "Average the channels, or take the loudest where they cancel."
     try: x = torch.as_tensor(wave).detach()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f'{name} is {type(wave).__name__} and no wave; '
@@ -61,7 +62,8 @@ def to_mono(
     if x.shape[axis] > 8:
         raise ValueError(f'{name} has shape {tuple(x.shape)}, which would be {x.shape[axis]} channels; '
                          'give (B, channels, N) with at most 8')
-    return torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)]).mean(0)
+    channels = torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)], -1).cpu() # (B, N, channels)
+    return torch.stack([torch.from_numpy(mix_down(w.numpy(), f'{name} {i}')) for i, w in enumerate(channels)])
 
 # %% ../../nbs/parts/codec.ipynb #a6f88714
 def as_waves(
@@ -114,6 +116,11 @@ def card_data(m)->list: # lines
     instruments = f' of {data["instruments"]} instruments' if data.get('instruments') else ''
     lines = ['## Data', '', f'- {notes} notes{instruments}' if notes else '- not recorded']
     if pitches: lines += [f'- MIDI pitches {pitches[0]} to {pitches[1]}']
+    convention = dict(key='keys, as in NSynth: some organs, guitar harmonics and leads sound one or two octaves away',
+                      sound='the pitches that sound', file='as the files give them').get(data.get('label'))
+    if convention: lines += [f'- Pitch labels are {convention}']
+    if corrected := data.get('corrected'):
+        lines += ['- Pitch labels were corrected: ' + '; '.join(f'{k} {v}' for k, v in corrected.items())]
     if held_out: lines += [f'- {len(held_out)} instruments were held out: {", ".join(map(str, held_out))}']
     return lines
 
@@ -199,17 +206,19 @@ def save_model(
     write_atomic(folder/'config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03
-def fit_length(
-    wave:torch.Tensor, # (B, N)
-    n_samples:int,     # wanted
-    rate:int,          # Hz, for the message
-)->torch.Tensor: # (B, n_samples)
-    "Cut or pad waves at their end, with a warning."
-    n = wave.shape[-1]
-    if n == n_samples: return wave
-    change = 'cut' if n > n_samples else 'padded'
-    warnings.warn(f'the wave holds {n} samples at {rate} Hz and was {change} to {n_samples}')
-    return nn.functional.pad(wave[:, :n_samples], (0, max(0, n_samples - n)))
+def prepare_sounds(
+    m,                     # a `Codec` or `Mars`
+    wave,                  # one sound or several, as for `as_waves`
+    sample_rate:int=16000, # of the wave, Hz
+    prepare:bool=True,     # False keeps silence in front, DC offset and level
+)->PreparedWaves: # of the model's rate and length
+    "Convert sounds to prepared waves, cut or padded at their end with a warning."
+    waves = as_waves(wave, sample_rate, m.sample_rate)
+    n, length = waves.shape[1], m.n_samples
+    if n != length:
+        change = 'cut' if n > length else 'padded'
+        warnings.warn(f'the wave holds {n} samples at {m.sample_rate} Hz and was {change} to {length}')
+    return PreparedWaves(waves, length, m.sample_rate, prepare=prepare)
 
 # %% ../../nbs/parts/codec.ipynb #f2a84c2d
 def fade_in(wave, n_samples): # (B, N), changed in place -> the same
@@ -314,12 +323,14 @@ class Codec(WaveImages):
         seed:int=0,             # of the initial phase
         phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
         batch_size:int=16,      # notes at a time
+        prepare:bool=True,      # remove silence in front and DC offset, and encode at the level of the training notes
     )->torch.Tensor:            # (B, n_samples) float32 on the CPU, |x| <= 1; B is 1 for one sound
-        "Waves to tokens to waves. Other lengths are padded or cut, with a warning."
-        wave = fit_length(as_waves(wave, sample_rate, self.sample_rate), self.n_samples, self.sample_rate)
+        "Waves to tokens to waves, at their own level. Other lengths are padded or cut, with a warning."
+        sounds = prepare_sounds(self, wave, sample_rate, prepare=prepare)
         def rebuild(i, size):
-            return self.decode(self.encode(wave[i:i+size]), n_iter=n_iter, seed=seed, phase=phase, first=i)
-        return torch.cat([*in_batches(rebuild, len(wave), batch_size)])
+            tokens = self.encode(sounds.waves[i:i+size])
+            return sounds.restore(self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=i), i)
+        return torch.cat([*in_batches(rebuild, len(sounds.waves), batch_size)])
 
     def save_pretrained(self, folder:str|Path, half:bool=False):
         "Save the model to a folder; `half` stores weights as float16. See `save_model`."
