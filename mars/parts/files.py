@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'TEMPORARY', 'DAY', 'JOURNAL', 'RATES', 'MAX_SECONDS', 'FACTORIES', 'lowpass', 'resample',
            'peak_normalize', 'to_int16', 'temporary_path', 'write_aside', 'write_atomic', 'is_abandoned', 'sweep',
-           'make_folder', 'finish_save', 'save_together', 'lock_folder', 'unlock_folder', 'save_wave', 'check_rate',
-           'check_file', 'read_samples', 'read_audio', 'load_wave', 'standardize_note', 'weights_bytes', 'save_weights',
-           'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
+           'make_folder', 'finish_save', 'save_together', 'lock_folder', 'unlock_folder', 'locked_folder', 'save_wave',
+           'check_rate', 'check_file', 'read_samples', 'read_audio', 'load_wave', 'standardize_note', 'weights_bytes',
+           'save_weights', 'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
 
 # %% ../../nbs/parts/files.ipynb #aedf00d0
 import hashlib, io, json, math, os, platform, re, secrets, shutil, stat, time, warnings, zlib
@@ -190,26 +190,38 @@ def save_together(
     finish_save(folder)
 
 # %% ../../nbs/parts/files.ipynb #33c2b66a
-_LOCKED:dict = {} # folder -> its open descriptor, in this process
+_LOCKED:dict = {} # folder -> (its open descriptor, how often this process has locked it)
 
 def lock_folder(folder):
     "Lock a folder until `unlock_folder` or the end of the process; ValueError if another process has locked it."
     try: import fcntl
     except ImportError: return # Windows
     folder = Path(folder).resolve()
-    if folder in _LOCKED: return
-    fd = os.open(folder, os.O_RDONLY)
-    try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
-    except OSError: return os.close(fd) # a file system without locks
-    _LOCKED[folder] = fd
+    fd, count = _LOCKED.get(folder, (None, 0))
+    if fd is None:
+        fd = os.open(folder, os.O_RDONLY)
+        try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
+        except OSError: return os.close(fd) # a file system without locks
+    _LOCKED[folder] = fd, count + 1
 
 def unlock_folder(folder):
     "Give up the lock of a folder."
-    fd = _LOCKED.pop(Path(folder).resolve(), None)
-    if fd is not None: os.close(fd)
+    folder = Path(folder).resolve()
+    fd, count = _LOCKED.pop(folder, (None, 0))
+    if count > 1: _LOCKED[folder] = fd, count - 1
+    elif fd is not None: os.close(fd)
+
+@contextmanager
+def locked_folder(
+    folder, # created if it does not exist
+): # context of the folder; ValueError if it cannot be written or another process has locked it
+    "Lock a folder."
+    lock_folder(folder := make_folder(folder))
+    try: yield folder
+    finally: unlock_folder(folder)
 
 # %% ../../nbs/parts/files.ipynb #ab9c2311
 def save_wave(
