@@ -19,7 +19,7 @@ from .parts.config import PIPELINES, SYSTEMS
 from .parts.device import cast_network, in_batches, pick_device, pick_dtype
 from .parts import editing, reference
 from .parts.inference import forget_samplers, generate, stream
-from .parts.files import load_weights
+from .parts.files import finish_save, load_network
 from .parts.reference import reference_config
 from .parts.sampling import check_seed
 from .parts.vocoder import Vocoder
@@ -52,6 +52,7 @@ def find_model(
     "Find the folder of a model."
     check_arguments('from_pretrained', hub, ('name', 'device', 'dtype', *HUB))
     for folder in (Path(name), Path(mars.__file__).parent/'weights'/str(name)):
+        finish_save(folder)
         if (folder/'config.json').exists(): return folder
     reason, local = '', Path(str(name).split('/')[0]).exists()
     if re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)) and not local:
@@ -86,9 +87,10 @@ def load_networks(
     if config['var']:
         order = SYSTEMS.find(config.get('system', VAR.system))
         var_cfg = reference_config(order.config, config['var']).from_dict(config['var'])
-    tok = load_weights(tokenizer(tok_cfg), folder/'tokenizer.safetensors')
+    tok = load_network(lambda: tokenizer(tok_cfg), folder/'tokenizer.safetensors')
     if var_cfg is None: return tok, None
-    var = load_weights(pipeline.transformer(order)(var_cfg, tok_cfg), folder/'var.safetensors')
+    transformer = pipeline.transformer(order)
+    var = load_network(lambda: transformer(var_cfg, tok_cfg), folder/'var.safetensors')
     codes = var.quantizer.state_dict()
     if any(not torch.equal(v, codes[k]) for k, v in tok.quantizer.state_dict().items()):
         raise ValueError(f'{folder/"var.safetensors"} was trained on another tokenizer than that of the same folder; '

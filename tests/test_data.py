@@ -411,6 +411,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if start >= len(cls.body): return self.send_error(416)
         self.send_response(206 if start else 200)
         self.send_header('Content-Length', str(len(cls.body) - start))
+        if start: self.send_header('Content-Range', f'bytes {start}-{len(cls.body)-1}/{len(cls.body)}')
         self.end_headers()
         data, cls.cut = cls.body[start:][:cls.cut], None
         self.wfile.write(data)
@@ -437,7 +438,7 @@ def archive(tmp_path_factory):
 def test_download(server, archive, tmp_path):
     server.body, known = archive, hashlib.sha256(archive).hexdigest()
     server.cut = 1000
-    args = dict(url=server.url, sha256=known, progress=False)
+    args = dict(url=server.url, expected=known, progress=False)
     with pytest.raises(ValueError, match=f'broke off after 1000 of {len(archive)} bytes: run the command again to resume'): download_nsynth('test', tmp_path, **args)
     assert [f.name for f in tmp_path.iterdir()] == ['nsynth-test.jsonwav.tar.gz.part']
     folder = download_nsynth('test', tmp_path, **args)
@@ -449,11 +450,11 @@ def test_download(server, archive, tmp_path):
     assert len(server.seen) == 2 # nothing is fetched twice
 
 def test_download_from_a_server_without_ranges(server, archive, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(data.nsynth, 'NSYNTH_SHA256', {})
+    monkeypatch.setattr(data.nsynth, 'NSYNTH_HASHES', {})
     server.body, server.ranges, server.cut = archive, False, 500
     with pytest.raises(ValueError, match='broke off'): download_nsynth('test', tmp_path, url=server.url, progress=False)
     folder = download_nsynth('test', tmp_path, url=server.url, progress=True)
-    assert 'is published; this file has ' + hashlib.sha256(archive).hexdigest() in capsys.readouterr().out
+    assert 'is known; the SHA-256 of this file is ' + hashlib.sha256(archive).hexdigest() in capsys.readouterr().out
     assert json.loads((folder/'source.json').read_text())['checked'] is False
 
 def test_download_refuses(server, archive, tmp_path):
@@ -463,7 +464,7 @@ def test_download_refuses(server, archive, tmp_path):
     with pytest.raises(ValueError, match="split must be one of train, valid, test, got 'all'"): download_nsynth('all', tmp_path)
     with pytest.raises(ValueError, match='broke off .*: run the command again'): download_nsynth('test', tmp_path, url='http://127.0.0.1:9/x', progress=False)
     (tmp_path/'file').write_text('')
-    with pytest.raises(ValueError, match='cannot be created'): download_nsynth('test', tmp_path/'file'/'x', url=server.url)
+    with pytest.raises(ValueError, match='cannot be written'): download_nsynth('test', tmp_path/'file'/'x', url=server.url)
     assert [f.name for f in tmp_path.iterdir()] == ['file']
 
 def member(name, data=b'x', kind=tarfile.REGTYPE, link=''):
@@ -582,7 +583,7 @@ def test_the_whole_route_of_nsynth(server, tmp_path):
         body = io.BytesIO()
         with tarfile.open(fileobj=body, mode='w:gz') as tar: tar.add(root/f'nsynth-{split}', f'nsynth-{split}')
         server.body = body.getvalue()
-        download_nsynth(split, tmp_path/'nsynth', url=server.url.format(split='test'), sha256=hashlib.sha256(server.body).hexdigest(), progress=False)
+        download_nsynth(split, tmp_path/'nsynth', url=server.url.format(split='test'), expected=hashlib.sha256(server.body).hexdigest(), progress=False)
     assert sorted(p.name for p in (tmp_path/'nsynth').iterdir()) == ['cache', 'nsynth-test', 'nsynth-train']
     common = ['--data', str(tmp_path/'nsynth'), '--out', str(tmp_path/'run'), '--json', '--steps', '3', '--batch-size', '4']
     assert main(['train', 'tokenizer', *common, '--warm-start', '8', '--width', '32', '--codebook-size', '32']) == 0

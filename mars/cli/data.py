@@ -54,14 +54,8 @@ def filters_of(a): # parsed arguments -> dict for `open_notes`
 # %% ../../nbs/cli/data.ipynb #186a104e
 def make_folder(path)->Path:
     "Make a folder and check that it can be written."
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path/'.probe').write_text('')
-        (path/'.probe').unlink()
-    except OSError as e:
-        raise ValueError(f'the folder {path} cannot be written ({e.strerror}); choose another') from None
-    return path
+    from mars.parts import files
+    return files.make_folder(path)
 
 def credit_lines(notes)->list:
     "Source, licence and attribution of notes."

@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 from ..cmx import CMX
 from .device import in_batches
-from .files import resample, save_weights, write_atomic
+from .files import check_rate, resample, save_together, weights_bytes
 from .preparation import PreparedWaves, mix_down
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
@@ -73,8 +73,7 @@ def as_waves(
     name:str='wave',       # for the messages
 )->torch.Tensor: # (B, N) float32, mono; ValueError for anything but sounds, and if they are empty, not finite or silent
     "Convert sounds to a batch of mono waves."
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1:
-        raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the {name} in whole Hz')
+    check_rate(sample_rate, f'the sample rate of the {name}')
     waves = [to_mono(w, name) for w in wave] if is_list_of_waves(wave) else [to_mono(wave, name)] # (b, n) each
     longest = max(w.shape[1] for w in waves)
     x = torch.cat([nn.functional.pad(w, (0, longest - w.shape[1])) for w in waves])
@@ -187,23 +186,17 @@ def save_model(
     half:bool=False, # store weights as float16
 ):
     "Save a model: config.json, README.md, tokenizer.safetensors and, if there is a transformer, var.safetensors."
-    folder = Path(folder)
     try: text = json.dumps(model_config(m), indent=1)
     except TypeError as e:
         raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A folder without config.json is no model: after a crash below there is none, never a mixture of two.
-        for name in ('config.json', 'var.safetensors'): (folder/name).unlink(missing_ok=True)
-    except OSError as e:
-        raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
-    save_weights(m.tokenizer, folder/'tokenizer.safetensors', half)
-    if m.var: save_weights(m.var, folder/'var.safetensors', half)
-    if m.vocoder: m.vocoder.save(folder, half)
-    card = folder/'README.md'
-    own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
-    if own_card: write_atomic(card, str(model_card(m)))
-    write_atomic(folder/'config.json', text)
+    card = Path(folder)/'README.md'
+    with save_together(folder) as put: # all files are replaced, or none
+        put('tokenizer.safetensors', weights_bytes(m.tokenizer, half))
+        put('var.safetensors', weights_bytes(m.var, half) if m.var else None)
+        if m.vocoder: m.vocoder.put_files(put, half)
+        own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
+        if own_card: put('README.md', str(model_card(m)))
+        put('config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03
 def prepare_sounds(
