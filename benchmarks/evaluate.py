@@ -8,7 +8,7 @@ import argparse, json
 from pathlib import Path
 from mars.data import NSynth, SoundFontNotes
 from mars.pipeline import find_model
-from mars.evaluation.report import Splits, compact_report, evaluate_model, make_splits, summary_line
+from mars.evaluation.report import Splits, compact_report, evaluate_model, load_model, make_splits, summary_line
 
 PITCHES = range(36, 97)
 
@@ -45,9 +45,8 @@ def main(argv=None):
     if a.real:
         splits, data = real_splits(a.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'
     names = dict(model=a.name or Path(a.model).name, data=data, train_data='Fluid (R3), the training side')
-    about = dict(names=names, split=splits.description)
-    result = evaluate_model(a.model, splits.test, a.n, a.out, splits.train, splits.valid, device=a.device, progress=True,
-                            about=about)
+    model = load_model(a.model, a.device)
+    result = evaluate_model(model, splits, a.n, a.out, progress=True, about=dict(names=names))
     if a.result: a.result.write_text(compact_report(result), encoding='utf-8')
     print(summary_line(result, a.out))
 

@@ -21,7 +21,7 @@ def sample_finer_scales(m, tokens, labels, k, seed=0, size=32, **settings): # ->
     images = []
     for i in range(0, len(tokens[0]), size):
         given = [t[i:i+size] for t in tokens]
-        known = {name: v[i:i+size] for name, v in labels.items() if name in m.var.labels.sizes}
+        known = {name: v[i:i+size] for name, v in labels.items() if name in m.var.label_embed.sizes}
         latent = m.tokenizer.quantizer.decode(given)
         new = edit_tokens(m.var, latent, free_tokens(m, k), known, seed=seed, first=i, **settings)
         images.append(m.tokens_to_image([*given[:k], *new[k:]]))

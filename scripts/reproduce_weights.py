@@ -47,7 +47,7 @@ from mars.var import VARConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 STRIPS = dict(patch=(2, 256), scales=tuple((2**k, 1) for k in range(8)), lookup='euclidean')
-GPU = dict(batch_size=256, final_lr=0.02, log_every=50)
+GPU = dict(batch_size=256, final_lr_ratio=0.02, log_every=50)
 RECIPES = dict( # what differs from the presets
     small=dict(tokenizer=dict(steps=4259, lr=1e-3, warmup=150, ema=0.999, **GPU), tokenizer_config=STRIPS,
                var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU), var_config=dict(depth=5, drop_path=0.1, reference_dim=128, reference_dropout=0.5),
@@ -138,7 +138,8 @@ def train_stage(a, stage, train, valid):
         if not (folder/'config.json').exists(): Mars(first.tokenizer, None, first.cmx, first.spectrogram, info).save_pretrained(folder)
         fields = RECIPES[a.preset].get('var_config', {})
         cfg = reference_config(VARConfig, fields).preset(a.preset, **fields)
-        train_var(train, first.tokenizer, settings(a, stage), cfg, folder, info=info, resume=True, init=first.var if stage == 'further' else None, **how)
+        first.info = info
+        train_var(train, first, settings(a, stage), cfg, folder, resume=True, init=first.var if stage == 'further' else None, **how)
     if stage == 'vocoder': train_vocoder(train, settings(a, stage), VocoderConfig.preset(a.preset), folder, resume=True, **how)
     if stage == 'classifier': train_classifier(train, every(valid, 1500), settings(a, stage), ClassifierConfig.preset(a.preset), folder, valid_every=a.valid_every, resume=True, **how)
     if stage == 'melpca': folder.mkdir(parents=True, exist_ok=True); MelPCA().fit(NoteSet(train, name='the training notes')).save(folder/'melpca.safetensors')
@@ -153,8 +154,8 @@ def every(notes, n):
 def nats(m, notes):
     "Cross-entropy of a set's tokens by teacher forcing, from the labels and, where the model knows it, another note of the instrument."
     tokens, labels = tokenize(notes, m)
-    labels = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
-    ears = reference_encoder(m.var.cfg, None, m.device) if 'reference' in m.var.labels.nulls else None
+    labels = {k: v for k, v in labels.items() if k in m.var.label_embed.sizes}
+    ears = reference_encoder(m.var.cfg, None, m.device) if 'reference' in m.var.label_embed.nulls else None
     ways = {'nats a token, labels': {}}
     if ears: ways['nats a token, like'] = dict(reference=embed_notes(notes, ears)[torch.as_tensor(SameInstrumentSampler(notes).at(0, range(len(notes))))].to(m.device))
     out = {}

@@ -23,7 +23,7 @@ def make(kind=VAR, cfg=None, var_cfg=VARConfig.preset('tiny', gamma_init=1.), **
     torch.manual_seed(0)
     cfg = (ProductTokenizerConfig if 'branches' in (cfg or {}) else TokenizerConfig).preset('tiny', **{**SMALL, **(cfg or {})})
     pipeline = pipeline_of(cfg)
-    tok = pipeline.parts[0](cfg)
+    tok = pipeline.tokenizer_cls(cfg)
     var = kind and pipeline.transformer(kind)(var_cfg, tok.cfg).bind(tok)
     if var:
         with torch.no_grad(): var.head.weight.mul_(50)
@@ -40,11 +40,11 @@ def waves(m):
 def flat(tokens): return torch.cat([t.flatten(1) for t in tokens], 1)
 def latents(m, waves): return m.tokenizer.encoder(m.wave_to_image(waves)).detach()
 def all_of(m, value): return [torch.full((1, h*w), value) for h, w in m.tokenizer.cfg.scales]
-def full(m, n): return m.var.labels.check(None, n)
+def full(m, n): return m.var.label_embed.check(None, n)
 
 # --- tokens
 
-@pytest.mark.parametrize('cfg', [{}, dict(scales=((1, 1), (2, 1), (4, 2))), dict(lookup='euclidean'), dict(branches=2), dict(local=False)])
+@pytest.mark.parametrize('cfg', [{}, dict(scales=((1, 1), (2, 1), (4, 2))), dict(lookup='euclidean'), dict(branches=2), dict(resample_tokens=False)])
 def test_both_ends_are_encode_and_generate(cfg, waves):
     m = make(cfg=cfg)
     f, labels = latents(m, waves), full(m, 4)
@@ -270,13 +270,13 @@ def test_between_labels(m):
     torch.testing.assert_close(guided, m.generate(**a, cfg_scale=3., **FAST), atol=1e-4, rtol=0)
 
 def test_condition_is_mixed_and_the_null_is_not(m):
-    a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
+    a, b = (m.var.label_embed.check(dict(pitch=[p, p])) for p in (50, 70))
     passes = EditSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
     passes.set_inputs(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
-    with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
+    with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.label_embed(a), m.var.label_embed(b)
     torch.testing.assert_close(cond[:2], torch.stack([ea[0], .75*ea[1] + .25*eb[1]]))
-    with torch.no_grad(): assert torch.equal(cond[2:], m.var.labels(m.var.labels.null(2, cond.device)))
+    with torch.no_grad(): assert torch.equal(cond[2:], m.var.label_embed(m.var.label_embed.null(2, cond.device)))
 
 # --- what is refused
 

@@ -9,7 +9,7 @@ LAYERS = '''
 cmx parts.config parts.codebook parts.warm_start
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth
+data.folder data.nsynth data.augment
 data.rendered
 data
 parts.conditioning parts.classifier

@@ -120,11 +120,12 @@ def train_demo_model(out, notes, steps, seed, device, progress): # -> Mars
     log = print if progress else lambda *_: None
     (out/'metrics.jsonl').unlink(missing_ok=True)
     log(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')
-    tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps[0], seed=seed),
-                          TokenizerConfig.preset('tiny', **STRIPS), **shared)
+    train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps[0], seed=seed),
+                    TokenizerConfig.preset('tiny', **STRIPS), **shared)
     log('training the transformer')
-    info = with_data(Mars.from_pretrained(out).info, notes)
-    train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=steps[1], seed=seed), info=info, **shared)
+    m = Mars.from_pretrained(out)
+    m.info = with_data(m.info, notes)
+    train_var(notes, m, TrainConfig.preset('tiny', 'var', steps=steps[1], seed=seed), **shared)
     return Mars.from_pretrained(out, pick_device(device))
 
 def demo(

@@ -30,11 +30,10 @@ def run_evaluate(a):
     m = load_model(a.model, a.device)
     classifier = Classifier.from_pretrained(a.classifier, m.device)
     splits, filters = reference_notes(a, m)
-    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=splits.description,
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data),
                  filters={k: list(v) for k, v in filters.items() if v})
     counts = {k: getattr(a, k) for k in ('seed', 'n_iter', 'n_resamples', 'n_f0', 'n_train', 'seeds', 'batch_size')}
-    result = evaluate_model(m, splits.test, a.n, a.out, splits.train, splits.valid, classifier, phase=a.phase,
-                            progress=not a.json, about=about,
+    result = evaluate_model(m, splits, a.n, a.out, classifier, phase=a.phase, progress=not a.json, about=about,
                             **counts, **sampling_of(a, ('top_k', 'top_p', 'cfg_scale', 'temperature')))
     return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), summary_line(result, a.out)
 

@@ -4,3 +4,4 @@ from .folder import *
 from .nsynth import *
 from .soundfont import *
 from .rendered import *
+from .augment import AugmentConfig, AugmentedNotes

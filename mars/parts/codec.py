@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', 'channels_last', 'is_single', 'check_audible',
            'to_mono', 'as_waves', 'flatten_numbers', 'data_info', 'card_model', 'card_data', 'card_training',
            'card_metrics', 'card_limits', 'card_credits', 'card_text', 'model_card', 'model_config', 'save_model',
-           'fit_length', 'Codec']
+           'fit_length', 'fade_in', 'WaveImages', 'Codec']
 
 # %% ../../nbs/parts/codec.ipynb #5d49d11d
 import json, math, warnings
@@ -212,34 +212,28 @@ def fit_length(
     return nn.functional.pad(wave[:, :n_samples], (0, max(0, n_samples - n)))
 
 # %% ../../nbs/parts/codec.ipynb #f2a84c2d
-class Codec:
-    "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
-    parts, kind = (Tokenizer, TokenizerConfig), None # classes of tokenizer and config, and `kind` in config.json
-    var = vocoder = None # a pipeline has them
+def fade_in(wave, n_samples): # (B, N), changed in place -> the same
+    "Fade the first samples in, so a note does not begin with a click."
+    wave[:, :n_samples] *= torch.sin(torch.linspace(0, math.pi/2, n_samples+1)[:n_samples]).square()
+    return wave
+
+class WaveImages:
+    "Waveforms to images and back: spectrogram and CMX."
+    vocoder = None       # a pipeline has one
+    device: torch.device # of the networks
 
     def __init__(self,
-        tokenizer:Tokenizer,             # trained or not
-        cmx:CMX=None,                    # None fits the spectrogram to the tokenizer's image
+        image_shape:tuple,               # (C, H, W) of the images
+        cmx:CMX=None,                    # None fits the spectrogram to the images
         spectrogram:LogSpectrogram=None, # None is the default one
-        info:dict=None,                  # anything else to keep in config.json: training data, licence, ...
     ):
-        self.spectrogram, self.tokenizer = spectrogram or LogSpectrogram(), tokenizer.eval()
-        self.info = dict(info or {})
-        self.cmx = cmx or CMX.fit(self.spectrogram.shape[1:], tokenizer.cfg.image_shape)
+        self.spectrogram = spectrogram or LogSpectrogram()
+        self.cmx = cmx or CMX.fit(self.spectrogram.shape[1:], image_shape)
         shape = tuple(self.cmx.image_shape(self.spectrogram.shape[1:]))
-        if shape != tokenizer.cfg.image_shape:
+        if shape != image_shape:
             raise ValueError(f'{self.cmx} makes images {shape} of this spectrogram but the tokenizer takes '
-                             f'{tokenizer.cfg.image_shape}; give the CMX and LogSpectrogram it was trained with')
+                             f'{image_shape}; give the CMX and LogSpectrogram it was trained with')
 
-    @staticmethod
-    def transformer(order:type)->type: # of `SYSTEMS` -> the same, or a subclass for other tokens
-        "Return the class of the transformer that predicts this codec's tokens in the given order."
-        return order
-
-    @property
-    def device(self): return next(self.tokenizer.parameters()).device
-    @property
-    def dtype(self): return next(self.tokenizer.parameters()).dtype
     @property
     def sample_rate(self)->int: return self.spectrogram.sample_rate # Hz
     @property
@@ -249,21 +243,9 @@ class Codec:
         "Waves at the spectrogram's rate to CMX images."
         return self.cmx.fold(self.spectrogram.encode(torch.as_tensor(wave).to(self.device)))
 
-    def encode(self, wave:torch.Tensor)->list: # (N,) or (B, N) -> K int64 token maps
-        "Waves to tokens."
-        return self.tokenizer.encode(self.wave_to_image(wave))
-
     def image_to_spec(self, image:torch.Tensor)->torch.Tensor: # (B, C, H, W) -> (B, 1, F, T) in [-1, 1]
         "Images to spectrograms."
         return self.cmx.unfold(image)
-
-    def tokens_to_image(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
-        "Tokens, or those of the first `n_scales` maps, to images."
-        return self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float()
-
-    def tokens_to_spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
-        "Tokens, or those of the first `n_scales` maps, to spectrograms."
-        return self.image_to_spec(self.tokens_to_image(tokens, n_scales))
 
     def spec_to_wave(self,
         spec:torch.Tensor,      # (B, 1, F, T) in [-1, 1]
@@ -275,13 +257,51 @@ class Codec:
         "Spectrograms to waves."
         if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).magnitude_to_wave
         wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
-        n = self.sample_rate//1000
-        wave[:, :n] *= torch.sin(torch.linspace(0, math.pi/2, n+1)[:n]).square()
+        wave = fade_in(wave, self.sample_rate//1000)
         return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
     def image_to_wave(self, image:torch.Tensor, **options)->torch.Tensor:
         "Images to waves; options as for `spec_to_wave`."
         return self.spec_to_wave(self.image_to_spec(image), **options)
+
+# %% ../../nbs/parts/codec.ipynb #bcc263aa
+class Codec(WaveImages):
+    "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
+    tokenizer_cls:type = Tokenizer
+    config_cls:type = TokenizerConfig
+    kind:str|None = None # `kind` in config.json
+    var = None           # a pipeline has one
+
+    def __init__(self,
+        tokenizer:Tokenizer,             # trained or not
+        cmx:CMX=None,                    # None fits the spectrogram to the tokenizer's image
+        spectrogram:LogSpectrogram=None, # None is the default one
+        info:dict=None,                  # anything else to keep in config.json: training data, licence, ...
+    ):
+        super().__init__(tokenizer.cfg.image_shape, cmx, spectrogram)
+        self.tokenizer, self.info = tokenizer.eval(), dict(info or {})
+
+    @staticmethod
+    def transformer(order:type)->type: # of `SYSTEMS` -> the same, or a subclass for other tokens
+        "Return the class of the transformer that predicts this codec's tokens in the given order."
+        return order
+
+    @property
+    def device(self): return next(self.tokenizer.parameters()).device
+    @property
+    def dtype(self): return next(self.tokenizer.parameters()).dtype
+
+    def encode(self, wave:torch.Tensor)->list: # (N,) or (B, N) -> K int64 token maps
+        "Waves to tokens."
+        return self.tokenizer.encode(self.wave_to_image(wave))
+
+    def tokens_to_image(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
+        "Tokens, or those of the first `n_scales` maps, to images."
+        return self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float()
+
+    def tokens_to_spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
+        "Tokens, or those of the first `n_scales` maps, to spectrograms."
+        return self.image_to_spec(self.tokens_to_image(tokens, n_scales))
 
     def decode(self, tokens:list, n_scales:int=None, **options)->torch.Tensor:
         "Tokens, or those of the first `n_scales` maps, to waves; options as for `spec_to_wave`."

@@ -38,7 +38,7 @@ class EditSampler(Sampler):
     def condition(self):
         cond = super().condition()
         if self.labels2 is None: return cond
-        mixed = torch.lerp(cond[:self.n], self.var.labels(self.labels2), self.weight[:, None].to(cond))
+        mixed = torch.lerp(cond[:self.n], self.var.label_embed(self.labels2), self.weight[:, None].to(cond))
         return torch.cat([mixed, cond[self.n:]])
 
     def sample_tokens(self, k, logits):

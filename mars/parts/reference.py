@@ -106,7 +106,7 @@ class ReferenceVARConfig(VARConfig):
 
     def label_embedding(self)->ReferenceLabelEmbedding:
         "The module that embeds the labels."
-        return ReferenceLabelEmbedding(self.labels, self.width, self.reference_dim,
+        return ReferenceLabelEmbedding(self.label_sizes, self.width, self.reference_dim,
                                        self.label_drop, self.label_drop_each, self.reference_dropout)
 
 def reference_config(
