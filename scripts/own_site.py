@@ -29,7 +29,7 @@ def frame(table):
     return CELL.sub(cell, table)
 
 def own(page):
-    "The page without scripts of other hosts, the line that introduces jQuery to require.js and links in links; with marked tables"
+    "The page without scripts of other hosts, the line that introduces jQuery and links in links; with marked tables"
     page = NESTED.sub(r'\1\2', DEFINE.sub('', FOREIGN.sub('', page)))
     return FRAME.sub(lambda m: frame(m[0]), page)
 
@@ -42,4 +42,5 @@ def main(folder):
             changed += 1
     if changed: print(f'own_site: mended {changed} pages', file=sys.stderr)
 
-if __name__ == '__main__': main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs'))
+if __name__ == '__main__':
+    main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs'))
