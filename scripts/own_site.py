@@ -24,7 +24,7 @@ def frame(table):
     if cells and max(map(len, cells)) <= LONGEST: table = re.sub(r'\bdataframe\b', 'dataframe digits', table, count=1)
     table = HEAD.sub(lambda m: m[0].replace('_', '_<wbr>'), table)
     def cell(m):
-        if not re.match(r'\s*(?!NaN\b|nan\b|inf\b)[^\W\d_][\w ]', m[1]): return m[0]
+        if not re.match(r'\s*(?!NaN\b|nan\b|inf\b)(?:[^\W\d_][\w ]|{)', m[1]): return m[0]
         return f'<td class="words{" long" if len(m[1]) > LONG else ""}">{m[1]}</td>'
     return CELL.sub(cell, table)
 
