@@ -10,7 +10,7 @@ __all__ = ['LABEL_KEYS', 'VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS
            'Inception', 'PosteriorKL', 'LabelAccuracy', 'FeatureKID', 'NearestError', 'PairedError', 'Pitch',
            'distance_name', 'Frechet', 'NoteDistances', 'Copies', 'default_metrics', 'evaluate', 'distance_columns',
            'markdown_row', 'markdown_rule', 'format_cell', 'columns_table', 'table_markdown', 'result_json',
-           'plot_features', 'plot_bins', 'worst_and_best', 'audio_player', 'audio_page', 'make_folder', 'save_report']
+           'plot_features', 'plot_bins', 'worst_and_best', 'audio_player', 'audio_page', 'save_report']
 
 # %% ../../nbs/evaluation/protocol.ipynb #bfef5a0d
 import hashlib, importlib.util, json, math, os, sys, time
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np, torch
 import torch.nn.functional as F
 from ..parts.config import Config, setting
-from ..parts.files import SAMPLE_RATE, write_atomic
+from ..parts.files import SAMPLE_RATE, make_folder, write_atomic
 from ..stft import LogSpectrogram
 from ..eval import cents_error, clip_errors, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor
 from ..eval import frechet_infinity, inception_score, interval, kad, kid, kid_nistal, kid_nistal_floor
@@ -1005,12 +1005,6 @@ def _png(fig):
     data = io.BytesIO()
     fig.savefig(data, format='png', dpi=110)
     return data.getvalue()
-
-def make_folder(folder):
-    "Make a folder; raise ValueError where that fails."
-    try: Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise ValueError(f"the folder {folder} cannot be made ({e.strerror}): choose another.") from None
 
 def save_report(
     result,         # of `evaluate`

@@ -11,14 +11,15 @@ __all__ = ['SPLIT', 'Splits', 'COPIES', 'DECODED_COPIES', 'ALARMS', 'EXTRA_COLUM
            'reconstructed_notes', 'generated_notes', 'limit_per_class', 'class_mean_notes', 'run_name', 'RowMaker',
            'row_makers', 'make_rows', 'sample_training_notes', 'select_matching', 'raised_alarms',
            'memorisation_alarms', 'check_reference', 'describe_data', 'describe_sample', 'same_instrument_share',
-           'vggish_embedders', 'peak_memory', 'RowWriter', 'value_of', 'seed_spread', 'evaluate_model',
-           'present_columns', 'report_markdown', 'describe_classifier', 'report_notes', 'write_report', 'summary_line',
-           'merge_seeds', 'is_spread', 'short', 'format_html', 'best_rows', 'style_report', 'compact_report',
-           'read_report']
+           'vggish_embedders', 'peak_memory', 'RowWriter', 'value_of', 'seed_spread', 'scratch_folder',
+           'evaluate_model', 'present_columns', 'report_markdown', 'describe_classifier', 'report_notes',
+           'write_report', 'summary_line', 'merge_seeds', 'is_spread', 'short', 'format_html', 'best_rows',
+           'style_report', 'compact_report', 'read_report']
 
 # %% ../../nbs/evaluation/report.ipynb #8ac0c8ea
-import hashlib, json, math, tempfile, time
+import hashlib, json, math, shutil, tempfile, time
 from collections import Counter, namedtuple
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, Callable
 import numpy as np, torch
 from ..parts.classifier import Classifier
 from ..data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder
-from ..parts.files import write_atomic
+from ..parts.files import make_folder, temporary_path, write_atomic
 from ..parts.vocoder import Vocoder
 from ..parts.config import Config, PHASES, setting
 from ..parts.device import in_batches, pick_device
@@ -35,7 +36,7 @@ from ..pipeline import Mars, find_model
 from ..training.log import versions
 from .protocol import LABEL_KEYS, MelPCA, NoteSet, PAPER_COLUMNS, ProtocolConfig, Row, VGGish, add_noise
 from .protocol import audio_player, class_means, columns_table, distance_columns, evaluate
-from .protocol import griffin_lim_oracle, iter_batches, label_tuples, lowpass, make_folder
+from .protocol import griffin_lim_oracle, iter_batches, label_tuples, lowpass
 from .protocol import match_labels, result_json, save_report, table_markdown
 from .protocol import true_phase_oracle, write_notes
 
@@ -567,6 +568,15 @@ def _collect_notes(m, cfg, write, splits):
         pairs_of_one_instrument=same_instrument_share(names, rows, partners), sampled=describe_sample(test, rows)))
     return dict(reference=reference, other_half=half, validation=validation, copies=matching, train=searched), facts
 
+# %% ../../nbs/evaluation/report.ipynb #5c94402e
+@contextmanager
+def scratch_folder(out): # of the report; None is the folder for temporary files
+    "Provide a folder that is removed at the end, or swept by the next run if this one is killed."
+    folder = temporary_path(Path(out or tempfile.gettempdir())/'notes', '.notes')
+    folder.mkdir()
+    try: yield folder
+    finally: shutil.rmtree(folder, ignore_errors=True)
+
 # %% ../../nbs/evaluation/report.ipynb #e6ce88d5
 def _measure(context, rows, embedders, clf, progress):
     "Run the protocol on the rows."
@@ -605,7 +615,7 @@ def evaluate_model(
     if n > len(test): sample_reference(test.targets, n) # raises ValueError before the folder is made
     if out is not None: make_folder(out)
     if m.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
-    with tempfile.TemporaryDirectory(dir=out, prefix='.notes-') as scratch:
+    with scratch_folder(out) as scratch:
         n_written = 8 + cfg.seeds*(m.var is not None) + (cfg.phase != 'griffinlim')
         write = RowWriter(scratch, n, total=n_written*n, progress=progress)
         notes, facts = _collect_notes(m, cfg, write, splits)
