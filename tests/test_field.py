@@ -235,7 +235,7 @@ def test_two_runs_in_one_folder(tmp_path):
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)
     train = TrainConfig.preset('tiny', 'var', steps=9, batch_size=4, save_every=1)
-    train_var(few(), m.tokenizer, train, VARConfig.preset('tiny', **VAR_SHAPE), out, 'cpu', False, cmx=m.cmx, spectrogram=m.spectrogram, resume=True)
+    train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False, resume=True)
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     m = make(0)
