@@ -210,14 +210,19 @@ class ScaleEmbeddings(nn.Module):
         return F.linear(h.float(), self.head.weight.float(), self.head.bias.float())
 
 # %% ../nbs/03_var.ipynb #82d30301
-def next_scale_loss(logits, tokens, lengths): # (B, T, V), K token maps, tokens of each scale -> scalar, dict of (K,)
-    "Cross-entropy over all tokens; loss and accuracy per scale."
+def next_scale_loss(
+    logits:torch.Tensor,       # (B, T, V)
+    tokens:list,               # K token maps, the targets
+    lengths:list,              # tokens of each scale
+    weights:torch.Tensor=None, # (T,) of the tokens, with mean 1; None weights all alike
+)->tuple: # scalar, dict of 'loss' and 'accuracy' per scale, (K,) each, unweighted
+    "Cross-entropy over all tokens."
     target = torch.cat(tokens, 1)
     ce = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction='none').view_as(target)
     def by_scale(x): return torch.stack([scale.mean() for scale in x.split(lengths, 1)])
     with torch.no_grad():
         metrics = dict(loss=by_scale(ce), accuracy=by_scale((logits.argmax(-1) == target).float()))
-    return ce.mean(), metrics
+    return (ce if weights is None else ce*weights).mean(), metrics
 
 class ScaleTransformer(ScaleEmbeddings):
     "Embeddings, trunk and head over token maps, trained by teacher forcing."
