@@ -37,7 +37,7 @@ class VARConfig(Config, presets=dict(
     label_drop:float = setting(0.1, ge=0, le=1)      # chance that a training note loses all its labels (for guidance)
     label_drop_each:float = setting(0.1, ge=0, le=1) # chance that it loses each single label (for partial labels)
     n_instruments:int = setting(0, ge=0)       # size of an optional table of instrument ids; 0 leaves it out
-    extra_labels = None                        # class of a source of further labels, as for `train_var`
+    extra_labels = None                        # class that computes further labels, as for `train_var`
 
     def __post_init__(self):
         super().__post_init__()
@@ -264,7 +264,7 @@ class ScaleTransformer(ScaleEmbeddings):
 # %% ../nbs/03_var.ipynb #86a1f404
 class VAR(ScaleTransformer):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
-    system, config = 'next-scale', VARConfig
+    system, config = 'next-scale', VARConfig # name in `SYSTEMS` and config.json, and config class
 
     def next_input(self, k, tokens, f_hat): # f_hat_{k-1} -> f_hat_k and the input of pass k+1 (B, n, d)
         f_hat = f_hat + self.quantizer.contribution(k, tokens)
