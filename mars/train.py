@@ -67,7 +67,7 @@ class TrainingModule(nn.Module):
 
     def forward(self, batch): return self.loss(self.model, batch)
 
-# substrings of parameter names
+# substrings of the names of parameters without weight decay
 NO_DECAY = ('position', 'scale_embed', 'type_embed', 'start', 'bias', 'log_scale', 'cls', 'mask', 'latents')
 
 def param_groups(model, weight_decay):

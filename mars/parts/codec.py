@@ -271,7 +271,7 @@ class Codec(WaveImages):
     "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
     tokenizer_cls:type = Tokenizer
     config_cls:type = TokenizerConfig
-    kind:str|None = None # `kind` in config.json
+    kind:str|None = None # name of the pipeline class in config.json; None is `Mars`
     var = None           # a pipeline has one
 
     def __init__(self,

@@ -38,7 +38,7 @@ def count_notes(
     return int(n)
 
 def given_labels(labels, known)->dict: # dict or None, names of the model's labels -> the labels that are not None
-    "Raise `ValueError` for labels that are no dict or have an unknown name."
+    "Raise `ValueError` for labels that are not a dict or have an unknown name."
     if not isinstance(labels, dict | None):
         raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
     given = {name: v for name, v in (labels or {}).items() if v is not None}
@@ -47,7 +47,7 @@ def given_labels(labels, known)->dict: # dict or None, names of the model's labe
     return given
 
 def check_label_range(name, ids, size): # int64 (n,), number of values
-    "Raise `ValueError` for ids outside the table; -1 is no label, and velocity begins with 1."
+    "Raise `ValueError` for ids outside the table; -1 means no label, and velocity starts at 1."
     low = 1 if name == 'velocity' else 0
     wrong = (ids != -1) & ((ids < low) | (ids >= size))
     if wrong.any():

@@ -55,7 +55,7 @@ class TrainingRun:
         self.picture = self.out and self.out/f'{cfg.stage}.png'
 
     def lock(self):
-        "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if one is there."
+        "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if it is in use."
         error = None
         if self.out and self.accelerator.is_main_process:
             try: lock_folder(make_folder(self.out))
@@ -108,6 +108,6 @@ def init_from(var, init):
 
 def compile_parts(*parts):
     "Compile parts of a network in place."
-    # the adaptive weight needs two backward passes through the decoder's last layer, which donated buffers forbid
+    # the GAN's adaptive weight needs two backward passes through the decoder's last layer, which donated buffers forbid
     torch._functorch.config.donated_buffer = False
     for part in parts: part.compile(dynamic=False)
