@@ -40,7 +40,7 @@ def main(argv=None):
     p.add_argument('--result', type=Path, help='a JSON file for the compact report')
     p.add_argument('--device', help='cpu, cuda or mps; the default is the first available of cuda, mps and cpu')
     a = p.parse_args(argv)
-    splits, data = make_splits(SoundFontNotes(pitches=PITCHES)), 'Fluid (R3), pitches 36-96'
+    splits, data = make_splits(SoundFontNotes(pitches=PITCHES, label='key')), 'Fluid (R3), pitches 36-96'
     if a.seen: splits, data = seen_splits(a.model, splits), 'Fluid (R3), held-out pitches of seen instruments'
     if a.real:
         splits, data = real_splits(a.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'

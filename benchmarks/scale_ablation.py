@@ -35,7 +35,7 @@ def main(argv=None, notes=None):
     p.add_argument('--out', type=Path, required=True, help='a JSON file')
     a = p.parse_args(argv)
     m = Mars.from_pretrained(a.model, a.device)
-    notes = make_splits(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
+    notes = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')).valid if notes is None else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     (tokens, labels), settings, rows = data.sets['held_out'], m.sampling({}), []
     for k in range(len(tokens) + 1):

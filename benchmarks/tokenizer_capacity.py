@@ -85,10 +85,10 @@ def frame_noise(spec, lags=(4, 6, 8)):
 
 def data(quick, trained=False):
     if trained and not quick:
-        sides = make_splits(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
+        sides = make_splits(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100), label='key'))
         return sides.train, sides.valid, sides.test
     if quick: notes = AdditiveNotes(None, range(60, 72, 6), (100,))
-    else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127))
+    else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127), label='key')
     return notes.split_by_instrument(valid=0., test=0.2 if not quick else 0.34, seed=0)
 
 def steps_for(minutes, train_notes, train, cfg):

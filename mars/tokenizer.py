@@ -22,8 +22,9 @@ from .parts.warm_start import init_from_patches
 PRESETS = dict(
     tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256,
               code_dim=8, resample_tokens=True, dropout_start=2),
-    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096,
-               code_dim=16, lookup='euclidean', resample_tokens=True, dropout_start=2),
+    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, patch=(2, 256),
+               scales=tuple((2**k, 1) for k in range(8)), codebook_size=4096, code_dim=16, lookup='euclidean',
+               resample_tokens=True, dropout_start=2), # scales along frequency only
     paper=dict(drop_path=0.1))
 
 # Overrides for sustained notes: patches narrow in frequency and long in time, 111 tokens

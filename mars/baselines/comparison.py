@@ -24,7 +24,7 @@ from ..parts.config import EXPERIMENTS, PIPELINES
 from ..parts.codec import Codec
 from ..parts.classifier import Classifier
 from ..data import Batches
-from ..parts.files import write_atomic, load_weights, save_weights
+from ..parts.files import finish_save, load_weights, save_together, weights_bytes
 from ..eval import frechet_distance
 from .flow import Flow, FlowConfig
 from .magnet import DelayPatternLM, FlatPatternLM, MAGNeT
@@ -221,12 +221,13 @@ def train_system(
 # %% ../../nbs/baselines/comparison.ipynb #78327cdd
 def save_system(model, info, folder):
     "Write a trained system and the dict of `train_system`."
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    save_weights(model, Path(folder)/'weights.safetensors')
-    write_atomic(Path(folder)/'info.json', json.dumps(info))
+    with save_together(folder) as put:
+        put('weights.safetensors', weights_bytes(model))
+        put('info.json', json.dumps(info))
 
 def load_system(system, data, folder): # -> as of `train_system`
     "Read a trained system."
+    finish_save(folder)
     model = load_weights(make_system(system, data), Path(folder)/'weights.safetensors')
     return model.to(data.device).eval(), json.loads((Path(folder)/'info.json').read_text())
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ..cmx import CMX
 from ..data import Batches
-from ..parts.files import write_atomic, load_weights, save_weights
+from ..parts.files import load_network, save_together, weights_bytes
 from ..parts.device import pick_device, pick_dtype, seed_all
 from ..pipeline import Mars, find_model
 from ..stft import LogSpectrogram
@@ -225,19 +225,14 @@ class FlowMars(Mars):
         half:bool=False, # store weights as float16
     ):
         "Save the model: config.json and flow.safetensors."
-        folder = Path(folder)
         config = dict(format=1, kind='flow', spectrogram=self.spectrogram.config, cmx=asdict(self.cmx),
                       flow=asdict(self.var.cfg), info=self.info)
         try: text = json.dumps(config, indent=1)
         except TypeError as e:
             raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder/'config.json').unlink(missing_ok=True) # an interrupted save leaves no model
-        except OSError as e:
-            raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
-        save_weights(self.var, folder/'flow.safetensors', half)
-        write_atomic(folder/'config.json', text)
+        with save_together(folder) as put:
+            put('flow.safetensors', weights_bytes(self.var, half))
+            put('config.json', text)
 
     @classmethod
     def from_pretrained(cls,
@@ -255,7 +250,7 @@ class FlowMars(Mars):
             cfg, ls, cmx = FlowConfig.from_dict(c['flow']), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx'])
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
             raise ValueError(f'{path} is damaged; copy it again or train again') from None
-        return cls(load_weights(Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
+        return cls(load_network(lambda: Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
 
 # %% ../../nbs/baselines/flow.ipynb #0a80f128
 FlowMars.load = FlowMars.from_pretrained # called by `Mars.from_pretrained`

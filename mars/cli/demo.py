@@ -117,15 +117,15 @@ def train_demo_model(out, notes, steps, seed, device, progress): # -> Mars
     from mars.tokenizer import STRIPS, TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer, train_var
     shared = dict(out=out, device=device, progress=progress)
+    configs = [TrainConfig.preset('tiny', stage, steps=n, seed=seed) for stage, n in zip(('tokenizer', 'var'), steps)]
     log = print if progress else lambda *_: None
     (out/'metrics.jsonl').unlink(missing_ok=True)
     log(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')
-    train_tokenizer(notes, TrainConfig.preset('tiny', steps=steps[0], seed=seed),
-                    TokenizerConfig.preset('tiny', **STRIPS), **shared)
+    train_tokenizer(notes, configs[0], TokenizerConfig.preset('tiny', **STRIPS), **shared)
     log('training the transformer')
     m = Mars.from_pretrained(out)
     m.info = with_data(m.info, notes)
-    train_var(notes, m, TrainConfig.preset('tiny', 'var', steps=steps[1], seed=seed), **shared)
+    train_var(notes, m, configs[1], **shared)
     return Mars.from_pretrained(out, pick_device(device))
 
 def demo(
@@ -172,7 +172,10 @@ def write_demo(out, m, requests, waves, rows, facts, credits):
 # %% ../../nbs/cli/demo.ipynb #222628b5
 def run_demo(a):
     start = time.perf_counter()
-    result = demo(a.out, a.data, a.steps_tokenizer, a.steps_var, a.seed, a.device, progress=not a.json, phase=a.phase)
+    from mars.parts.files import locked_folder
+    steps = a.steps_tokenizer, a.steps_var
+    with locked_folder(a.out):
+        result = demo(a.out, a.data, *steps, a.seed, a.device, progress=not a.json, phase=a.phase)
     n, seconds = result['notes'], time.perf_counter() - start
     accuracy = f"{result['right']} of {n} at the requested pitch (ceiling of the tokenizer: {result['ceiling']})"
     summary = f"{n} notes in {result['folder']}: {accuracy}; open {result['folder']}/index.html ({seconds:.0f} s)"

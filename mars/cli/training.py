@@ -137,6 +137,7 @@ def run_sat(a, notes, given):
 
 def run_vocoder(a, notes, given):
     from mars.parts.device import pick_device
+    from mars.parts.files import locked_folder
     from mars.parts.vocoder import Vocoder, VocoderConfig, model_reconstructions, train_vocoder, vocoder_train_config
     from mars.pipeline import Mars
     train, shape = vocoder_train_config(a.preset, **given), config_values(a, VocoderConfig)
@@ -147,9 +148,9 @@ def run_vocoder(a, notes, given):
     if a.reconstructions:
         m = Mars.from_pretrained(a.reconstructions, pick_device(a.device))
         reconstructions = model_reconstructions(notes, m, min(a.n_reconstructions, len(notes)), train.seed)
-    out = make_folder(a.out)
-    train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, init_from=init_from,
-                  reconstructions=reconstructions)
+    with locked_folder(a.out) as out:
+        train_vocoder(notes, train, cfg, out, a.device, not a.json, resume=a.resume, init_from=init_from,
+                      reconstructions=reconstructions)
     return out, train
 
 def run_train(a):
@@ -167,6 +168,7 @@ def run_train(a):
 def run_classifier(a):
     from mars.evaluation.classifier import measure_classifier, train_classifier
     from mars.parts.classifier import ClassifierConfig
+    from mars.parts.files import locked_folder
     from mars.train import TrainConfig
     notes = open_notes(a.data, **filters_of(a))
     train = TrainConfig.preset(a.preset, 'classifier', **config_values(a, TrainConfig, skip=('stage',)))
@@ -178,11 +180,10 @@ def run_classifier(a):
                          'give at least three of a family, and --valid and --test above 0')
     split = dict(valid=a.valid, test=a.test, seed=train.seed, families_in_training_only=sides.missing)
     info = dict(data=[f'{c.source} ({c.licence}): {c.attribution}' for c in notes.credits], split=split)
-    out = make_folder(a.out)
-    clf = train_classifier(sides.train, sides.valid, train, ClassifierConfig.preset(a.preset, **shape), out, a.device,
-                           not a.json,
-                           info=info, resume=a.resume)
-    return _save_accuracy(clf, measure_classifier(clf, sides.test), len(sides.train), out)
+    with locked_folder(a.out) as out:
+        clf = train_classifier(sides.train, sides.valid, train, ClassifierConfig.preset(a.preset, **shape), out,
+                               a.device, not a.json, info=info, resume=a.resume)
+        return _save_accuracy(clf, measure_classifier(clf, sides.test), len(sides.train), out)
 
 def _save_accuracy(clf, test, n_train, out): # -> (result, summary line)
     clf.info['accuracy'] = dict(test={k: v for k, v in test.items() if k != 'by_instrument'})

@@ -17,7 +17,7 @@ import mars
 from ..data import FAMILIES, SOURCES
 from .config import Config, setting
 from .device import pick_device
-from .files import load_weights, save_weights, write_atomic
+from .files import finish_save, load_network, save_together, weights_bytes
 from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
@@ -121,6 +121,7 @@ def find_classifier(
 )->Path:  # the folder; FileNotFoundError names the train command
     "Find a classifier's folder."
     for folder in (Path(name), Path(mars.__file__).parent/'weights'/str(name)):
+        finish_save(folder)
         if (folder/'config.json').exists(): return folder
     raise FileNotFoundError(f'there is no classifier {str(name)!r}: no such folder with a config.json, and no '
                             'weights of that name in the package; train one with `mars train classifier --out FOLDER`')
@@ -169,14 +170,6 @@ def check_folder(folder:Path):
     "Raise ValueError for a folder that holds another kind of model."
     if (folder/'config.json').exists() and not is_classifier(folder):
         raise ValueError(f'{folder} holds a model that is no classifier; choose another folder')
-
-def _clear_folder(folder):
-    "Make a folder and remove the config.json of an older classifier."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder/'config.json').unlink(missing_ok=True)
-    except OSError as e:
-        raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
 
 # %% ../../nbs/parts/classifier.ipynb #7c4594de
 class ClassifierNetwork(nn.Module):
@@ -261,9 +254,9 @@ class Classifier(ClassifierNetwork):
         for v in self.state_dict().values() if half else ():
             if v.is_floating_point(): v.copy_(v.half())
         text = _config_text(self)
-        _clear_folder(folder) # a crash from here on leaves no classifier
-        save_weights(self, folder/'classifier.safetensors', half)
-        write_atomic(folder/'config.json', text)
+        with save_together(folder) as put:
+            put('classifier.safetensors', weights_bytes(self, half))
+            put('config.json', text)
 
     @classmethod
     def from_pretrained(cls,
@@ -274,7 +267,7 @@ class Classifier(ClassifierNetwork):
         folder, device = find_classifier(name), pick_device(device)
         cfg, digest, info = _read_config(folder)
         file = folder/'classifier.safetensors'
-        clf = load_weights(cls(cfg, info), file)
+        clf = load_network(lambda: cls(cfg, info), file)
         if clf.digest != digest:
             raise ValueError(f'{file} is not the file that its config.json was written with (their hashes differ); '
                              'copy both again or train again')

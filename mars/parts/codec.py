@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', 'channels_last', 'is_single', 'check_audible',
            'to_mono', 'as_waves', 'flatten_numbers', 'data_info', 'card_model', 'card_data', 'card_training',
            'card_metrics', 'card_limits', 'card_credits', 'card_text', 'model_card', 'model_config', 'save_model',
-           'fit_length', 'fade_in', 'WaveImages', 'Codec']
+           'prepare_sounds', 'fade_in', 'WaveImages', 'Codec']
 
 # %% ../../nbs/parts/codec.ipynb #5d49d11d
 import json, math, warnings
@@ -19,7 +19,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from torch import nn
 from ..cmx import CMX
 from .device import in_batches
-from .files import resample, save_weights, write_atomic
+from .files import check_rate, resample, save_together, weights_bytes
+from .preparation import PreparedWaves, mix_down
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -51,7 +52,7 @@ def to_mono(
     wave,     # (N,), (B, N), (N, C), (B, C, N) or (B, N, C)
     name:str, # for the message
 )->torch.Tensor: # (B, N) float32
-    "Average the channels."
+    "Average the channels, or take the loudest where they cancel."
     try: x = torch.as_tensor(wave).detach()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f'{name} is {type(wave).__name__} and no wave; '
@@ -62,7 +63,8 @@ def to_mono(
     if x.shape[axis] > 8:
         raise ValueError(f'{name} has shape {tuple(x.shape)}, which would be {x.shape[axis]} channels; '
                          'give (B, channels, N) with at most 8')
-    return torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)]).mean(0)
+    channels = torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)], -1).cpu() # (B, N, channels)
+    return torch.stack([torch.from_numpy(mix_down(w.numpy(), f'{name} {i}')) for i, w in enumerate(channels)])
 
 # %% ../../nbs/parts/codec.ipynb #a6f88714
 def as_waves(
@@ -72,8 +74,7 @@ def as_waves(
     name:str='wave',       # for the messages
 )->torch.Tensor: # (B, N) float32, mono; ValueError for anything but sounds, and if they are empty, not finite or silent
     "Convert sounds to a batch of mono waves."
-    if isinstance(sample_rate, bool) or not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1:
-        raise ValueError(f'sample_rate is {sample_rate!r}; give the rate of the {name} in whole Hz')
+    check_rate(sample_rate, f'the sample rate of the {name}')
     waves = [to_mono(w, name) for w in wave] if is_list_of_waves(wave) else [to_mono(wave, name)] # (b, n) each
     longest = max(w.shape[1] for w in waves)
     x = torch.cat([nn.functional.pad(w, (0, longest - w.shape[1])) for w in waves])
@@ -115,6 +116,11 @@ def card_data(m)->list: # lines
     instruments = f' of {data["instruments"]} instruments' if data.get('instruments') else ''
     lines = ['## Data', '', f'- {notes} notes{instruments}' if notes else '- not recorded']
     if pitches: lines += [f'- MIDI pitches {pitches[0]} to {pitches[1]}']
+    convention = dict(key='keys, as in NSynth: some organs, guitar harmonics and leads sound one or two octaves away',
+                      sound='the pitches that sound', file='as the files give them').get(str(data.get('label')))
+    if convention: lines += [f'- Pitch labels are {convention}']
+    if corrected := data.get('corrected'):
+        lines += ['- Pitch labels were corrected: ' + '; '.join(f'{k} {v}' for k, v in corrected.items())]
     if held_out: lines += [f'- {len(held_out)} instruments were held out: {", ".join(map(str, held_out))}']
     return lines
 
@@ -181,36 +187,32 @@ def save_model(
     half:bool=False, # store weights as float16
 ):
     "Save a model: config.json, README.md, tokenizer.safetensors and, if there is a transformer, var.safetensors."
-    folder = Path(folder)
     try: text = json.dumps(model_config(m), indent=1)
     except TypeError as e:
         raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A folder without config.json is no model: after a crash below there is none, never a mixture of two.
-        for name in ('config.json', 'var.safetensors'): (folder/name).unlink(missing_ok=True)
-    except OSError as e:
-        raise ValueError(f'the folder {folder} cannot be written ({e.strerror}); choose another') from None
-    save_weights(m.tokenizer, folder/'tokenizer.safetensors', half)
-    if m.var: save_weights(m.var, folder/'var.safetensors', half)
-    if m.vocoder: m.vocoder.save(folder, half)
-    card = folder/'README.md'
-    own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
-    if own_card: write_atomic(card, str(model_card(m)))
-    write_atomic(folder/'config.json', text)
+    card = Path(folder)/'README.md'
+    with save_together(folder) as put: # all files are replaced, or none
+        put('tokenizer.safetensors', weights_bytes(m.tokenizer, half))
+        put('var.safetensors', weights_bytes(m.var, half) if m.var else None)
+        if m.vocoder: m.vocoder.put_files(put, half)
+        own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
+        if own_card: put('README.md', str(model_card(m)))
+        put('config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03
-def fit_length(
-    wave:torch.Tensor, # (B, N)
-    n_samples:int,     # wanted
-    rate:int,          # Hz, for the message
-)->torch.Tensor: # (B, n_samples)
-    "Cut or pad waves at their end, with a warning."
-    n = wave.shape[-1]
-    if n == n_samples: return wave
-    change = 'cut' if n > n_samples else 'padded'
-    warnings.warn(f'the wave holds {n} samples at {rate} Hz and was {change} to {n_samples}')
-    return nn.functional.pad(wave[:, :n_samples], (0, max(0, n_samples - n)))
+def prepare_sounds(
+    m,                     # a `Codec` or `Mars`
+    wave,                  # one sound or several, as for `as_waves`
+    sample_rate:int=16000, # of the wave, Hz
+    prepare:bool=True,     # False keeps silence in front, DC offset and level
+)->PreparedWaves: # of the model's rate and length
+    "Convert sounds to prepared waves, cut or padded at their end with a warning."
+    waves = as_waves(wave, sample_rate, m.sample_rate)
+    n, length = waves.shape[1], m.n_samples
+    if n != length:
+        change = 'cut' if n > length else 'padded'
+        warnings.warn(f'the wave holds {n} samples at {m.sample_rate} Hz and was {change} to {length}')
+    return PreparedWaves(waves, length, m.sample_rate, prepare=prepare)
 
 # %% ../../nbs/parts/codec.ipynb #f2a84c2d
 def fade_in(wave, n_samples): # (B, N), changed in place -> the same
@@ -315,12 +317,14 @@ class Codec(WaveImages):
         seed:int=0,             # of the initial phase
         phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
         batch_size:int=16,      # notes at a time
+        prepare:bool=True,      # remove silence in front and DC offset, and encode at the level of the training notes
     )->torch.Tensor:            # (B, n_samples) float32 on the CPU, |x| <= 1; B is 1 for one sound
-        "Waves to tokens to waves. Other lengths are padded or cut, with a warning."
-        wave = fit_length(as_waves(wave, sample_rate, self.sample_rate), self.n_samples, self.sample_rate)
+        "Waves to tokens to waves, at their own level. Other lengths are padded or cut, with a warning."
+        sounds = prepare_sounds(self, wave, sample_rate, prepare=prepare)
         def rebuild(i, size):
-            return self.decode(self.encode(wave[i:i+size]), n_iter=n_iter, seed=seed, phase=phase, first=i)
-        return torch.cat([*in_batches(rebuild, len(wave), batch_size)])
+            tokens = self.encode(sounds.waves[i:i+size])
+            return sounds.restore(self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=i), i)
+        return torch.cat([*in_batches(rebuild, len(sounds.waves), batch_size)])
 
     def save_pretrained(self, folder:str|Path, half:bool=False):
         "Save the model to a folder; `half` stores weights as float16. See `save_model`."

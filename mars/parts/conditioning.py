@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['label_tensor', 'count_notes', 'given_labels', 'check_label_range', 'LabelEmbedding', 'label_id', 'label_ids',
-           'resolve_labels']
+           'outside_training', 'resolve_labels']
 
 # %% ../../nbs/parts/conditioning.ipynb #bb6a1abb
-import inspect, math, operator
+import inspect, math, operator, warnings
 import numpy as np
 import torch
 from torch import nn
@@ -137,11 +137,35 @@ def label_ids(
     if not len(value): raise ValueError('an empty list of labels was given; leave the label out')
     return torch.tensor([label_id(v, names) for v in value])
 
+# %% ../../nbs/parts/conditioning.ipynb #051c6431
+def _outside(name, values, bounds):
+    "Say which of the given values are outside [low, high]; '' if none is, or if the bounds are unknown."
+    wrong = sorted({v for v in values.tolist() if v >= 0 and not bounds[0] <= v <= bounds[1]}) if bounds else []
+    if not wrong: return ''
+    shown = ', '.join(map(str, wrong[:5])) + ', ...'*(len(wrong) > 5)
+    return f'{name} {shown} is outside {bounds[0]}..{bounds[1]}'
+
+def outside_training(
+    data:dict,   # what config.json holds of the training notes: pitches, velocities, families
+    labels:dict, # complete, as `LabelEmbedding.check` returns them
+)->str: # a part of a sentence; '' if the training notes cover all labels, or if it is unknown
+    "Name the labels that the training notes do not cover."
+    ranges = dict(pitch=data.get('pitches'), velocity=data.get('velocities'))
+    problems = [_outside(name, labels[name], bounds) for name, bounds in ranges.items() if name in labels]
+    sources = data.get('families')
+    if sources and {'family', 'source'} <= set(labels):
+        for family, source in sorted({*zip(labels['family'].tolist(), labels['source'].tolist())}):
+            known = sources.get(FAMILIES[family], []) if family >= 0 else SOURCES
+            if not known: problems.append(f'there were no notes of family {FAMILIES[family]}')
+            elif source >= 0 and SOURCES[source] not in known:
+                problems.append(f'{FAMILIES[family]} was {" or ".join(known)}, not {SOURCES[source]}')
+    return '; '.join(filter(None, problems))
+
 # %% ../../nbs/parts/conditioning.ipynb #380dc343
 def resolve_labels(
     m,          # a `Mars`
     n:int|None, # number of notes; None takes it from the labels, or 1
-    given:dict, # labels by name or number, and sampling settings
+    given:dict, # labels by name or number, sampling settings, and strict: refuse labels outside the training range
 )->tuple: # (complete labels, sampling settings with the model's defaults); ValueError for what does not fit
     "Split keywords into labels and sampling settings, and check both."
     if m.var is None:
@@ -150,7 +174,13 @@ def resolve_labels(
     settings = {k: v for k, v in given.items() if v is not None}
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=m.info.get('instruments'))
     labels = {k: label_ids(settings.pop(k, None), v) for k, v in names.items()}
+    strict = settings.pop('strict', False)
     labels = m.var.label_embed.check({**labels, **m.extra_labels(settings)}, n)
+    data = m.info.get('data')
+    if outside := outside_training(data, labels) if isinstance(data, dict) else '':
+        if strict: raise ValueError(f'the training notes do not cover these labels: {outside}')
+        warnings.warn(f'the training notes do not cover these labels, and the model may not follow them: {outside}',
+                      stacklevel=3)
     settings = m.sampling(settings)
     known = {*inspect.signature(m.var.generate).parameters} - {'labels', 'n', 'seed', 'first'}
     if unknown := [k for k in settings if k not in known]:

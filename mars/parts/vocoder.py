@@ -18,7 +18,7 @@ from torch import nn
 import mars
 from .config import Config, PHASES, STAGES, setting
 from .device import pick_device, seed_all
-from .files import load_weights, save_weights, write_atomic
+from .files import finish_save, load_network, save_together, weights_bytes
 from .phase import wave_from_phases, integrate, phase_gradient, phase_differences
 from ..stft import LogSpectrogram, compress
 
@@ -51,6 +51,7 @@ def _find_vocoder(name):
     "Folder of a vocoder: a folder, or weights of that name in the package; None: the package's own."
     weights = Path(mars.__file__).parent/'weights'
     for folder in (weights/'vocoder',) if name is None else (Path(name), weights/str(name)):
+        finish_save(folder)
         if (folder/'vocoder.json').exists(): return folder
     raise FileNotFoundError(f'no vocoder {str(name or "vocoder")!r}: give a folder with a vocoder.json or the name of '
                             'packaged weights, train one with `mars train vocoder --out FOLDER`, or use pghi')
@@ -141,13 +142,13 @@ class Vocoder(PhaseNetwork):
         half:bool=False, # store weights as float16
     ):
         "Save vocoder.safetensors and vocoder.json."
-        folder = Path(folder)
-        try: folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e: raise ValueError(f'{folder} cannot be written ({e.strerror}): choose another') from None
-        (folder/'vocoder.json').unlink(missing_ok=True)
-        save_weights(self, folder/'vocoder.safetensors', half)
+        with save_together(folder) as put: self.put_files(put, half)
+
+    def put_files(self, put, half=False):
+        "Give both files to `save_together`."
         content = dict(format=FORMAT, spectrogram=self.spectrogram.config, vocoder=asdict(self.cfg), info=self.info)
-        write_atomic(folder/'vocoder.json', json.dumps(content, indent=1))
+        put('vocoder.safetensors', weights_bytes(self, half))
+        put('vocoder.json', json.dumps(content, indent=1))
 
     @classmethod
     def from_pretrained(cls,
@@ -155,8 +156,9 @@ class Vocoder(PhaseNetwork):
     )->'Vocoder': # in eval mode
         "Load a vocoder; FileNotFoundError or ValueError if it is missing or damaged."
         folder = _find_vocoder(name)
-        vocoder = cls(*_read_vocoder_config(folder/'vocoder.json'))
-        return load_weights(vocoder, folder/'vocoder.safetensors').to(memory_format=torch.channels_last).eval()
+        settings = _read_vocoder_config(folder/'vocoder.json')
+        vocoder = load_network(lambda: cls(*settings), folder/'vocoder.safetensors')
+        return vocoder.to(memory_format=torch.channels_last).eval()
 
 # %% ../../nbs/parts/vocoder.ipynb #9ee1f36b
 def von_mises_loss(

@@ -117,7 +117,7 @@ def study_data(
 def default_study_notes(preset, notes):
     "Return the notes, or the default ones of a size."
     if notes is not None: return notes
-    if preset != 'tiny': return default_notes(velocities=(100,), verbose=False)
+    if preset != 'tiny': return default_notes(velocities=(100,), verbose=False, label='key')
     return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 
 def study_splits(

@@ -191,7 +191,8 @@ def wave_data(
 )->WaveData:
     "Hold out instruments, and drop notes whose beginning is silent."
     n, sizes = SATConfig(**WAVE_CONFIGS[preset]).n_samples, WAVE_SIZES[preset]
-    if notes is None: notes = synthetic_notes() if preset == 'tiny' else default_notes(velocities=(100,), verbose=False)
+    if notes is None and preset == 'tiny': notes = synthetic_notes()
+    if notes is None: notes = default_notes(velocities=(100,), verbose=False, label='key')
     *sides, info = split_notes(notes, sizes['train'], sizes['test'])
     waves, labels, n_silent = [], {}, 0
     for name, side in zip(('train', 'test'), sides):

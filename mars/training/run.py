@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 import torch
+from accelerate.utils import gather_object
 from ..parts.device import seed_all
+from ..parts.files import lock_folder, make_folder, unlock_folder
 from .callbacks import Checkpointing, MetricsLogger, ProgressBar, SigtermHandler
 from .checkpoints import CheckpointManager, resume_config
 from .distributed import make_accelerator
@@ -46,10 +48,19 @@ class TrainingRun:
         self.progress, self.log, self.trackers = progress, log, trackers
         self.accelerator = make_accelerator(device, cfg.precision, cfg.accumulate)
         self.loader = BatchLoader(notes, self.cfg, accelerator=self.accelerator)
+        self.lock()
         with self.accelerator.main_process_first(): notes.batch([0]) # the first process makes the cache of a set
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.facts = dict(versions=versions(self.device), processes=self.accelerator.num_processes)
         self.picture = self.out and self.out/f'{cfg.stage}.png'
+
+    def lock(self):
+        "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if one is there."
+        error = None
+        if self.out and self.accelerator.is_main_process:
+            try: lock_folder(make_folder(self.out))
+            except ValueError as e: error = e
+        if any(gather_object([error is not None])): raise error or ValueError('the first process cannot use the folder')
 
     def clear(self, stage):
         "Remove the checkpoints of another stage, unless this run resumes."
@@ -67,6 +78,9 @@ class TrainingRun:
         if not self.main: seed_all(cfg.seed + 7919*self.accelerator.process_index) # dropout of its own
         checkpoints = self.out and CheckpointManager(self.out, cfg.stage, config, cfg.keep_last)
         try: yield dict(log=log, progress=self.progress, preview=preview, checkpoints=checkpoints, resume=self.resume)
+        except BaseException:
+            if self.out: unlock_folder(self.out)
+            raise
         finally:
             if log is not self.log: log.close()
 
@@ -76,7 +90,10 @@ class TrainingRun:
     ):
         "Save a model in the run folder."
         model.info = {**info, **self.facts, f'train_{self.cfg.stage}': asdict(self.cfg)}
-        if self.out and self.main: model.save_pretrained(self.out)
+        try:
+            if self.out and self.main: model.save_pretrained(self.out)
+        finally:
+            if self.out: unlock_folder(self.out)
         self.accelerator.wait_for_everyone()
 
 # %% ../../nbs/training/run.ipynb #c6d2dfcd

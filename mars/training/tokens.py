@@ -156,13 +156,15 @@ def read_cached(path, fingerprint, device='cpu'): # -> name -> tensor, or None
     from safetensors import safe_open
     try:
         with safe_open(path, 'pt', device=str(device)) as f:
-            return {k: f.get_tensor(k) for k in f.keys()} if f.metadata().get('fingerprint') == fingerprint else None
-    except Exception: return None
+            meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+        whole = meta['sha256'] == _digest({k: v.cpu() for k, v in tensors.items()})
+        return tensors if whole and meta['fingerprint'] == fingerprint else None
+    except Exception: return None # it is computed again
 
 def write_cached(path, tensors, fingerprint):
     "Write a cache file."
     from safetensors.torch import save
-    write_atomic(path, save(tensors, dict(fingerprint=fingerprint)))
+    write_atomic(path, save(tensors, dict(fingerprint=fingerprint, sha256=_digest(tensors))))
 
 def cached_tokens(
     notes,            # a source of mars.data

@@ -1,0 +1,510 @@
+"""Runs that are killed, odd files, damaged downloads, bounded memory: what users of such a program meet."""
+import builtins, io, json, os, shutil, time
+from pathlib import Path
+import numpy as np
+import pytest, torch
+import mars.parts.files as files
+from mars.cmx import CMX
+from mars.data import AdditiveNotes
+from mars.parts.files import JOURNAL, finish_save, make_folder, save_together, sweep, temporary_path
+from mars.pipeline import Mars
+from mars.stft import LogSpectrogram
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.train import TrainConfig, train_var
+from mars.var import VAR, VARConfig
+
+CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
+LS = dict(n_fft=128, hop_length=64, n_frames=32)
+VAR_SHAPE = dict(depth=1, width=32, heads=2, drop_path=0.)
+
+def make(seed=0, var=True):
+    torch.manual_seed(seed)
+    tok = Tokenizer(CFG)
+    return Mars(tok, VAR(VARConfig.preset('tiny', **VAR_SHAPE), CFG).bind(tok) if var else None, spectrogram=LogSpectrogram(**LS), cmx=CMX(2, 1), info=dict(seed=seed))
+
+# --- kill -9 at every file operation
+
+class Kill(BaseException): "Stands for `kill -9`: from here on the process does nothing to any file."
+
+OPERATIONS = [(os, name) for name in ('open', 'replace', 'rename', 'unlink', 'mkdir', 'rmdir', 'fsync')] + [(builtins, 'open'), (io, 'open')]
+WRITING = os.O_WRONLY | os.O_RDWR
+
+def killed_at(n, monkeypatch, f):
+    "Run a function and kill it at its file operation n -> True, or False if it ended before."
+    left, dead = [n], []
+    def guarded(owner, name, real):
+        def run(*args, **kw):
+            if name == 'open':
+                mode = args[1] if len(args) > 1 else kw.get('mode', kw.get('flags', 'r'))
+                if not (mode & WRITING if isinstance(mode, int) else set(mode) & set('wax+')): return real(*args, **kw)
+            left[0] -= 1
+            if left[0] < 0:
+                dead.append(name)
+                raise Kill
+            return real(*args, **kw)
+        return run
+    with monkeypatch.context() as patch:
+        for owner, name in OPERATIONS: patch.setattr(owner, name, guarded(owner, name, getattr(owner, name)))
+        try: f()
+        except BaseException:
+            if not dead: raise
+    return bool(dead)
+
+def every_kill(monkeypatch, prepare, f):
+    "Yield after every kill, with everything prepared before each; the last one is the run that is not killed."
+    for n in range(1000):
+        prepare()
+        dead = killed_at(n, monkeypatch, f)
+        monkeypatch.setattr(files, '_is_running', lambda pid: False)
+        yield n
+        monkeypatch.undo()
+        if not dead: return
+    raise AssertionError('it does not end')
+
+def fresh(folder, template):
+    shutil.rmtree(folder, ignore_errors=True)
+    if template.exists(): shutil.copytree(template, folder)
+
+def weights_of(m): return {k: v.clone() for net in (m.tokenizer, m.var) if net is not None for k, v in net.state_dict().items()}
+def same(a, b): return (a.var is None) == (b.var is None) and all(torch.equal(v, weights_of(b)[k]) for k, v in weights_of(a).items())
+
+@pytest.mark.parametrize('before, after', [(None, 'full'), ('tokenizer', 'full'), ('full', 'other'), ('full', 'other tokenizer')])
+def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(before, after, tmp_path, monkeypatch):
+    models = dict(full=make(0), tokenizer=make(0, var=False), other=make(1))
+    models['other tokenizer'] = make(1, var=False)
+    out, template, seen = tmp_path/'m', tmp_path/'template', set()
+    if before: models[before].save_pretrained(template)
+    for n in every_kill(monkeypatch, lambda: fresh(out, template), lambda: models[after].save_pretrained(out)):
+        if before is None and not (out/'config.json').exists() and not (out/JOURNAL).exists(): continue
+        m = Mars.from_pretrained(out)
+        seen.add(m.info['seed'] if m.var is not None else ('tokenizer', m.info['seed']))
+        assert any(same(m, models[k]) and m.info == models[k].info for k in (before, after) if k), n
+        before_sweep = {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith('.')}
+        sweep(out)
+        assert before_sweep == {p.name: p.read_bytes() for p in out.iterdir()}
+    assert n > 8 and len(seen) == (2 if before else 1)
+    assert same(m, models[after])
+
+def test_stage_two_leaves_the_files_of_stage_one_alone(tmp_path):
+    make(0, var=False).save_pretrained(tmp_path)
+    before = (tmp_path/'tokenizer.safetensors').stat()
+    m = Mars.from_pretrained(tmp_path)
+    Mars(m.tokenizer, make(0).var, m.cmx, m.spectrogram).save_pretrained(tmp_path)
+    after = (tmp_path/'tokenizer.safetensors').stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and Mars.from_pretrained(tmp_path).var is not None
+
+@pytest.mark.parametrize('kind', ['classifier', 'vocoder', 'flow'])
+def test_other_models_are_saved_as_a_whole_too(kind, tmp_path, monkeypatch):
+    from mars.baselines.flow import Flow, FlowConfig, FlowMars
+    from mars.parts.classifier import Classifier, ClassifierConfig
+    from mars.parts.vocoder import Vocoder, VocoderConfig
+    def new(seed):
+        torch.manual_seed(seed)
+        if kind == 'classifier': return Classifier(ClassifierConfig.preset('tiny'))
+        if kind == 'vocoder': return Vocoder(VocoderConfig.preset('tiny'))
+        return FlowMars(Flow(FlowConfig.preset('tiny', depth=1, width=32, heads=2)))
+    load = dict(classifier=lambda: Classifier.from_pretrained(tmp_path/'m'), vocoder=lambda: Vocoder.from_pretrained(tmp_path/'m'), flow=lambda: FlowMars.from_pretrained(tmp_path/'m'))[kind]
+    def state(m): return (m.var if kind == 'flow' else m).state_dict()
+    def save(m): m.save(tmp_path/'m') if kind == 'vocoder' else m.save_pretrained(tmp_path/'m')
+    def equal(a, b): return all(torch.equal(v, state(b)[k]) for k, v in state(a).items())
+    old, m = new(0), new(1)
+    save(old)
+    shutil.copytree(tmp_path/'m', tmp_path/'template')
+    for _ in every_kill(monkeypatch, lambda: fresh(tmp_path/'m', tmp_path/'template'), lambda: save(m)): assert equal(load(), old) or equal(load(), m)
+    assert equal(load(), m)
+
+def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
+    make(0).save_pretrained(tmp_path)
+    for n in range(4):
+        written = iter(range(n))
+        def fsync(fd):
+            if next(written, None) is None: raise OSError(28, 'No space left on device')
+        with monkeypatch.context() as patch:
+            patch.setattr(os, 'fsync', fsync)
+            with pytest.raises(ValueError, match='cannot be written .No space left on device'): make(1).save_pretrained(tmp_path)
+        assert same(Mars.from_pretrained(tmp_path), make(0)) and not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
+
+def test_a_journal_moves_files_of_its_own_folder_only(tmp_path):
+    out, victim = tmp_path/'m', tmp_path/'victim'
+    make(0).save_pretrained(out)
+    victim.write_text('mine')
+    left = temporary_path(out/'x')
+    left.write_text('theirs')
+    for changes in ({'../victim': left.name}, {'../victim': None}, {'config.json': '../victim'}, {'config.json': 'README.md'}):
+        (out/JOURNAL).write_text(json.dumps(changes))
+        assert same(Mars.from_pretrained(out), make(0)) and victim.read_text() == 'mine' and left.exists()
+
+# --- what killed runs left
+
+def dead_name(path, suffix='.part'): return (p := temporary_path(path, suffix)).with_name(p.name.replace(f'-{os.getpid()}-', '-4999999-'))
+
+def test_the_next_run_sweeps_what_a_killed_one_left(tmp_path):
+    mine, others = [temporary_path(tmp_path/'a'), tmp_path/'.hidden', tmp_path/'.a.part'], [dead_name(tmp_path/'b'), dead_name(tmp_path/'notes', '.notes')]
+    for path in (*mine, others[0]): path.write_text('x')
+    others[1].mkdir()
+    (others[1]/'row').write_text('x')
+    make_folder(tmp_path)
+    assert all(p.exists() for p in mine) and not any(p.exists() for p in others)
+    far = tmp_path/('.c.ffffffff-1-00000000.part')
+    far.write_text('x')
+    sweep(tmp_path)
+    assert far.exists() # of another machine, which may still be writing
+    os.utime(far, (0, 0))
+    sweep(tmp_path)
+    assert not far.exists()
+
+def test_the_probe_and_temporary_files_touch_nothing_of_the_user(tmp_path):
+    (tmp_path/'.probe').write_text('mine')
+    (tmp_path/'target').write_text('target')
+    make_folder(tmp_path)
+    assert (tmp_path/'.probe').read_text() == 'mine'
+    from concurrent.futures import ThreadPoolExecutor
+    with ThreadPoolExecutor(8) as pool: assert len(list(pool.map(make_folder, [tmp_path/'new']*40))) == 40
+    real = files.temporary_path
+    def planted(path, suffix='.part'): # as if somebody had guessed the name
+        path = real(path, suffix)
+        path.symlink_to(tmp_path/'target')
+        return path
+    files.temporary_path = planted
+    try:
+        with pytest.raises(ValueError, match='cannot be written'): files.write_atomic(tmp_path/'a', 'x')
+    finally: files.temporary_path = real
+    assert (tmp_path/'target').read_text() == 'target' and not (tmp_path/'a').exists()
+
+# --- state of a run
+
+def few(): return AdditiveNotes(('organ', 'flute'), range(60, 62), (100,))
+
+def stage_two(out, **kw):
+    m = Mars.from_pretrained(out)
+    train = TrainConfig.preset('tiny', 'var', **{**dict(steps=2, batch_size=4, log_every=1, save_every=1), **kw})
+    return train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False)
+
+def test_training_of_the_transformer_that_is_killed_leaves_a_tokenizer_that_loads_and_resumes(tmp_path, monkeypatch):
+    template, out = tmp_path/'template', tmp_path/'run'
+    make(0, var=False).save_pretrained(template)
+    stage_two(template, steps=1) # the caches, of another run of the same notes
+    old = weights_of(make(0, var=False))
+    points = 0
+    for n in every_kill(monkeypatch, lambda: fresh(out, template), lambda: stage_two(out)):
+        tok = Mars.from_pretrained(out).tokenizer.state_dict()
+        assert all(torch.equal(v, tok[k]) for k, v in old.items()), n
+        files.unlock_folder(out) # as the end of a process does
+        points += 1
+    assert points > 20 and Mars.from_pretrained(out).info['train_var']['steps'] == 2
+
+def test_a_damaged_cache_of_tokens_is_computed_again(tmp_path):
+    from safetensors.torch import load_file
+    make(0, var=False).save_pretrained(tmp_path)
+    clean = stage_two(tmp_path).state_dict()
+    path = tmp_path/'tokens.safetensors'
+    whole, tokens = path.read_bytes(), {k: v.clone() for k, v in load_file(path).items()}
+    for bit in (0, 6): # another token; a token that does not exist
+        damaged = bytearray(whole)
+        damaged[-4*16 + bit//8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        again = stage_two(tmp_path).state_dict()
+        assert all(torch.equal(v, again[k]) for k, v in clean.items()) and all(torch.equal(v, tokens[k]) for k, v in load_file(path).items())
+
+@pytest.mark.parametrize('field, value', [('step', '7'), ('config', '{"lr": 2.0}')])
+def test_the_hash_of_a_checkpoint_covers_its_step_and_its_settings(field, value, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+    from mars.training.checkpoints import CheckpointManager
+    manager = CheckpointManager(tmp_path, 'var', dict(lr=1.))
+    manager.save(3, dict(a=torch.arange(3.)))
+    path, = manager.files()
+    with safe_open(path, 'pt') as f: meta, tensors = f.metadata(), {k: f.get_tensor(k) for k in f.keys()}
+    save_file(tensors, path, {**meta, field: value})
+    with pytest.warns(UserWarning, match='is damaged and was skipped .its contents do not match their hash'): assert manager.load() is None
+
+def test_two_runs_in_one_folder(tmp_path):
+    fcntl = pytest.importorskip('fcntl')
+    make(0, var=False).save_pretrained(tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    fd = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX) # the other run
+    with pytest.raises(ValueError, match='another run is writing to .*: wait for its end or choose another folder'): stage_two(tmp_path)
+    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    os.close(fd)
+    stage_two(tmp_path)
+    assert not files._LOCKED
+    with pytest.raises(ValueError, match='was made with another'): stage_two_resume(tmp_path)
+    assert not files._LOCKED
+
+def stage_two_resume(out):
+    m = Mars.from_pretrained(out)
+    train = TrainConfig.preset('tiny', 'var', steps=9, batch_size=4, save_every=1)
+    train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False, resume=True)
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    m = make(0)
+    m.save_pretrained(tmp_path)
+    bad = make(1)
+    with torch.no_grad(): bad.var.start[0, 0, 0] = float('inf')
+    with pytest.raises(ValueError, match='start contains NaN or infinity and is not saved: train again with a lower lr'): bad.save_pretrained(tmp_path)
+    with torch.no_grad(): bad.var.start[0, 0, 0] = 1e6
+    with pytest.raises(ValueError, match='infinity in half precision and is not saved: save it in full precision'): bad.save_pretrained(tmp_path, half=True)
+    assert same(Mars.from_pretrained(tmp_path), m)
+
+@pytest.mark.parametrize('dtype', [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_of_another_type_are_refused(dtype, tmp_path):
+    from safetensors.torch import load_file, save_file
+    make(0).save_pretrained(tmp_path)
+    state = load_file(tmp_path/'var.safetensors')
+    state['start'] = state['start'].to(dtype)
+    save_file(state, tmp_path/'var.safetensors')
+    with pytest.raises(ValueError, match=f'var.safetensors holds start as {dtype}, not torch.float32'): Mars.from_pretrained(tmp_path)
+
+# --- downloads
+
+def gz_tar(*members, compress=True):
+    import gzip, tarfile
+    body = io.BytesIO()
+    with tarfile.open(fileobj=body, mode='w', format=tarfile.PAX_FORMAT) as tar:
+        for name, data, *extra in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.pax_headers = len(data), dict(extra[0]) if extra else {}
+            tar.addfile(info, io.BytesIO(data))
+    return gzip.compress(body.getvalue(), 6) if compress else body.getvalue()
+
+@pytest.fixture(scope='session')
+def split(tmp_path_factory):
+    "Files of a small split: name -> bytes."
+    from mars.data import write_nsynth_fixture
+    root = write_nsynth_fixture(tmp_path_factory.mktemp('split'), dict(test=(0,)), ('organ',), (60,), (127,), None)
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob('*')) if p.is_file()}
+
+def unpack(data, folder):
+    from mars.data import unpack_nsynth
+    (folder/'a.tar.gz').write_bytes(data)
+    return unpack_nsynth(folder/'a.tar.gz', folder/'nsynth-test', 'test')
+
+def test_every_flipped_bit_of_an_archive_is_noticed(split, tmp_path):
+    body, rng, unnoticed = gz_tar(*split.items()), np.random.default_rng(0), []
+    for i in [*rng.integers(10, len(body), 40), len(body) - 6, len(body) - 2]: # also in the checksum and the length
+        damaged = bytearray(body)
+        damaged[i] ^= 1 << int(rng.integers(8))
+        try: unpack(bytes(damaged), tmp_path)
+        except ValueError as e: assert 'a.tar.gz' in str(e) and '\n' not in str(e)
+        else:
+            assert (tmp_path/'nsynth-test'/'examples.json').read_bytes() == split['nsynth-test/examples.json']
+            unnoticed += [i] if any((tmp_path/k).read_bytes() != v for k, v in split.items()) else []
+            shutil.rmtree(tmp_path/'nsynth-test')
+        assert {p.name for p in tmp_path.iterdir()} == {'a.tar.gz'}
+    assert not unnoticed
+
+BAD_EXAMPLES = [(b'', 'is damaged'), (b'{"a"', 'is damaged'), (b'[]', 'must hold an object'), (b'{}', 'must hold an object'), (b'\xff', 'is damaged'), (b'['*100000, 'is damaged'),
+    (dict(instrument_family=11), 'instrument_family must be an id in 0..10, got 11'), (dict(instrument_family=-1), 'in 0..10, got -1'), (dict(instrument_source=True), 'got True'),
+    (dict(pitch=None), 'pitch must be of type int, got None'), (dict(pitch=True), 'pitch must be of type int, got True'), (dict(pitch=128), 'pitch must be an integer in 0..127, got 128'), (dict(velocity=[]), 'velocity must be of type int'), (dict(instrument_str=3), 'instrument must be a string'),
+    ('pitch', 'has no pitch'), ('instrument_source', 'has no instrument_source'), ([1], 'must be an object with labels')]
+
+def examples_with(change, data):
+    "examples.json with its first entry changed: fields replaced, a field left out, or another value."
+    if isinstance(change, bytes): return change
+    examples = json.loads(data)
+    name = next(iter(examples))
+    if isinstance(change, dict): examples[name].update(change)
+    elif isinstance(change, str): del examples[name][change]
+    else: examples[name] = change
+    return json.dumps(examples).encode()
+
+@pytest.mark.parametrize('change, message', BAD_EXAMPLES)
+def test_examples_are_checked_in_a_folder_and_before_they_are_put_in_place(change, message, split, tmp_path):
+    from mars.data import NSynth
+    bad = examples_with(change, split['nsynth-test/examples.json'])
+    with pytest.raises(ValueError, match=message) as e: unpack(gz_tar(*{**split, 'nsynth-test/examples.json': bad}.items()), tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {'a.tar.gz'} and len(str(e.value)) < 500
+    (tmp_path/'examples.json').write_bytes(bad)
+    with pytest.raises(ValueError, match=message): NSynth(tmp_path)
+
+def test_examples_that_are_a_pipe_are_refused(tmp_path):
+    from mars.data import NSynth
+    os.mkfifo(tmp_path/'examples.json')
+    with pytest.raises(ValueError): NSynth(tmp_path)
+
+def test_headers_of_an_archive_are_bounded(split, tmp_path, monkeypatch):
+    import tarfile, mars.data.nsynth as nsynth
+    bombs = dict(pax=gz_tar(('nsynth-test/x', b'', dict(comment='x'*10**6))), names=gz_tar(*((f'{i}', b'') for i in range(3000))))
+    monkeypatch.setattr(nsynth, 'MAX_HEADERS', 2000)
+    for body in bombs.values():
+        with pytest.raises(ValueError, match='is rejected: its headers are not those of NSynth'): unpack(body, tmp_path)
+    header = tarfile.TarInfo('x')
+    header.type, header.size = tarfile.XHDTYPE, 512
+    chain = (header.tobuf() + b'11 a=bcdef\n'.ljust(512, b'\0'))*2000
+    import gzip
+    with pytest.raises(ValueError, match='is rejected: its headers are not those of NSynth'): unpack(gzip.compress(chain), tmp_path)
+    with pytest.raises(ValueError, match='unpacks to more than NSynth'): nsynth.unpack_nsynth(_padded(split, tmp_path), tmp_path/'nsynth-test', 'test', max_bytes=-(1 << 30) + 300000)
+    assert not (tmp_path/'nsynth-test').exists()
+
+def _padded(split, tmp_path): # zeros behind the archive
+    import gzip
+    (tmp_path/'p.tar.gz').write_bytes(gzip.compress(gz_tar(*split.items(), compress=False) + bytes(10**6)))
+    return tmp_path/'p.tar.gz'
+
+class Reply:
+    "A server of one reply after another: (status, headers, body), or raw bytes."
+    def __init__(self, *replies):
+        import socketserver, threading
+        replies, self.seen = list(replies), []
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(handler):
+                lines = []
+                while (line := handler.rfile.readline()).strip(): lines.append(line.decode().strip())
+                self.seen.append(next((x[7:] for x in lines if x.startswith('Range: ')), None))
+                reply = replies.pop(0)
+                if isinstance(reply, bytes): return handler.wfile.write(reply)
+                status, headers, body = reply
+                head = ''.join(f'{k}: {v}\r\n' for k, v in headers.items())
+                handler.wfile.write(f'HTTP/1.1 {status} x\r\nConnection: close\r\n{head}\r\n'.encode() + body)
+        self.server = socketserver.ThreadingTCPServer(('127.0.0.1', 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(.05,), daemon=True).start()
+        self.url = f'http://127.0.0.1:{self.server.server_address[1]}/x'
+    def __enter__(self): return self
+    def __exit__(self, *args): self.server.shutdown(); self.server.server_close()
+
+BODY = bytes(range(200))
+def ok(body=BODY, status=200, **headers): return status, {'Content-Length': len(body), **{k.replace('_', '-'): v for k, v in headers.items()}}, body
+
+def get(server, path, **kw):
+    from mars.data.nsynth import download_file
+    return download_file(server.url, path, progress=False, **kw)
+
+@pytest.mark.parametrize('reply', [b'', b'nonsense\r\n\r\n', b'HTTP/1.1 abc\r\n\r\n', b'HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n', b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
+    b'HTTP/1.1 200 OK\r\n' + b'a: b\r\n'*200 + b'\r\n', (302, dict(Location='file:///etc/passwd'), b''), (302, dict(Location='http://['), b''), (500, {}, b'')])
+def test_broken_replies_are_one_sentence(reply, tmp_path):
+    with Reply(reply) as server:
+        with pytest.raises(ValueError, match='broke off|answered') as e: get(server, tmp_path/'f')
+    assert '\n' not in str(e.value) and not (tmp_path/'f').exists()
+
+def test_a_part_is_continued_only_where_it_ends(tmp_path):
+    path, part = tmp_path/'f', tmp_path/'f.part'
+    def rest(start, **kw): return ok(BODY[start:], 206, **kw)
+    part.write_bytes(BODY[:50])
+    with Reply(rest(60, Content_Range='bytes 60-199/200'), ok()) as server:
+        with pytest.raises(ValueError, match='did not send the bytes from 50 on; the part is deleted.: run the command again'): get(server, path)
+        get(server, path)
+        assert path.read_bytes() == BODY and server.seen == ['bytes=50-', None]
+    for reply in (rest(50, Content_Range='bytes 50-199/200'), rest(50, Content_Range='bytes 50-199/*'), ok()): # the last one sends everything again
+        part.write_bytes(BODY[:50])
+        with Reply(reply) as server: get(server, path)
+        assert path.read_bytes() == BODY
+    part.write_bytes(BODY[:50])
+    with Reply(rest(50)) as server:
+        with pytest.raises(ValueError, match='the part is deleted'): get(server, path)
+    for reply in ((416, {'Content-Range': 'bytes */200'}, b''), rest(0, Content_Range='bytes 300-400/200')): # longer than the file
+        part.write_bytes(BODY + b'more')
+        with Reply(reply) as server:
+            with pytest.raises(ValueError, match='deleted'): get(server, path)
+        assert not part.exists()
+    part.write_bytes(BODY)
+    with Reply((416, {'Content-Range': 'bytes */200'}, b'')) as server: get(server, path) # it was complete
+    (tmp_path/'mine').write_text('mine')
+    part.symlink_to(tmp_path/'mine')
+    with Reply(ok()) as server:
+        with pytest.raises(ValueError): get(server, path)
+    assert (tmp_path/'mine').read_text() == 'mine'
+    with pytest.raises(ValueError, match='url must begin with https://'): files_url(tmp_path)
+
+def files_url(tmp_path):
+    from mars.data.nsynth import download_file
+    download_file(f'file://{tmp_path}/mine', tmp_path/'g')
+
+def test_an_archive_that_is_there_is_compared_and_a_damaged_one_deleted(split, tmp_path):
+    import hashlib
+    from mars.data import download_nsynth
+    body, archive = gz_tar(*split.items()), tmp_path/'nsynth-test.jsonwav.tar.gz'
+    archive.write_bytes(body)
+    with pytest.raises(ValueError, match='has the SHA-256 .*, not 0f9ba5d6.*: it is deleted; run the command again'): download_nsynth('test', tmp_path, progress=False)
+    assert not archive.exists()
+    damaged = bytearray(body)
+    damaged[len(body)//2] ^= 1
+    with Reply(ok(bytes(damaged)), ok(body), ) as server:
+        with pytest.raises(ValueError, match='the archive is deleted: run the command again to download it'):
+            download_nsynth('test', tmp_path, server.url, hashlib.sha256(damaged).hexdigest(), progress=False)
+        assert [p.name for p in tmp_path.iterdir()] == []
+        folder = download_nsynth('test', tmp_path, server.url, hashlib.md5(body).hexdigest(), progress=False)
+    source = json.loads((folder/'source.json').read_text())
+    assert source['checked'] is True and source['md5'] == hashlib.md5(body).hexdigest()
+
+def test_a_full_disk_keeps_the_archive(split, tmp_path, monkeypatch):
+    from mars.data import download_nsynth
+    archive = tmp_path/'nsynth-test.jsonwav.tar.gz'
+    archive.write_bytes(gz_tar(*split.items()))
+    def full(*args): raise OSError(28, 'No space left on device')
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, 'copyfileobj', full)
+        with pytest.raises(ValueError, match='cannot be written .No space left on device.: free some space'):
+            download_nsynth('test', tmp_path, expected=__import__('hashlib').md5(archive.read_bytes()).hexdigest(), progress=False)
+    assert [p.name for p in tmp_path.iterdir()] == [archive.name]
+
+def test_a_killed_download_is_complete_after_the_next(split, tmp_path, monkeypatch):
+    from mars.data import NSynth, download_nsynth
+    import hashlib
+    body = gz_tar(*split.items())
+    def prepare():
+        shutil.rmtree(tmp_path/'d', ignore_errors=True)
+        (tmp_path/'d').mkdir()
+        (tmp_path/'d'/'nsynth-test.jsonwav.tar.gz').write_bytes(body)
+    def run(): download_nsynth('test', tmp_path/'d', expected=hashlib.sha256(body).hexdigest(), progress=False)
+    for n in every_kill(monkeypatch, prepare, run):
+        run() if (tmp_path/'d'/'nsynth-test').exists() or (tmp_path/'d'/'nsynth-test.jsonwav.tar.gz').exists() else prepare()
+        assert not [p.name for p in (tmp_path/'d').iterdir() if p.name.startswith('.')], n
+    assert n > 10 and len(NSynth(tmp_path/'d', 'test')) == 1
+
+# --- audio files
+
+def claim(path, offset, value, size, order='little'):
+    data = bytearray(path.read_bytes())
+    data[offset:offset+size] = value.to_bytes(size, order)
+    path.write_bytes(data)
+    return path
+
+@pytest.fixture
+def note(tmp_path): return files.save_wave(tmp_path/'note.wav', .5*np.sin(np.arange(64000)*.1))
+
+@pytest.mark.parametrize('rate', [0, 1, 2, 999, 768001, 10**7, 10**8, 2**32 - 1])
+def test_sample_rates_of_no_recording_are_refused(note, rate):
+    with pytest.raises(ValueError, match='must be in 1000..768000 whole Hz|is not a readable audio file'): files.read_audio(claim(note, 24, rate, 4))
+
+def measured(f): # peak MiB of Python's and numpy's allocations
+    import tracemalloc
+    tracemalloc.start()
+    try: out = f()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]/2**20
+        tracemalloc.stop()
+    return out, peak
+
+def test_only_what_is_needed_is_read(tmp_path):
+    import soundfile
+    path = tmp_path/'long.flac'
+    with soundfile.SoundFile(path, 'w', 16000, 2) as f: # half an hour in a small file
+        for _ in range(30): f.write(np.full((60*16000, 2), .25))
+    assert path.stat().st_size < 10**6
+    with pytest.warns(UserWarning, match='is longer than 4 s and is cut'): wave, peak = measured(lambda: files.load_wave(path, seconds=4))
+    assert wave.shape == (64000,) and peak < 20
+    (wave, rate), peak = measured(lambda: files.read_audio(path, 2))
+    assert wave.shape == (32000,) and peak < 20
+    data = bytearray(path.read_bytes()) # STREAMINFO: 36 bits of the number of samples end at byte 26
+    data[21] = data[21] & 0xf0 | 0xf
+    data[22:26] = b'\xff'*4
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match='is longer than 3600 s: cut it'): files.read_audio(path)
+    assert measured(lambda: files.read_audio(path, 2))[1] < 20
+
+def test_files_that_are_cut_off_or_no_files(note, tmp_path):
+    whole = note.read_bytes()
+    note.write_bytes(whole[:-2000])
+    with pytest.raises(ValueError, match='is cut off after 63000 samples: copy it again'): files.read_audio(note)
+    assert len(files.read_audio(note, 1)[0]) == 16000 # the part that is needed is there
+    note.write_bytes(whole[:40] + b'\xff'*4 + whole[44:]) # written to a pipe, of unknown length
+    assert len(files.read_audio(note)[0]) == 64000
+    os.mkfifo(tmp_path/'pipe.wav')
+    for path, error in ((tmp_path/'pipe.wav', ValueError), (tmp_path, ValueError), ('/dev/zero', ValueError), (tmp_path/'none', FileNotFoundError)):
+        with pytest.raises(error, match='is not a regular file|no file'): files.load_wave(path)
+
+def test_memory_errors_are_a_sentence(note, monkeypatch):
+    def full(*args): raise MemoryError
+    monkeypatch.setattr(files, '_read_blocks', full)
+    with pytest.raises(ValueError, match='note.wav does not fit into memory: cut it'): files.read_audio(note)
