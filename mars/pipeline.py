@@ -9,6 +9,7 @@ __all__ = ['HUB', 'PUSH', 'download', 'check_arguments', 'find_model', 'read_con
 # %% ../nbs/parts/pipeline.ipynb #32ea11c8
 import json, re
 from pathlib import Path
+from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin
 import mars
@@ -79,13 +80,13 @@ def read_config(
 def load_networks(
     folder:Path,
     config:dict,   # of `read_config`
-    pipeline:type, # class of the model
+    pipeline,      # class of the model
 )->tuple: # (tokenizer, transformer or None); ValueError where the two do not belong together
     "Load the tokenizer and the transformer of a folder."
     tokenizer, tokenizer_config = pipeline.tokenizer_cls, pipeline.config_cls
     tok_cfg, var_cfg = tokenizer_config.from_dict(config['tokenizer']), None
     if config['var']:
-        order = SYSTEMS.find(config.get('system', VAR.system))
+        order:Any = SYSTEMS.find(config.get('system', VAR.system))
         var_cfg = reference_config(order.config, config['var']).from_dict(config['var'])
     tok = load_network(lambda: tokenizer(tok_cfg), folder/'tokenizer.safetensors')
     if var_cfg is None: return tok, None
@@ -123,7 +124,12 @@ def size_of(net)->str: # such as '7.03 M'
 class GenerationMixin:
     "Notes from labels, for a codec with a transformer."
     info: dict
-    var: VAR|None
+    var: Any # a `VAR` or None
+    embed_reference: Any
+    decode: Any
+    tokens_to_image: Any
+    image_to_spec: Any
+    image_to_wave: Any
 
     def sampling(self, settings:dict={})->dict: # given by the caller -> with the model's own where the caller gave none
         "Complete sampling settings."

@@ -289,7 +289,7 @@ def train_var(
     train:TrainConfig=None, # settings; None is the tiny preset
     cfg:VARConfig=None,     # shape; None is the tiny preset
     out:Path=None,          # run folder; None keeps everything in memory
-    model:type=VAR,         # VAR, or another order of prediction
+    model:type[VAR]=VAR,    # VAR, or another order of prediction
     extra_labels=None,      # source of labels that notes do not have; None takes the config's
     init:VAR=None,          # a trained transformer of the same shape and tokens, to start from
     **options,              # device, progress, log, resume, trackers: as for `TrainingRun`

@@ -61,7 +61,7 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.sizes, self.dropout = dict(sizes), dropout
         self.dropout_each = {name: dropout_each for name in sizes}
-        self.nulls = {name: ((), -1) for name in sizes} # shape and value of one note's null
+        self.nulls:dict = {name: ((), -1) for name in sizes} # shape and value of one note's null
         self.tables = nn.ModuleDict({name: nn.Embedding(size+1, width) for name, size in sizes.items()})
         for table in self.tables.values(): nn.init.trunc_normal_(table.weight, std=math.sqrt(1/(3*width)))
 
@@ -164,7 +164,7 @@ def outside_training(
 # %% ../../nbs/parts/conditioning.ipynb #380dc343
 def resolve_labels(
     m,          # a `Mars`
-    n:int,      # number of notes; None takes it from the labels, or 1
+    n:int|None, # number of notes; None takes it from the labels, or 1
     given:dict, # labels by name or number, sampling settings, and strict: refuse labels outside the training range
 )->tuple: # (complete labels, sampling settings with the model's defaults); ValueError for what does not fit
     "Split keywords into labels and sampling settings, and check both."

@@ -158,7 +158,7 @@ class GraphedSampler:
         except RuntimeError as e:
             warnings.warn('the passes could not be recorded as CUDA graphs and run one by one '
                           f'({str(e).splitlines()[0]})')
-        else: sampler.run_pass = lambda k: graphs[k].replay()
+        else: sampler.run_pass = lambda k: graphs[k].replay() # type: ignore[method-assign]
 
     def stream(self, labels, uniforms, *inputs): # as `Sampler.stream`
         return self.sampler.stream(labels, uniforms, *inputs)
