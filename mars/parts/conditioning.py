@@ -112,30 +112,32 @@ class LabelEmbedding(nn.Module):
 def label_id(
     value,      # None, an id or a name
     names=None, # the names in order of their ids; None where a label has none
+    label='label', # for the message
 )->int: # -1 for None; ValueError for an unknown name
     "Turn one label into its id."
     if value is None: return -1
     if isinstance(value, str):
         if names is None or value not in names:
-            choices = ', '.join(names) if names else 'the numbers'
-            raise ValueError(f'{value!r} is no label here; choose one of {choices}')
+            choices = f'one of {", ".join(names)}' if names else 'an integer'
+            raise ValueError(f'{label} must be {choices}, got {value!r}')
         return names.index(value)
     try: i = operator.index(value)
     except TypeError: i = None
     if i is None or isinstance(value, (bool, np.bool_)) or abs(i) >= 2**31:
-        raise ValueError(f'label {value!r} is no whole number in range; give an id or a name')
+        raise ValueError(f'{label} must be an id or a name, got {value!r}')
     return i
 
 def label_ids(
     value,      # None, an id, a name, or a list or tensor of them
     names=None, # the names in order of their ids; None where a label has none
+    label='label', # for messages
 ):              # None, an int, or an int64 tensor (n,); ValueError for an unknown name
     "Turn label names into ids."
     if value is None: return None
     if isinstance(value, str) or not hasattr(value, '__len__') or getattr(value, 'ndim', 1) == 0:
-        return label_id(value, names)
+        return label_id(value, names, label)
     if not len(value): raise ValueError('an empty list of labels was given; leave the label out')
-    return torch.tensor([label_id(v, names) for v in value])
+    return torch.tensor([label_id(v, names, label) for v in value])
 
 # %% ../../nbs/parts/conditioning.ipynb #051c6431
 def _outside(name, values, bounds):
@@ -173,7 +175,7 @@ def resolve_labels(
                          'train one with `mars train var --out FOLDER`')
     settings = {k: v for k, v in given.items() if v is not None}
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=m.info.get('instruments'))
-    labels = {k: label_ids(settings.pop(k, None), v) for k, v in names.items()}
+    labels = {k: label_ids(settings.pop(k, None), v, k) for k, v in names.items()}
     strict = settings.pop('strict', False)
     labels = m.var.label_embed.check({**labels, **m.extra_labels(settings)}, n)
     data = m.info.get('data')
@@ -184,5 +186,5 @@ def resolve_labels(
     settings = m.sampling(settings)
     known = {*inspect.signature(m.var.generate).parameters} - {'labels', 'n', 'seed', 'first'}
     if unknown := [k for k in settings if k not in known]:
-        raise ValueError(f'{unknown[0]} is no setting of a {m.var.system} transformer; leave it out')
+        raise ValueError(f'{unknown[0]} is not a setting of a {m.var.system} transformer; leave it out')
     return labels, settings
