@@ -277,7 +277,7 @@ def test_labels_are_predicted_for_sounds_as_users_have_them():
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         shares = [right(torch.nn.functional.pad(x, (8000, 0))), right(x[:, :16000]), right(x + .1), right(.05*x)]
-    assert min(shares) >= .8, shares
+    assert min(shares) >= .7, shares
 
 # --- between
 
