@@ -38,7 +38,7 @@ def count_notes(
     return int(n)
 
 def given_labels(labels, known)->dict: # dict or None, names of the model's labels -> the labels that are not None
-    "Raise `ValueError` for labels that are no dict or have an unknown name."
+    "Raise `ValueError` for labels that are not a dict or have an unknown name."
     if not isinstance(labels, dict | None):
         raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
     given = {name: v for name, v in (labels or {}).items() if v is not None}
@@ -47,7 +47,7 @@ def given_labels(labels, known)->dict: # dict or None, names of the model's labe
     return given
 
 def check_label_range(name, ids, size): # int64 (n,), number of values
-    "Raise `ValueError` for ids outside the table; -1 is no label, and velocity begins with 1."
+    "Raise `ValueError` for ids outside the table; -1 means no label, and velocity starts at 1."
     low = 1 if name == 'velocity' else 0
     wrong = (ids != -1) & ((ids < low) | (ids >= size))
     if wrong.any():
@@ -61,7 +61,7 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.sizes, self.dropout = dict(sizes), dropout
         self.dropout_each = {name: dropout_each for name in sizes}
-        self.nulls = {name: ((), -1) for name in sizes} # shape and value of one note's null
+        self.nulls:dict = {name: ((), -1) for name in sizes} # shape and value of one note's null
         self.tables = nn.ModuleDict({name: nn.Embedding(size+1, width) for name, size in sizes.items()})
         for table in self.tables.values(): nn.init.trunc_normal_(table.weight, std=math.sqrt(1/(3*width)))
 
@@ -164,7 +164,7 @@ def outside_training(
 # %% ../../nbs/parts/conditioning.ipynb #380dc343
 def resolve_labels(
     m,          # a `Mars`
-    n:int,      # number of notes; None takes it from the labels, or 1
+    n:int|None, # number of notes; None takes it from the labels, or 1
     given:dict, # labels by name or number, sampling settings, and strict: refuse labels outside the training range
 )->tuple: # (complete labels, sampling settings with the model's defaults); ValueError for what does not fit
     "Split keywords into labels and sampling settings, and check both."

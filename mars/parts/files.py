@@ -268,7 +268,7 @@ def _missing_bytes(path): # of a WAV or AIFF file: libsndfile reads one that is 
         head, size = f.read(12), path.stat().st_size
         order = {b'RIFF': 'little', b'FORM': 'big'}.get(head[:4])
         while order and len(chunk := f.read(8)) == 8:
-            n = int.from_bytes(chunk[4:], order)
+            n = int.from_bytes(chunk[4:], order) # type: ignore[arg-type]
             if chunk[:4] in (b'data', b'SSND'): return max(0, f.tell() + n - size) if n < 0xffffff00 else 0 # streamed
             f.seek(n + n % 2, os.SEEK_CUR)
     return 0
