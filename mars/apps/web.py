@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from ..data import FAMILIES, SOURCES
 from ..eval import cents_error, f0
+from ..parts.codec import prepare_sounds
 from ..parts.editing import predict_labels
 from ..parts.files import resample, to_int16
+from ..parts.preparation import mix_down
 from ..pipeline import Mars
 from ..stft import active_frames, log_spectral_distance, plot_specs
 
@@ -83,7 +85,7 @@ def read_sound(path, m): # -> mono float32 samples, rate, seconds of the whole f
         wave, rate = soundfile.read(path, round(length*info.samplerate) + 1, dtype='float32', always_2d=True)
     except (soundfile.SoundFileError, OSError):
         raise ValueError(f'{path.name} cannot be read as audio; drop a wav, flac, ogg or mp3 file') from None
-    mono = wave.mean(1)
+    mono = mix_down(wave, path.name)
     if not np.isfinite(mono).all() or np.abs(mono).max(initial=0) < 1e-5:
         raise ValueError(f'{path.name} is silent or damaged in its first {length:g} s; trim it and drop it again')
     return mono, rate, info.duration
@@ -115,7 +117,9 @@ def reconstruct(
     wave, n, seed = wave[None], round(n_scales or len(scales)), round(seed or 0)
     with torch.no_grad():
         if n == len(scales): out = m.reconstruct(wave, m.sample_rate, seed=seed, **phase)
-        else: out = m.spec_to_wave(m.tokens_to_spec(m.encode(wave), n), seed=seed, **phase)
+        else:
+            sounds = prepare_sounds(m, wave, m.sample_rate)
+            out = sounds.restore(m.spec_to_wave(m.tokens_to_spec(m.encode(sounds.waves), n), seed=seed, **phase))
     waves = torch.cat([wave, out])
     a, b = m.spectrogram.encode(waves).split(1)
     distance, tokens = float(log_spectral_distance(a, b, active_frames(a))), sum(h*w for h, w in scales[:n])

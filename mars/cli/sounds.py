@@ -62,12 +62,11 @@ def load_model(a): # -> `Mars`
 
 # %% ../../nbs/cli/sounds.ipynb #dd26f8cd
 def run_generate(a):
-    import numpy as np
-    from mars.parts.files import standardize_note, read_audio, save_wave
+    from mars.parts.files import load_wave, save_wave
     m, labels = load_model(a), single(labels_of(a))
     if a.reference:
-        waves = [standardize_note(*read_audio(f)) for f in a.reference]
-        labels['reference'] = np.stack(waves) if len(waves) > 1 else waves[0]
+        waves = [load_wave(f) for f in a.reference]
+        labels['reference'] = waves if len(waves) > 1 else waves[0]
     waves = m.generate(a.n, **labels, seed=a.seed, progress=False if a.json else None, **sampling_of(a), **dict(a.set))
     out = make_folder(a.out)
     files = [str(save_wave(out/f'note-{i:04d}.wav', w)) for i, w in enumerate(waves)]
