@@ -50,9 +50,9 @@ def killed_at(n, monkeypatch, f):
             if not dead: raise
     return bool(dead)
 
-def every_kill(monkeypatch, prepare, f):
+def every_kill(monkeypatch, prepare, f, step=1):
     "Yield after every kill, with everything prepared before each; the last one is the run that is not killed."
-    for n in range(1000):
+    for n in range(0, 1000, step):
         prepare()
         dead = killed_at(n, monkeypatch, f)
         monkeypatch.setattr(files, '_is_running', lambda pid: False)
@@ -186,12 +186,12 @@ def test_training_of_the_transformer_that_is_killed_leaves_a_tokenizer_that_load
     stage_two(template, steps=1) # the caches, of another run of the same notes
     old = weights_of(make(0, var=False))
     points = 0
-    for n in every_kill(monkeypatch, lambda: fresh(out, template), lambda: stage_two(out)):
+    for n in every_kill(monkeypatch, lambda: fresh(out, template), lambda: stage_two(out), 3):
         tok = Mars.from_pretrained(out).tokenizer.state_dict()
         assert all(torch.equal(v, tok[k]) for k, v in old.items()), n
         files.unlock_folder(out) # as the end of a process does
         points += 1
-    assert points > 20 and Mars.from_pretrained(out).info['train_var']['steps'] == 2
+    assert points > 8 and Mars.from_pretrained(out).info['train_var']['steps'] == 2
 
 def test_a_damaged_cache_of_tokens_is_computed_again(tmp_path):
     from safetensors.torch import load_file

@@ -24,7 +24,7 @@ SAMPLING = (
     Arg('--temperature', type=Number(float, ge=0), group=DEFAULTS, help='0 takes the most probable code'))
 PHASE = Arg('--phase', default='griffinlim', choices=('griffinlim', 'pghi', 'vocoder'), metavar='NAME',
             help='phase reconstruction: griffinlim, pghi or vocoder')
-PHASE_ARGS = (PHASE, Arg('--n-iter', type=Number(int, ge=0),
+PHASE_ARGS = (PHASE, Arg('--n-iter', type=Number(int, ge=0, le=10_000),
                          help='iterations of Griffin-Lim; 64 for griffinlim if not given'))
 OUTPUT = (Arg('--model', default='small', metavar='MODEL', help=MODEL_HELP),
           Arg('--out', default='out', metavar='FOLDER', help='folder for the WAV files'),
@@ -145,7 +145,7 @@ EXPORT = (
         help='of the samples, such as 48,51,54; every third pitch of the training notes if not given'),
     Arg('--velocities', type=velocities, default='50,100', help='of the samples, one layer each'),
     Arg('--loop', action='store_true', help='loop notes with a steady level while the key is held'))
-N_NOTES = Arg('--n', type=Number(int, ge=1), help='number of notes; by default as many as the labels')
+N_NOTES = Arg('--n', type=Number(int, ge=1, le=1_000_000), help='number of notes; by default as many as the labels')
 
 COMMANDS = (
     Subcommand('generate', run_generate, 'Generate notes from labels.', group='sounds',

@@ -87,7 +87,7 @@ def _discriminator(cls, a):
 def _fit_memory(train, a, tokenizer_cfg, **stage):
     "Set `accumulate` to what fits into --memory."
     from mars.training.budget import parts_for
-    if not getattr(a, 'memory', None): return train
+    if getattr(a, 'memory', None) is None: return train
     processes = int(os.environ.get('WORLD_SIZE', 1))
     return replace(train, accumulate=parts_for(a.memory, tokenizer_cfg, train, processes=processes, **stage))
 
