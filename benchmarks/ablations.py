@@ -20,9 +20,9 @@ ap.add_argument('--data', help='auto, additive, an .sf2 or .sf3 file, or a folde
 ap.add_argument('--out', type=Path, default=RESULTS)
 args = ap.parse_args()
 args.out.mkdir(parents=True, exist_ok=True)
-if args.data: notes = open_notes(args.data, 'train')
+if args.data: notes = open_notes(args.data, 'train', 'key')
 else:
-    notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+    notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
     notes = notes.filter(pitches=range(36, 97, 4), velocities=(100,))
 for seed in args.seeds:
     for name in args.names or EXPERIMENTS:

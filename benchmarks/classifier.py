@@ -22,7 +22,7 @@ SUMMARY = 'pitch', 'pitch_1', 'pitch_octave', 'family', 'family_by_instrument', 
 def test_sides(recorded=None, fluid=None): # -> (validation notes, {name: test notes})
     "Validation and test notes of all sources."
     split = json.loads((ROOT/'scripts'/'split.json').read_text())['classifier']
-    few, all_notes = (fluid or join(SoundFontNotes(**g) for g in grids) for grids in (CLASSIFIER, [MODEL[0], CLASSIFIER[1]]))
+    few, all_notes = (fluid or join(SoundFontNotes(**g, label='key') for g in grids) for grids in (CLASSIFIER, [MODEL[0], CLASSIFIER[1]]))
     valid, tests = every(split_by_names(few, split)[1], 1500), dict(soundfont=split_by_names(all_notes, split)[2])
     if recorded:
         _, more, tests['real'] = split_by_names(NSynth(recorded, split=None), split)

@@ -45,7 +45,7 @@ def main(argv=None, shared={}, **options): # shared: arguments of `comparison_da
         split = json.loads(a.split.read_text())['model']
         train, _, test = split_by_names(open_data(a.data, QUICK if a.quick else MODEL), split)
         splits = every(train, a.max_notes), test
-    else: notes = SoundFontNotes(pitches=range(48, 72), velocities=(100,))
+    else: notes = SoundFontNotes(pitches=range(48, 72), velocities=(100,), label='key')
     data = comparison_data(a.preset, notes, a.run, n=a.n, device=a.device, splits=splits,
                            steps=a.steps or TOKENIZER_STEPS.get(a.preset, {}), **shared)
     if gpu: options['batches'] = 1, 16, 256

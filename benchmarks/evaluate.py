@@ -8,7 +8,7 @@ import argparse, json
 from pathlib import Path
 from mars.data import NSynth, SoundFontNotes
 from mars.pipeline import find_model
-from mars.evaluation.report import Splits, compact_report, evaluate_model, make_splits, summary_line
+from mars.evaluation.report import Splits, compact_report, evaluate_model, load_model, make_splits, summary_line
 
 PITCHES = range(36, 97)
 
@@ -40,14 +40,13 @@ def main(argv=None):
     p.add_argument('--result', type=Path, help='a JSON file for the compact report')
     p.add_argument('--device', help='cpu, cuda or mps; the default is the first available of cuda, mps and cpu')
     a = p.parse_args(argv)
-    splits, data = make_splits(SoundFontNotes(pitches=PITCHES)), 'Fluid (R3), pitches 36-96'
+    splits, data = make_splits(SoundFontNotes(pitches=PITCHES, label='key')), 'Fluid (R3), pitches 36-96'
     if a.seen: splits, data = seen_splits(a.model, splits), 'Fluid (R3), held-out pitches of seen instruments'
     if a.real:
         splits, data = real_splits(a.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'
     names = dict(model=a.name or Path(a.model).name, data=data, train_data='Fluid (R3), the training side')
-    about = dict(names=names, split=splits.description)
-    result = evaluate_model(a.model, splits.test, a.n, a.out, splits.train, splits.valid, device=a.device, progress=True,
-                            about=about)
+    model = load_model(a.model, a.device)
+    result = evaluate_model(model, splits, a.n, a.out, progress=True, about=dict(names=names))
     if a.result: a.result.write_text(compact_report(result), encoding='utf-8')
     print(summary_line(result, a.out))
 

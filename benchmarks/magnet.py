@@ -23,7 +23,7 @@ ap.add_argument('--max-notes', type=int, default=32, help='notes of the evaluati
 ap.add_argument('--out', type=Path, default=RESULTS)
 args = ap.parse_args()
 torch.set_num_threads(1)
-notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
 notes = notes.filter(velocities=(100,), pitches=range(48, 72))
 data = frame_data('tiny', args.tokenizer, notes, 'cpu', args.tokenizer_steps, args.max_notes)
 

@@ -44,7 +44,7 @@ def sample_test_notes(n, additive=False):
     "n notes of test instruments, (n, 64000), and their names."
     if additive: notes = AdditiveNotes(pitches=range(36, 97, 7))
     else:
-        notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+        notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
         notes = notes.split_by_instrument(valid=0.06, test=0.14, seed=0).test
     rng, rows = np.random.default_rng(0), {}
     for i, note in enumerate(notes.notes): rows.setdefault(note.instrument, []).append(i)

@@ -22,7 +22,7 @@ ap.add_argument('--max-notes', type=int, default=120, help='notes of the evaluat
 ap.add_argument('--model', default='small', help='of labels and guidance: a folder, or the name of weights in the package')
 ap.add_argument('--out', type=Path, default=RESULTS)
 args = ap.parse_args()
-notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127)).filter(velocities=(100,))
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key').filter(velocities=(100,))
 
 @cache
 def data(preset):

@@ -62,7 +62,7 @@ def shell(*words):
 
 def real_clicks(pitches, every=3): # -> dict, or None without a SoundFont
     "How many real notes exceed the threshold."
-    try: notes = SoundFontNotes(pitches=pitches, velocities=(100,))
+    try: notes = SoundFontNotes(pitches=pitches, velocities=(100,), label='key')
     except (FileNotFoundError, ValueError): return None
     ratios = [float(click(notes[i][0].numpy())[0]) for i in range(0, len(notes), every)]
     return dict(notes=len(ratios), above=sum(r > CLICK for r in ratios), font=notes.fonts[0].name)

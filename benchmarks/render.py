@@ -23,7 +23,7 @@ if __name__ == '__main__':
     ap.add_argument('--renderer', default='auto')
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as cache:
-        ds = SoundFontNotes(args.soundfont, renderer=args.renderer, cache=cache)
+        ds = SoundFontNotes(args.soundfont, renderer=args.renderer, cache=cache, label='key')
         index = np.linspace(0, len(ds) - 1, args.notes).astype(int) # all programs, in the order of a first pass
         ds.samples(1) # opens the file and the cache
         for name, (wall, cpu) in (('render', measure(ds, index)), ('cached', measure(ds, index))):

@@ -42,7 +42,7 @@ def main(argv=None, notes=None, ways=WAYS):
     a = p.parse_args(argv)
     folder = find_model(a.model)
     m = Mars.from_pretrained(folder, a.device)
-    sides = make_splits(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
+    sides = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')) if notes is None else None
     notes = sides.valid if sides else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     perfect, runs = sides and copies(data, sides.train), []

@@ -21,7 +21,7 @@ ap.add_argument('--again', action='store_true')
 ap.add_argument('--device', help='cpu, cuda or mps; by default the first available of cuda, mps and cpu')
 ap.add_argument('--out', type=Path, default=RESULTS)
 args = ap.parse_args()
-notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))
+notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
 data = wave_data(args.preset, notes.filter(pitches=range(36, 97, 4), velocities=(100,)), args.device)
 for name in args.names:
     for seed in args.seeds:

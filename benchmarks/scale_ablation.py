@@ -21,7 +21,7 @@ def sample_finer_scales(m, tokens, labels, k, seed=0, size=32, **settings): # ->
     images = []
     for i in range(0, len(tokens[0]), size):
         given = [t[i:i+size] for t in tokens]
-        known = {name: v[i:i+size] for name, v in labels.items() if name in m.var.labels.sizes}
+        known = {name: v[i:i+size] for name, v in labels.items() if name in m.var.label_embed.sizes}
         latent = m.tokenizer.quantizer.decode(given)
         new = edit_tokens(m.var, latent, free_tokens(m, k), known, seed=seed, first=i, **settings)
         images.append(m.tokens_to_image([*given[:k], *new[k:]]))
@@ -35,7 +35,7 @@ def main(argv=None, notes=None):
     p.add_argument('--out', type=Path, required=True, help='a JSON file')
     a = p.parse_args(argv)
     m = Mars.from_pretrained(a.model, a.device)
-    notes = make_splits(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
+    notes = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')).valid if notes is None else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), a.n)))
     (tokens, labels), settings, rows = data.sets['held_out'], m.sampling({}), []
     for k in range(len(tokens) + 1):

@@ -4,7 +4,7 @@ With --model it measures a trained one instead: --model small --out results/benc
 
 Trains for --minutes (or --steps) on notes of one set of instruments and measures on notes of others:
 the mean spectrogram of the same pitch, of the same family, k-means vector quantization of raw patches at no more
-bits a note, and the tokenizer. With it: how much frames of one note differ that share no sample (what is noise no code of so few bits can foretell), the learning curve, code usage on all unseen notes, and the distance of
+bits a note, and the tokenizer. With it: how much frames of one note differ that share no sample (the noise floor, which no code of so few bits can represent), the learning curve, code usage on all unseen notes, and the distance of
 whole reconstructions (with Griffin-Lim) beside Griffin-Lim on the true magnitudes.
 """
 import argparse, json, math, time
@@ -29,7 +29,7 @@ def spectra(notes, ls):
     return torch.cat([images(range(i, min(i+64, len(notes))))[0].half() for i in range(0, len(notes), 64)])
 
 def errors(spec, guess, ls):
-    "MSE, share of variance left, RMS in dB on active frames; `guess` maps indices to spectrograms."
+    "MSE, relative MSE, RMS in dB on active frames; `guess` maps indices to spectrograms."
     sums = torch.zeros(6, dtype=torch.double)
     for i in range(0, len(spec), 64):
         idx = torch.arange(i, min(i+64, len(spec)))
@@ -37,7 +37,7 @@ def errors(spec, guess, ls):
         err, on = (x - guess(idx)).double().pow(2), active_frames(x, floor=ls.floor).view(len(x), 1, 1, -1).expand_as(x)
         sums += torch.stack([err.sum(), torch.tensor(err.numel()), err[on].sum(), on.sum(), x.double().sum(), x.double().pow(2).sum()])
     mse, active, mean = sums[0]/sums[1], sums[2]/sums[3], sums[4]/sums[1]
-    return dict(mse=mse.item(), share=(mse/(sums[5]/sums[1] - mean**2)).item(), db_active=active.sqrt().item()*-10*math.log10(ls.floor))
+    return dict(mse=mse.item(), relative_mse=(mse/(sums[5]/sums[1] - mean**2)).item(), db_active=active.sqrt().item()*-10*math.log10(ls.floor))
 
 def class_mean(train, train_notes, test_notes, key):
     "Guess every note by the mean of the training notes with the same label."
@@ -76,8 +76,8 @@ def waves_beside_oracle(m, notes, idx, n_iter=64):
     made = dict(oracle=ls.decode(spec, n_iter=n_iter), tokenizer=m.reconstruct(waves.float()/32768 if not waves.is_floating_point() else waves))
     return {k: dict(all=float(log_spectral_distance(spec, ls.encode(w), None, ls.floor).mean()), active=float(log_spectral_distance(spec, ls.encode(w), on, ls.floor).mean())) for k, w in made.items()}
 
-def unforeseen(spec, lags=(4, 6, 8)):
-    "Half the mean squared difference of frames so many hops apart, and a straight line through these at no distance: noise that a smooth picture cannot hold."
+def frame_noise(spec, lags=(4, 6, 8)):
+    "Half the mean squared difference of frames so many hops apart, and a straight line through these at no distance: the noise floor of a smooth image."
     half = lambda k: sum(float((x[..., k:].float() - x[..., :-k].float()).pow(2).mean())*len(x) for x in spec.split(64))/len(spec)/2
     seen = [half(k) for k in lags] # windows of 1024 samples that are 4 hops of 256 apart share no sample
     slope, start = np.polyfit(lags, seen, 1)
@@ -85,10 +85,10 @@ def unforeseen(spec, lags=(4, 6, 8)):
 
 def data(quick, trained=False):
     if trained and not quick:
-        sides = make_splits(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100)))
+        sides = make_splits(SoundFontNotes(pitches=range(36, 97, 2), velocities=(50, 75, 100), label='key'))
         return sides.train, sides.valid, sides.test
     if quick: notes = AdditiveNotes(None, range(60, 72, 6), (100,))
-    else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127))
+    else: notes = SoundFontNotes(pitches=range(36, 85, 2), velocities=(50, 75, 100, 127), label='key')
     return notes.split_by_instrument(valid=0., test=0.2 if not quick else 0.34, seed=0)
 
 def steps_for(minutes, train_notes, train, cfg):
@@ -101,7 +101,7 @@ def main(argv=None):
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--preset', default='tiny')
     ap.add_argument('--model', help='measure a trained one instead: a run folder, or the name of released weights')
-    ap.add_argument('--strips', action='store_true', help='cells that are narrow in frequency and long in time')
+    ap.add_argument('--strips', action='store_true', help='patches that are narrow in frequency and long in time')
     ap.add_argument('--config', type=json.loads, default={}, help='more fields of TokenizerConfig as JSON, such as {"patch": [4, 256], "scales": [[1, 1], [8, 1], [64, 1]]}')
     ap.add_argument('--no-kmeans', action='store_true', help='leave out the slowest baseline')
     ap.add_argument('--shapes', help='patches of k-means, such as 2x256,4x256; all of them if not given')
@@ -142,12 +142,12 @@ def main(argv=None):
     idx = list(range(0, len(test_notes), max(1, len(test_notes)//24)))[:24]
     how = dict(model=a.model) if a.model else dict(preset=a.preset, strips=a.strips, config=a.config, steps=train.steps, batch_size=train.batch_size, lr=train.lr, precision=train.precision)
     result = dict(experiment='tokenizer-capacity', **how, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
-                  test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, unforeseen=unforeseen(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
+                  test_notes=len(test_notes), test_instruments=len(test_notes.instruments), rows=rows, frame_noise=frame_noise(spec), usage=usage, waves=waves_beside_oracle(m, test_notes, idx),
                   curve=[dict(step=r['step'], seconds=r['seconds'], recon=r['recon'], vq=r['vq'], revived=r['revived']) for r in log.rows], train_seconds=trained, about=run_info(start))
     if a.out: write_atomic(a.out, json.dumps(result, indent=1))
-    for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   {100*v["share"]:5.1f} % of variance   {v["db_active"]:.1f} dB on active frames')
+    for k, v in rows.items(): print(f'{k:28} {v["bits"]:5} bits   MSE {v["mse"]:.4f}   relative {v["relative_mse"]:.3f}   {v["db_active"]:.1f} dB on active frames')
     print('usage', {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in usage.items()})
-    print('half the squared difference of frames', {k: round(v, 4) for k, v in result['unforeseen'].items()})
+    print('half the squared difference of frames', {k: round(v, 4) for k, v in result['frame_noise'].items()})
     print('log-spectral distance, dB', result['waves'])
     return result
 

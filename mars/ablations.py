@@ -6,7 +6,7 @@
 __all__ = ['SIZES', 'KEYS', 'CONTENT', 'Variant', 'SpectrogramData', 'synthetic_notes', 'sample_notes', 'split_notes',
            'encode_notes', 'twin_config', 'make_twin', 'conv_block', 'conv_widths', 'ConvEncoder', 'ConvDecoder',
            'ConvTokenizer', 'per_scale_tokenizer', 'spec_features', 'spec_metrics', 'usage_metrics', 'activation_bytes',
-           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantStage', 'train_variant',
+           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantTrainingModule', 'train_variant',
            'cost_metrics', 'run_variant', 'compare_variants', 'train_settings', 'prepare_data', 'tokenizer_config',
            'run_info', 'read_results', 'add_result', 'check_results_file', 'run_experiment', 'load_results', 'values',
            'format_mean', 'summary', 'difference', 'format_difference', 'plot_variants', 'plot_against',
@@ -36,7 +36,7 @@ from .tokenizer import Tokenizer, TokenizerConfig
 from .parts.discriminator import DiscriminatorConfig
 from .parts.device import pick_device
 from .parts.device import seed_all
-from .train import TokenizerStage, TrainConfig, default_callbacks, fit
+from .train import TokenizerTrainingModule, TrainConfig, default_callbacks, fit
 from .training.log import RunLog
 from .training.reconstruction import MelLoss
 from .training.tokens import to_device
@@ -223,7 +223,8 @@ def spec_metrics(
     variance = total_squared/n - (total/n)**2
     db_active = math.sqrt(squared_active/n_active)*-10*math.log10(ls.floor)
     frechet = frechet_distance(torch.cat(real).cpu(), torch.cat(recon).cpu())
-    return dict(mse=squared/n, mae=absolute/n, share=squared/n/variance, db_active=db_active, frechet=frechet), tokens
+    errors = dict(mse=squared/n, mae=absolute/n, relative_mse=squared/n/variance, db_active=db_active, frechet=frechet)
+    return errors, tokens
 
 def usage_metrics(tokens, codebook_size): # token maps by batch -> dict
     "Share of the codes that held-out notes use, and the share that could be used; the mean over codebooks."
@@ -281,8 +282,8 @@ def init_tokenizer(variants, name, data, train): # data: name -> `SpectrogramDat
     first = Batches(len(spec), min(len(spec), train.warm_start), train.seed).at(0)
     return tok.warm_start(variant.spec_to_image(spec[first]))
 
-class VariantStage(TokenizerStage):
-    "The stage of a variant, whose discriminator sees images or spectrograms."
+class VariantTrainingModule(TokenizerTrainingModule):
+    "The training module of a variant, whose discriminator sees images or spectrograms."
     def __init__(self, tok, cfg, variant, mel=None):
         object.__setattr__(self, 'variant', variant) # before the discriminator is made
         super().__init__(tok, cfg, variant.discriminator, mel)
@@ -292,13 +293,13 @@ class VariantStage(TokenizerStage):
 def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of the squared error, seconds)
     "Train a tokenizer in place."
     order = Batches(len(spec), train.batch_size, train.seed)
-    def batch(step, part): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
+    def batch(step, micro_batch): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
     mel = MelLoss(ls, variant.cmx).to(spec.device) if variant.mel_weight else None
     seed_all(train.seed) # the same discriminator and quantizer dropout in every variant
-    stage = VariantStage(tok, train, variant, mel)
+    module = VariantTrainingModule(tok, train, variant, mel)
     seed_all(train.seed)
     log = RunLog()
-    fit(stage, batch, train, default_callbacks(train, log, stage.callbacks(), progress=progress))
+    fit(module, batch, train, default_callbacks(train, log, module.callbacks(), progress=progress))
     return [float(f"{r['recon']:.7g}") for r in log.rows], log.rows[-1]['seconds']
 
 def cost_metrics(variant, tok, data, batch_size): # data: `SpectrogramData`
@@ -374,7 +375,7 @@ def tokenizer_config(
 ):
     "Return the config of a size for a folded spectrogram."
     C, H, W = cmx.image_shape((bins or ls.shape[1], ls.shape[2]))
-    fields = dict(image_shape=(C, H, W), patch=(H//grid[0], W//grid[1]), scales=scales, local=True)
+    fields = dict(image_shape=(C, H, W), patch=(H//grid[0], W//grid[1]), scales=scales, resample_tokens=True)
     return config.preset(preset, **{**fields, **kwargs})
 
 # %% ../nbs/06_ablations.ipynb #8097ca21
@@ -449,7 +450,7 @@ def load_results(
 
 # %% ../nbs/06_ablations.ipynb #66741517
 KEYS = ('patches', 'kbps', 'parameters', 'gflop', 'time_ratio', 'memory_ratio',
-        'mse', 'mae', 'share', 'db_active', 'frechet', 'used')
+        'mse', 'mae', 'relative_mse', 'db_active', 'frechet', 'used')
 
 def values(results, variant, key): # -> (seeds,) float64
     "A measurement of a variant in all results."
@@ -496,7 +497,7 @@ def format_difference(
 # %% ../nbs/06_ablations.ipynb #2e33e442
 def plot_variants(
     results:list,  # of one experiment
-    keys:tuple=('share', 'db_active', 'frechet'), # one panel each
+    keys:tuple=('relative_mse', 'db_active', 'frechet'), # one panel each
     names:dict={}, # key -> title
 ): # matplotlib Figure
     "Plot each seed of each variant as a dot, and the mean as a bar."
@@ -619,7 +620,7 @@ def parameters_by_term(cfg:TokenizerConfig)->dict: # term -> parameters
 
 def count_parameters(cfg):
     "Count parameters without allocating them."
-    make = pipeline_of(cfg).parts[0] # class of the tokenizer
+    make = pipeline_of(cfg).tokenizer_cls # class of the tokenizer
     with torch.device('meta'): return sum(p.numel() for p in make(cfg).parameters())
 
 # %% ../nbs/06_ablations.ipynb #2f12102d

@@ -44,8 +44,8 @@ def _split_sizes(factors, grid, layout):
     return [size for pair in pairs for size in pair]
 
 # %% ../nbs/00_cmx.ipynb #1bf126f6
-def _shift_cells(y, factors, sign):
-    "Shift the positions within each cell of `y`, (..., *factors, *grid), by the cell's indices on the other axes."
+def _shift_tiles(y, factors, sign):
+    "Shift the positions within each tile of `y`, (..., *factors, *grid), by the tile's indices on the other axes."
     n, sizes = len(factors), y.shape[-2*len(factors):]
     indices = [torch.arange(s, device=y.device).reshape(-1, *[1]*(2*n-1-d)) for d, s in enumerate(sizes)]
     positions, cells, flat = indices[:n], indices[n:], 0
@@ -65,7 +65,7 @@ def multiplex_nd(
     _check_tensor(x, n)
     lead, grid = x.shape[:-n], _folded_sizes(x.shape[-n:], factors)
     y = x.reshape(*lead, *_split_sizes(factors, grid, layout)).permute(_axis_order(len(lead), n, layout))
-    if layout == 'checker': y = _shift_cells(y, factors, 1)
+    if layout == 'checker': y = _shift_tiles(y, factors, 1)
     return y.reshape(*lead[:-1], lead[-1]*prod(factors), *grid)
 
 # %% ../nbs/00_cmx.ipynb #11daaa73
@@ -82,7 +82,7 @@ def demultiplex_nd(
     if channels % k: raise ValueError(f'channels must be a multiple of {k} for factors {factors}, got {channels}')
     lead = (*batch, channels//k)
     x = y.reshape(*lead, *factors, *grid)
-    if layout == 'checker': x = _shift_cells(x, factors, -1)
+    if layout == 'checker': x = _shift_tiles(x, factors, -1)
     order = _axis_order(len(lead), n, layout)
     return x.permute([order.index(i) for i in range(x.ndim)]).reshape(*lead, *(f*g for f, g in zip(factors, grid)))
 

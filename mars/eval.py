@@ -565,7 +565,7 @@ class MelError:
     mae: float           # all frames
     active_mse: float    # frames within 60 dB of the reference's loudest
     active_mae: float    # the same frames
-    active_share: float  # active_mse over the variance of the reference on those frames
+    active_relative_mse: float  # active_mse over the variance of the reference on those frames
 
     @property
     def mae_db(self):
@@ -596,7 +596,7 @@ def clip_errors(
 def log_mel_error(
     reference_wave, # (N,) or (B, N) at 16 kHz, tensor or array
     wave,           # the same shape
-):                  # MelError: .mse, .mae, .active_mse, .active_mae, .active_share, .mae_db
+):                  # MelError: .mse, .mae, .active_mse, .active_mae, .active_relative_mse, .mae_db
     "Errors of log-mel spectrograms, both relative to the maximum of the reference, which must not be silent."
     return MelError(*clip_errors(*_check_wave_pair(reference_wave, wave)).mean(0).tolist())
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'STRIPS', 'TokenizerConfig', 'drop_path', 'Block', 'init_vit', 'Blocks', 'make_blocks', 'Positions',
-           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_image', 'sample_n_scales', 'Tokenizer']
+           'patchify', 'unpatchify', 'Encoder', 'Decoder', 'check_image', 'check_n_scales', 'sample_n_scales',
+           'tokenizer_losses', 'Tokenizer']
 
 # %% ../nbs/02_tokenizer.ipynb #9f42a833
 import math
@@ -20,12 +21,13 @@ from .parts.warm_start import init_from_patches
 # %% ../nbs/02_tokenizer.ipynb #32db209d
 PRESETS = dict(
     tiny=dict(width=64, encoder_depth=2, decoder_depth=2, heads=2, scales=(1, 2, 3, 4, 6, 8), codebook_size=256,
-              code_dim=8, local=True, dropout_start=2),
-    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, scales=(1, 2, 3, 4, 6, 8, 11), codebook_size=4096,
-               code_dim=16, lookup='euclidean', local=True, dropout_start=2),
+              code_dim=8, resample_tokens=True, dropout_start=2),
+    small=dict(width=256, encoder_depth=4, decoder_depth=4, heads=4, patch=(2, 256),
+               scales=tuple((2**k, 1) for k in range(8)), codebook_size=4096, code_dim=16, lookup='euclidean',
+               resample_tokens=True, dropout_start=2), # scales along frequency only
     paper=dict(drop_path=0.1))
 
-# Overrides for sustained notes: cells narrow in frequency and long in time, 111 tokens
+# Overrides for sustained notes: patches narrow in frequency and long in time, 111 tokens
 STRIPS = dict(patch=(8, 128), scales=((1, 1), (2, 1), (4, 1), (8, 1), (16, 2), (32, 2)))
 
 # %% ../nbs/02_tokenizer.ipynb #6e644ad7
@@ -43,17 +45,17 @@ class TokenizerConfig(Config, presets=PRESETS):
     mlp_ratio:float = setting(4., gt=0)        # hidden width of the MLP over width
     layer_scale:float = setting(0.1, ge=0)     # initial LayerScale; 0 leaves it out. 1e-5 cripples random weights
     drop_path:float = setting(0., ge=0, lt=1)  # stochastic depth of the last block, rising linearly from 0
-    local:bool = setting(False)                # start latents from the patches they cover, and patches from latents
+    resample_tokens:bool = setting(False)      # add pooled patches to the latents, and upsampled latents to the patches
     scales:tuple = setting((1, 1, 2, 3, 3, 4, 5, 6, 8, 11)) # token maps, sides or (h, w), up to the latent map
     codebook_size:int = setting(16384, ge=1)   # codes V, shared by all scales
     code_dim:int = setting(32, ge=1)           # length d of a code
-    n_phi:int = setting(4, ge=1)               # shared convolutions of the quantizer
-    phi_ratio:float = setting(0.5, ge=0, le=1) # their share
+    n_phi:int = setting(4, ge=1)               # convolutions phi that refine the upsampled maps, shared by the scales
+    phi_ratio:float = setting(0.5, ge=0, le=1) # weight of phi's output; the upsampled map has 1 minus it
     beta:float = setting(0.25, ge=0)           # commitment weight
     lookup:str = setting('cosine', choices=('cosine', 'euclidean')) # distance between vectors and codes
     vq_weight:float = setting(1., ge=0)        # weight of vq + commit relative to the reconstruction (paper: 1)
-    quantizer_dropout:float = setting(0.1, ge=0, le=1) # share of a batch that stops after a random number of scales
-    dropout_start:int = setting(3, ge=1)       # fewest scales of such a note
+    quantizer_dropout:float = setting(0.1, ge=0, le=1) # fraction of a batch that uses only the first few scales
+    dropout_start:int = setting(3, ge=1)       # fewest scales of such a note; the number is random
 
     quantizer: ClassVar[type] = MultiScaleQuantizer # class that `make_quantizer` builds
 
@@ -88,7 +90,7 @@ def drop_path(x, p, training):
     return x * x.new_empty(len(x), *[1]*(x.ndim-1)).bernoulli_(1-p).div_(1-p)
 
 class Block(nn.Module):
-    "Pre-norm ViT block: x (B, L, D) -> (B, L, D), or only the selected rows of L."
+    "Pre-norm ViT block: x (B, L, D) -> (B, L, D), or only the selected queries of the L tokens."
     def __init__(self, width, heads, mlp_ratio=4., layer_scale=0.1, p_drop=0.):
         super().__init__()
         self.heads, self.p_drop, hidden = heads, p_drop, int(width*mlp_ratio)
@@ -98,13 +100,13 @@ class Block(nn.Module):
         def scale(): return nn.Parameter(torch.full((width,), layer_scale)) if layer_scale else 1.
         self.scale1, self.scale2 = scale(), scale()
 
-    def attend(self, x, rows):
-        q = self.q(x[:, rows]).unflatten(-1, (self.heads, -1)).transpose(1, 2) # (B, heads, rows, D/heads)
+    def attend(self, x, queries):
+        q = self.q(x[:, queries]).unflatten(-1, (self.heads, -1)).transpose(1, 2) # (B, heads, n queries, D/heads)
         k, v = self.kv(x).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4) # each (B, heads, L, D/heads)
         return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
-    def forward(self, x, rows=slice(None)):
-        x = x[:, rows] + drop_path(self.scale1*self.attend(self.norm1(x), rows), self.p_drop, self.training)
+    def forward(self, x, queries=slice(None)):
+        x = x[:, queries] + drop_path(self.scale1*self.attend(self.norm1(x), queries), self.p_drop, self.training)
         return x + drop_path(self.scale2*self.mlp(self.norm2(x)), self.p_drop, self.training)
 
 # %% ../nbs/02_tokenizer.ipynb #7f733854
@@ -115,10 +117,10 @@ def init_vit(m):
         nn.init.zeros_(m.bias)
 
 class Blocks(nn.Sequential):
-    "A stack of blocks; the last one computes only the selected rows."
-    def forward(self, x, rows=slice(None)):
-        for i, b in enumerate(self, 1): x = b(x, rows if i == len(self) else slice(None))
-        return x if len(self) else x[:, rows]
+    "A stack of blocks; the last one computes only the selected queries."
+    def forward(self, x, queries=slice(None)):
+        for i, b in enumerate(self, 1): x = b(x, queries if i == len(self) else slice(None))
+        return x if len(self) else x[:, queries]
 
 def make_blocks(cfg, depth):
     "Stack blocks whose stochastic depth rises linearly from 0."
@@ -127,18 +129,18 @@ def make_blocks(cfg, depth):
 
 # %% ../nbs/02_tokenizer.ipynb #1bdc1fef
 class Positions(nn.Module):
-    "Learned positions of the patch grid, resampled for the latent grid, plus a level vector for each of the two."
+    "Learned positions of the patch grid, resampled for the latent grid, plus a type embedding for each of the two."
     def __init__(self, cfg):
         super().__init__()
         std = math.sqrt(1/(3*cfg.width))
         self.register_buffer('small', resampling_matrix(cfg.grid, cfg.latent, 'bicubic'), persistent=False)
         self.cls = nn.Parameter(torch.zeros(1, 1, cfg.width))
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1+math.prod(cfg.grid), cfg.width), std=0.02))
-        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(2, cfg.width), std=std))
+        self.type_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(2, cfg.width), std=std))
 
     def forward(self, patches, latents): # (B, N, D), (B, S, D) -> (B, 1+N+S, D)
-        latents = latents + (self.small @ self.table[:, 1:] + self.level[1])
-        patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
+        latents = latents + (self.small @ self.table[:, 1:] + self.type_embed[1])
+        patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.type_embed[0]
         return torch.cat([patches, latents], 1)
 
 # %% ../nbs/02_tokenizer.ipynb #c66073e1
@@ -157,17 +159,18 @@ class Encoder(nn.Module):
     "Image (B, C, H, W) -> latent map (B, d, h, w)."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.latent, self.local = cfg.patch, cfg.latent, cfg.local
+        self.patch, self.latent, self.resample = cfg.patch, cfg.latent, cfg.resample_tokens
         self.embed = nn.Linear(cfg.image_shape[0]*math.prod(cfg.patch), cfg.width)
         self.latents = nn.Parameter(0.02*torch.randn(1, math.prod(cfg.latent), cfg.width))
-        if cfg.local: self.register_buffer('pool', resampling_matrix(cfg.grid, cfg.latent, 'area'), persistent=False)
+        if self.resample:
+            self.register_buffer('pool', resampling_matrix(cfg.grid, cfg.latent, 'area'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.encoder_depth)
         self.norm, self.to_code = nn.LayerNorm(cfg.width, eps=1e-6), nn.Linear(cfg.width, cfg.code_dim)
 
     def forward(self, image):
         patches = self.embed(patchify(image, self.patch))  # (B, N, D)
         latents = self.latents.expand(len(image), -1, -1)  # (B, S, D)
-        if self.local: latents = latents + self.pool @ patches
+        if self.resample: latents = latents + self.pool @ patches
         x = self.blocks(self.positions(patches, latents), slice(-latents.shape[1], None))
         return self.to_code(self.norm(x)).mT.unflatten(-1, self.latent)
 
@@ -176,20 +179,21 @@ class Decoder(nn.Module):
     "Quantized latent map (B, d, h, w) -> image (B, C, H, W), not clamped."
     def __init__(self, cfg):
         super().__init__()
-        self.patch, self.image_shape, self.n, self.local = cfg.patch, cfg.image_shape, math.prod(cfg.grid), cfg.local
+        self.patch, self.image_shape, self.n_patches = cfg.patch, cfg.image_shape, math.prod(cfg.grid)
         self.from_code = nn.Linear(cfg.code_dim, cfg.width)
         self.mask = nn.Parameter(0.02*torch.randn(1, 1, cfg.width))
-        if cfg.local:
-            self.register_buffer('spread', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
+        self.resample = cfg.resample_tokens
+        if self.resample:
+            self.register_buffer('up', resampling_matrix(cfg.latent, cfg.grid, 'bicubic'), persistent=False)
         self.positions, self.blocks = Positions(cfg), make_blocks(cfg, cfg.decoder_depth)
         self.norm = nn.LayerNorm(cfg.width, eps=1e-6)
         self.to_pixels = nn.Linear(cfg.width, cfg.image_shape[0]*math.prod(cfg.patch))
 
     def forward(self, z):
-        latents = self.from_code(z.flatten(2).mT)        # (B, S, D)
-        patches = self.mask.expand(len(z), self.n, -1)   # (B, N, D)
-        if self.local: patches = patches + self.spread @ latents
-        x = self.blocks(self.positions(patches, latents), slice(1, 1+self.n))
+        latents = self.from_code(z.flatten(2).mT)              # (B, S, D)
+        patches = self.mask.expand(len(z), self.n_patches, -1) # (B, N, D)
+        if self.resample: patches = patches + self.up @ latents
+        x = self.blocks(self.positions(patches, latents), slice(1, 1+self.n_patches))
         return unpatchify(self.to_pixels(self.norm(x)), self.image_shape, self.patch)
 
 # %% ../nbs/02_tokenizer.ipynb #e59b5d64
@@ -206,6 +210,11 @@ def check_image(
     if finite and not image.isfinite().all():
         raise ValueError('the image has NaN or infinite values; check the input wave')
 
+def check_n_scales(n_scales, K): # None, or how many of K token maps to use
+    "Raise `ValueError` for a number of scales outside 1..K."
+    if n_scales is not None and n_scales not in range(1, K+1):
+        raise ValueError(f'n_scales must be in 1..{K}, the number of token maps, got {n_scales}')
+
 def sample_n_scales(cfg, B, device): # -> (B,) int64 in 1..K; None is all
     "Sample the number of scales that each note of a training batch uses (quantizer dropout)."
     K = len(cfg.scales)
@@ -213,13 +222,16 @@ def sample_n_scales(cfg, B, device): # -> (B,) int64 in 1..K; None is all
     n = torch.randint(cfg.dropout_start, K+1, (B,), device=device)
     return torch.where(torch.rand(B, device=device) < cfg.quantizer_dropout, n, K)
 
+def tokenizer_losses(recon, image, vq_losses, vq_weight): # (B, C, H, W) each, dict of vq and commit -> dict of scalars
+    "Losses of stage one without the adversarial term (MARS, equation 1)."
+    mse = F.mse_loss(recon.float(), image.float())
+    return dict(recon=mse, **vq_losses, total=mse + vq_weight*(vq_losses['vq'] + vq_losses['commit']))
+
 # %% ../nbs/02_tokenizer.ipynb #47918408
 class Tokenizer(nn.Module):
     "Image <-> token maps, coarse to fine (MARS, figure 2)."
     networks = Encoder, Decoder
-    def __init__(self,
-        cfg:TokenizerConfig, # the shape; weights depend on it
-    ):
+    def __init__(self, cfg:TokenizerConfig): # the shape; weights depend on it
         super().__init__()
         self.cfg = cfg
         self.encoder, self.decoder = (network(cfg) for network in self.networks)
@@ -241,36 +253,28 @@ class Tokenizer(nn.Module):
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
         self.quantizer.check(tokens)
-        if n_scales is not None and n_scales not in range(1, len(tokens)+1):
-            raise ValueError(f'n_scales must be in 1..{len(tokens)}, the number of token maps, got {n_scales}')
+        check_n_scales(n_scales, len(tokens))
         return self.decoder(self.quantizer.decode(tokens, n_scales).to(self.decoder.mask.dtype)).clamp(-1, 1)
 
     def forward(self,
         image:torch.Tensor, # (B, C, H, W) in [-1, 1]
     ):                      # (reconstruction, unclamped; dict of scalar losses recon, vq, commit, total)
-        "Reconstruct and return the losses of stage one (MARS, equation 1)."
+        "Reconstruct and return the losses of stage one."
         check_image(image, self.cfg.image_shape, finite=False)
         n_scales = sample_n_scales(self.cfg, len(image), image.device) if self.training else None
-        z, losses, _ = self.quantizer(self.encoder(image), n_scales)
+        z, vq_losses, _ = self.quantizer(self.encoder(image), n_scales)
         recon = self.decoder(z)
-        losses = dict(recon=F.mse_loss(recon.float(), image.float()), **losses)
-        losses['total'] = losses['recon'] + self.cfg.vq_weight*(losses['vq'] + losses['commit'])
-        return recon, losses
+        return recon, tokenizer_losses(recon, image, vq_losses, self.cfg.vq_weight)
 
     @torch.no_grad()
-    def revive(self,
-        image:torch.Tensor, # (B, C, H, W): a training batch
-        patience:int=100,   # training steps without use after which a code counts as dead
-    )->int: # number of codes revived
-        "Move dead codes onto vectors of the batch."
+    def revive(self, image:torch.Tensor, patience:int=100)->int: # (B, C, H, W), steps without use -> codes revived
+        "Move dead codes onto vectors of a training batch."
         check_image(image, self.cfg.image_shape)
         return self.quantizer.revive(self.encoder(image), patience)
 
     @torch.no_grad()
-    def warm_start(self,
-        image:torch.Tensor, # (B, C, H, W): some training images, a few dozen or more
-    )->'Tokenizer': # itself
-        "Initialise the patch and code layers from the principal components of patches."
+    def warm_start(self, image:torch.Tensor)->'Tokenizer': # (B, C, H, W), a few dozen or more -> itself
+        "Initialise the patch and code layers from the principal components of patches of training images."
         check_image(image, self.cfg.image_shape)
         init_from_patches(self.encoder, self.decoder, patchify(image, self.cfg.patch).flatten(0, 1))
         return self

@@ -69,8 +69,8 @@ def draw(stages, tall, labels):
     gap = 56 if tall else 114
     width, height = (2*W+3*22+20, 4*(H+44)+3*gap+140) if tall else (4*W+3*gap+40, 2*(H+44)+132)
     def at(row, i): return (22+row*(W+42), 40+i*(H+44+gap)) if tall else (20+i*(W+gap), 34+row*(H+44+88))
-    out = [text(*((97, 22) if tall else (20, 20)), 'reading', 13, SOFT, 'middle' if tall else 'start')]
-    out += [text(*((at(1, 0)[0]+W/2, 22) if tall else (20, at(1, 0)[1]-14)), 'writing', 13, SOFT, 'middle' if tall else 'start')]
+    out = [text(*((97, 22) if tall else (20, 20)), 'analysis', 13, SOFT, 'middle' if tall else 'start')]
+    out += [text(*((at(1, 0)[0]+W/2, 22) if tall else (20, at(1, 0)[1]-14)), 'synthesis', 13, SOFT, 'middle' if tall else 'start')]
     for row, line in enumerate(stages):
         for i, (name, shape, paint) in enumerate(line):
             x, y = at(row, i)
@@ -83,7 +83,7 @@ def draw(stages, tall, labels):
             else:
                 ends = (x+W+10, y+H/2, x2-10, y+H/2)
                 out += [arrow(*(ends if row == 0 else (ends[2], ends[1], ends[0], ends[3]))), text((x+W+x2)/2, y+H/2-9, above, 12), text((x+W+x2)/2, y+H/2+18, below, 12, SOFT)]
-    # The transformer stands between the maps that it learns from and those that it writes
+    # The transformer stands between the maps that it is trained on and those that it predicts
     (x, y), (x2, y2) = at(0, 3), at(1, 3)
     if tall:
         y = y+H+42

@@ -46,11 +46,10 @@ from mars.training.tokens import SameInstrumentSampler, embed_notes, tokenize
 from mars.var import VARConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-STRIPS = dict(patch=(2, 256), scales=tuple((2**k, 1) for k in range(8)), lookup='euclidean')
-GPU = dict(batch_size=256, final_lr=0.02, log_every=50)
+GPU = dict(batch_size=256, final_lr_ratio=0.02, log_every=50)
 RECIPES = dict( # what differs from the presets
-    small=dict(tokenizer=dict(steps=4259, lr=1e-3, warmup=150, ema=0.999, **GPU), tokenizer_config=STRIPS,
-               var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU), var_config=dict(depth=5, drop_path=0.1, reference_dim=128, reference_dropout=0.5),
+    small=dict(tokenizer=dict(steps=4259, lr=1e-3, warmup=150, ema=0.999, **GPU),
+               var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU), var_config=dict(reference_dim=128, reference_dropout=0.5),
                further=dict(steps=1623, lr=8e-4, warmup=60, ema=0.998, **GPU),
                vocoder=dict(steps=4000), classifier=dict(steps=3000, lr=2e-3, precision='bf16', save_every=500, log_every=50)),
     tiny={})
@@ -66,8 +65,8 @@ QUICK = [dict(pitches=(60, 66), velocities=(100,))]
 def open_source(name, grids, renderer='auto'):
     "Open one source of notes: 'auto', 'additive', a SoundFont, or a folder in NSynth's layout."
     if name == 'additive': return join(AdditiveNotes(None, **g) for g in grids)
-    if name == 'auto': return join(default_notes(**g) for g in grids)
-    if Path(name).suffix in ('.sf2', '.sf3'): return join(SoundFontNotes(name, renderer=renderer, **g) for g in grids)
+    if name == 'auto': return join(default_notes(**g, label='key') for g in grids)
+    if Path(name).suffix in ('.sf2', '.sf3'): return join(SoundFontNotes(name, renderer=renderer, **g, label='key') for g in grids)
     return NSynth(name, split=None).filter(pitches=sorted({p for g in grids for p in g['pitches']}))
 
 def join(sources):
@@ -131,14 +130,15 @@ def settings(a, stage):
 def train_stage(a, stage, train, valid):
     "Train one stage in its run folder, from its checkpoint if there is one."
     folder, how = (a.out/MADE[stage]).parent, dict(device=a.device, progress=a.progress)
-    if stage == 'tokenizer': train_tokenizer(train, settings(a, stage), TokenizerConfig.preset(a.preset, **RECIPES[a.preset].get('tokenizer_config', {})), folder, resume=True, **how)
+    if stage == 'tokenizer': train_tokenizer(train, settings(a, stage), TokenizerConfig.preset(a.preset), folder, resume=True, **how)
     if stage in ('var', 'further'):
         first = Mars.from_pretrained(a.out/'model')
         info = first.info if stage == 'var' else {**first.info, 'before': first.info['train_var']}
         if not (folder/'config.json').exists(): Mars(first.tokenizer, None, first.cmx, first.spectrogram, info).save_pretrained(folder)
         fields = RECIPES[a.preset].get('var_config', {})
         cfg = reference_config(VARConfig, fields).preset(a.preset, **fields)
-        train_var(train, first.tokenizer, settings(a, stage), cfg, folder, info=info, resume=True, init=first.var if stage == 'further' else None, **how)
+        first.info = info
+        train_var(train, first, settings(a, stage), cfg, folder, resume=True, init=first.var if stage == 'further' else None, **how)
     if stage == 'vocoder': train_vocoder(train, settings(a, stage), VocoderConfig.preset(a.preset), folder, resume=True, **how)
     if stage == 'classifier': train_classifier(train, every(valid, 1500), settings(a, stage), ClassifierConfig.preset(a.preset), folder, valid_every=a.valid_every, resume=True, **how)
     if stage == 'melpca': folder.mkdir(parents=True, exist_ok=True); MelPCA().fit(NoteSet(train, name='the training notes')).save(folder/'melpca.safetensors')
@@ -153,8 +153,8 @@ def every(notes, n):
 def nats(m, notes):
     "Cross-entropy of a set's tokens by teacher forcing, from the labels and, where the model knows it, another note of the instrument."
     tokens, labels = tokenize(notes, m)
-    labels = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
-    ears = reference_encoder(m.var.cfg, None, m.device) if 'reference' in m.var.labels.nulls else None
+    labels = {k: v for k, v in labels.items() if k in m.var.label_embed.sizes}
+    ears = reference_encoder(m.var.cfg, None, m.device) if 'reference' in m.var.label_embed.nulls else None
     ways = {'nats a token, labels': {}}
     if ears: ways['nats a token, like'] = dict(reference=embed_notes(notes, ears)[torch.as_tensor(SameInstrumentSampler(notes).at(0, range(len(notes))))].to(m.device))
     out = {}

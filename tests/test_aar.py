@@ -191,7 +191,7 @@ def heard(m, labels, n, **settings):
 def test_cached_logits_are_the_teacher_forced_ones(cfg, kind, cfg_scale):
     m, ask = transformer(kind, make(cfg), sharp=10.), dict(pitch=torch.tensor([60, 64, 67]), family=3)
     tokens, got = heard(m, ask, 3, cfg_scale=cfg_scale, top_k=20, top_p=.9)
-    s = torch.tensor([v[0] for v in scale_settings(len(cfg.lengths), 32, cfg_scale)])[m.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(len(cfg.lengths), 32, cfg_scale)])[m.scale_index][:, None]
     torch.testing.assert_close(got, (1+s)*m(tokens, ask) - s*m(tokens), atol=1e-4, rtol=0)
 
 @pytest.mark.parametrize('kind', ORDERS)
@@ -398,13 +398,13 @@ JUDGES = SATDiscriminatorConfig.preset('tiny', windows=(256, 64), width=2, warmu
 @pytest.mark.parametrize('judges, more', [(JUDGES, {}), (None, dict(ema=.9)), (replace(JUDGES, start=.5), dict(accumulate=2))])
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more):
     train = settings(**more)
-    whole = train_sat(NOTES, train, CFG, tmp_path/'whole', 'cpu', False, discriminator=judges)
+    whole = train_sat(NOTES, train, CFG, tmp_path/'whole', device='cpu', progress=False, discriminator=judges)
     parts = tmp_path/'parts'
-    train_sat(NOTES, train, CFG, parts, 'cpu', False, discriminator=judges)
+    train_sat(NOTES, train, CFG, parts, device='cpu', progress=False, discriminator=judges)
     newest = sorted((parts/'checkpoints').iterdir())[-1]
     assert '000000003' in newest.name
     for f in ('config.json', 'tokenizer.safetensors'): (parts/f).unlink()
-    again = train_sat(NOTES, train, CFG, parts, 'cpu', False, discriminator=judges, resume=True)
+    again = train_sat(NOTES, train, CFG, parts, device='cpu', progress=False, discriminator=judges, resume=True)
     for a, b in zip(whole.state_dict().values(), again.state_dict().values()): assert torch.equal(a, b)
     assert (tmp_path/'whole'/'tokenizer.safetensors').read_bytes() == (parts/'tokenizer.safetensors').read_bytes()
     keys = ('loss', 'recon', 'vq', 'commit', 'disc_loss', 'gen_loss', 'feature_loss', 'revived')
@@ -412,12 +412,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, judges, more)
     assert a == b and ('disc_loss' in a[-1]) == bool(judges)
 
 def test_resume_refuses_other_judges(tmp_path):
-    train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, discriminator=JUDGES)
-    with pytest.raises(ValueError, match='another discriminator'): train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, resume=True)
+    train_sat(NOTES, settings(), CFG, tmp_path, device='cpu', progress=False, discriminator=JUDGES)
+    with pytest.raises(ValueError, match='another discriminator'): train_sat(NOTES, settings(), CFG, tmp_path, device='cpu', progress=False, resume=True)
 
 def test_a_training_keeps_what_it_was(tmp_path):
     log = RunLog()
-    tok = train_sat(NOTES, settings(), CFG, tmp_path, 'cpu', False, log, JUDGES)
+    tok = train_sat(NOTES, settings(), CFG, tmp_path, device='cpu', progress=False, log=log, discriminator=JUDGES)
     m = Mars.from_pretrained(tmp_path)
     assert type(m) is WaveMars and m.info['discriminator']['windows'] == [256, 64] and not tok.training
     assert all(torch.equal(a, b) for a, b in zip(tok.state_dict().values(), m.tokenizer.state_dict().values()))
@@ -427,7 +427,7 @@ def test_a_training_keeps_what_it_was(tmp_path):
 @pytest.mark.parametrize('cfg', [CFG, PLAIN])
 def test_it_learns(cfg):
     log = RunLog()
-    tok = train_sat(NOTES, settings(steps=30, batch_size=4, save_every=0, revive_every=10, revive_patience=10, lr=4e-3), cfg, None, 'cpu', False, log)
+    tok = train_sat(NOTES, settings(steps=30, batch_size=4, save_every=0, revive_every=10, revive_patience=10, lr=4e-3), cfg, device='cpu', progress=False, log=log)
     assert log.rows[-1]['recon'] < .6*log.rows[0]['recon'] # 0.19 to 0.31
     by_scale = [mel_loss(tok.decode(tok.encode(CLIPS), k), CLIPS).item() for k in (1, len(cfg.lengths))]
     if cfg is CFG: assert by_scale[1] < .85*by_scale[0] # 0.47 to 0.59; of three codebooks over the same frames the first does most: 0.93 to 0.98
@@ -436,11 +436,11 @@ def test_it_learns(cfg):
     assert all_ < .9*first # 0.50 to 0.67
 
 def test_a_second_mel_loss_is_refused():
-    with pytest.raises(ValueError, match='mel_weight must be 0 .* got 1.0'): train_sat(NOTES, settings(mel_weight=1.), CFG, None, 'cpu', False)
+    with pytest.raises(ValueError, match='mel_weight must be 0 .* got 1.0'): train_sat(NOTES, settings(mel_weight=1.), CFG, device='cpu', progress=False)
 
 @pytest.mark.parametrize('kind', ORDERS)
 def test_transformers_are_trained_on_its_tokens(kind, tmp_path):
-    train_sat(NOTES, settings(steps=2), CFG, tmp_path, 'cpu', False)
-    train_var(NOTES, Mars.from_pretrained(tmp_path).tokenizer, TrainConfig.preset('tiny', 'var', steps=2, batch_size=4), VARConfig(**SMALL), tmp_path, 'cpu', False, model=kind)
+    train_sat(NOTES, settings(steps=2), CFG, tmp_path, device='cpu', progress=False)
+    train_var(NOTES, Mars.from_pretrained(tmp_path).tokenizer, TrainConfig.preset('tiny', 'var', steps=2, batch_size=4), VARConfig(**SMALL), tmp_path, device='cpu', progress=False, model=kind)
     m = Mars.from_pretrained(tmp_path)
     assert type(m.var) is kind and m.generate(pitch=60, seed=0).shape == (1, 3200)

@@ -99,7 +99,7 @@ def test_tokenizer_capacity(monkeypatch, tmp_path):
     assert json.loads((tmp_path/'l.json').read_text()) == r
     rows, bits = r['rows'], r['rows']['tokenizer']['bits']
     assert bits == 111*8 and {'mean of the pitch', 'mean of the family'} < set(rows) and sum(k.startswith('k-means') for k in rows) == 2
-    assert all(0 < v['share'] < 3 and v['bits'] <= bits for v in rows.values()) and r['steps'] == 3
+    assert all(0 < v['relative_mse'] < 3 and v['bits'] <= bits for v in rows.values()) and r['steps'] == 3
     assert r['waves']['oracle']['all'] < r['waves']['tokenizer']['all']
     assert all(s <= a for s, a in zip(r['usage']['share'], r['usage']['attainable']))
 
@@ -109,7 +109,7 @@ def test_tokenizer_capacity_of_a_trained_model(monkeypatch, tmp_path):
     from mars.pipeline import Mars
     cfg = Mars.from_pretrained('small', 'cpu').tokenizer.cfg
     r = tokenizer_capacity.main(['--quick', '--model', 'small', '--no-kmeans', '--out', str(tmp_path/'l.json')])
-    assert r['rows']['tokenizer']['bits'] == int(cfg.n_tokens*math.log2(cfg.codebook_size)) and set(r['unforeseen']) == {'4 hops', '6 hops', '8 hops', 'no distance'} and r['model'] == 'small' and 'steps' not in r and not r['curve']
+    assert r['rows']['tokenizer']['bits'] == int(cfg.n_tokens*math.log2(cfg.codebook_size)) and set(r['frame_noise']) == {'4 hops', '6 hops', '8 hops', 'no distance'} and r['model'] == 'small' and 'steps' not in r and not r['curve']
     assert r['rows']['tokenizer']['mse'] < r['rows']['mean of the family']['mse']
 
 def test_training(monkeypatch, tmp_path):
@@ -176,7 +176,7 @@ def test_scale_ablation(monkeypatch, tmp_path):
     assert [r['n_given'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens and json.loads((tmp_path/'k.json').read_text())['rows'] == rows
     data = scale_ablation.study_data(m, notes.select(scale_ablation.evenly_spaced(torch.arange(len(notes)), 8)))
     (tokens, labels), settings = data.sets['held_out'], m.sampling({})
-    known = {k: v for k, v in labels.items() if k in m.var.labels.sizes}
+    known = {k: v for k, v in labels.items() if k in m.var.label_embed.sizes}
     torch.testing.assert_close(scale_ablation.sample_finer_scales(m, tokens, labels, 0, **settings), m.tokens_to_image(m.var.generate(known, 8, seed=0, **settings)))
     torch.testing.assert_close(scale_ablation.sample_finer_scales(m, tokens, labels, K, **settings), m.tokens_to_image(tokens))
 

@@ -232,6 +232,35 @@ def test_bad_files(tmp_path, write, message):
     with pytest.raises(ValueError, match=f'{NAME} {message}'): NoteFolder(tmp_path)[0]
     with pytest.raises(ValueError, match=f'{NAME} {message}'): load_wave(tmp_path/NAME)
 
+def folder_of(tmp_path, wave, **kwargs):
+    soundfile.write(tmp_path/NAME, wave.astype(np.float32), 16000, subtype='FLOAT')
+    return NoteFolder(tmp_path, cache=False, **kwargs)
+
+def test_folder_prepares_its_files(tmp_path, small):
+    "Silence in front, DC offset and another level; as published with prepare=False."
+    note = small[0][0].numpy()
+    late = .1*np.pad(note, (8000, 0)) + .05
+    with pytest.warns(UserWarning, match=rf'{NAME}: 0.50 s of silence in front removed, DC offset of 0.05 removed, level changed by \+20.0 dB; `mars data check'): wave = folder_of(tmp_path, late)[0][0]
+    assert abs(wave.abs().max() - .89) < .02 and max(np.corrcoef(wave[2000 + lag:10000 + lag], note[2000:10000])[0, 1] for lag in range(-400, 100)) > .99
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert np.abs(folder_of(tmp_path, late[:64000], prepare=False)[0][0] - late[:64000]).max() < 1e-4
+    with pytest.raises(ValueError, match=f'{NAME} holds a constant of 0.1 and no sound'): folder_of(tmp_path, np.full(64000, .1))[0]
+    with pytest.raises(ValueError, match=f'{NAME} is silent in its first 4 s'): folder_of(tmp_path, np.pad(note, (64000, 0)), prepare=False)[0]
+
+def harmonics(x, f0=250.): # share of the power that is not at f0, for a sine of whole periods
+    power = np.abs(np.fft.rfft(x))**2
+    power[0] = 0
+    return 1 - power[round(f0*len(x)/16000)]/power.sum()
+
+def test_samples_above_full_scale_are_scaled_and_channels_that_cancel_are_not_averaged(tmp_path):
+    "No distortion (23 % when clipped), no silent note."
+    sine = np.sin(2*np.pi*250*np.arange(64000)/16000)
+    with pytest.warns(UserWarning, match=f'{NAME} has a peak of 2, above full scale: it is scaled to 1'): wave = folder_of(tmp_path, 2*sine, prepare=False)[0][0]
+    assert wave.abs().max() > .99 and harmonics(wave.numpy()) < 1e-6 < harmonics(np.clip(2*sine, -1, 1))
+    with pytest.warns(UserWarning, match=f'the channels of .*{NAME} cancel each other: channel 1 is used'): wave = folder_of(tmp_path, np.stack([.5*sine, -.4*sine], 1), prepare=False)[0][0]
+    assert np.abs(wave - .5*sine).max() < 1e-4
+
 def test_folder_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'): NoteFolder(tmp_path/'none')
     with pytest.raises(ValueError, match='holds no wav, flac, ogg or mp3 file'): NoteFolder(tmp_path)
@@ -277,6 +306,36 @@ def test_cache_on_a_full_or_unwritable_disk(fixture, tmp_path, monkeypatch):
     monkeypatch.setattr(data.NoteCache, 'put', full)
     with pytest.warns(UserWarning, match='notes are no longer cached: .*No space left'): assert torch.equal(ds[0][0], wave)
     assert torch.equal(ds[0][0], wave)
+
+@pytest.mark.parametrize('how', ['folder', 'nsynth', 'replaced'])
+def test_caches_belong_to_the_content_of_files(tmp_path, how):
+    "Two sets with the same names, sizes and times, and a file that is replaced with its time kept."
+    def write(root, pitch):
+        wave, = AdditiveNotes('organ_electronic_800', pitch, 100).batch([0])[0]
+        if how == 'nsynth':
+            write_nsynth_fixture(root, dict(test=(0,)), ('organ',), (60,), (100,), None)
+            root = root/'nsynth-test'/'audio'
+        root.mkdir(exist_ok=True)
+        file = save_wave(root/'organ_electronic_800-060-100.wav', wave.float()/32768)
+        os.utime(file, (1e9, 1e9))
+        return wave
+    places = [tmp_path/'a', tmp_path/('a' if how == 'replaced' else 'b')]
+    for place, pitch in zip(places, (60, 72)):
+        wave = write(place, pitch)
+        ds = NSynth(place, 'test', cache=tmp_path/'cache') if how == 'nsynth' else NoteFolder(place, cache=tmp_path/'cache')
+        assert torch.equal(ds.batch([0])[0][0], wave)
+
+def test_files_are_read_once(tmp_path, monkeypatch):
+    from mars.parts import files
+    paths = [save_wave(tmp_path/f'{i}.wav', torch.full((9,), .1*i)) for i in range(3)]
+    monkeypatch.setattr(files.time, 'time_ns', lambda t=files.time.time_ns(): t + 10**10) # the files are old
+    first = files.content_hash(paths, tmp_path/'index.json')
+    read, hash_of = [], files._file_hash
+    monkeypatch.setattr(files, '_file_hash', lambda path: read.append(path) or hash_of(path))
+    assert files.content_hash(paths, tmp_path/'index.json') == first and not read
+    save_wave(paths[1], torch.full((9,), -.1))
+    assert files.content_hash(paths, tmp_path/'index.json') != first and read == [paths[1]]
+    assert files.content_hash([paths[0], *paths], tmp_path/'x'/'index.json') != files.content_hash([*paths, paths[2]], tmp_path/'index.json')
 
 def test_threads_fill_the_same_cache(fixture, tmp_path):
     one, two = (NSynth(fixture, 'test', cache=tmp_path/str(k)).prepare(progress=False, workers=k) for k in (1, 4))
@@ -332,7 +391,7 @@ def test_fluid_renderings_follow_fluid(tmp_path):
     examples = json.loads(file.read_text())
     next(e for e in examples.values() if e['instrument_str'] == 'keyboard_acoustic_801')['x_name'] = 'fluid-piano'
     file.write_text(json.dumps(examples))
-    both = NSynth(tmp_path, cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False)
+    both = NSynth(tmp_path, cache=False) + SoundFontNotes(programs=range(8), velocities=100, pitches=(48, 60), cache=False, label='key')
     if 'Fluid' not in both.parts[1].fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     for seed in range(6):
         for view in both.split_by_instrument(seed=seed):
@@ -449,10 +508,10 @@ def test_soundfont_notes(tmp_path):
 @needs_soundfont
 def test_silent_keys_are_left_out_without_rendering(monkeypatch):
     monkeypatch.setattr(data.rendered, 'render_note', None)
-    ds = SoundFontNotes(cache=False)
+    ds = SoundFontNotes(cache=False, label='key')
     if 'FluidR3' not in ds.fonts[0].name: pytest.skip('the SoundFont is not FluidR3')
     assert len(ds) == 38400 and len(ds.instruments) == 94 and ds.families == list(FAMILIES)
-    basses = SoundFontNotes(programs=[43], velocities=100, cache=False)
+    basses = SoundFontNotes(programs=[43], velocities=100, cache=False, label='key')
     assert {n.pitch for n in basses.notes} == set(range(21, 58))
     train, valid, test = splits = ds.split_by_instrument()
     assert splits.missing == [] and all(view.families == list(FAMILIES) for view in splits)
@@ -472,7 +531,7 @@ def test_soundfont_notes_refuse():
 def test_two_soundfonts():
     fonts = [p for p in (Path('/usr/share/sounds/sf2/FluidR3_GM.sf2'), Path('/usr/share/sounds/sf3/MuseScore_General_Lite.sf3')) if p.is_file()]
     if len(fonts) < 2: pytest.skip('only one SoundFont is installed')
-    ds = SoundFontNotes(fonts, programs=[*range(8), *range(16, 21)], pitches=60, velocities=100, cache=False)
+    ds = SoundFontNotes(fonts, programs=[*range(8), *range(16, 21)], pitches=60, velocities=100, cache=False, label='key')
     assert len(ds.instruments) == 26 and len(ds.credits) == 2
     for seed in range(4): # MuseScore General descends from Fluid (R3): a program is on the same side in both
         for view in ds.split_by_instrument(seed=seed):

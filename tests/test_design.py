@@ -11,7 +11,7 @@ from mars.var import VAR, VARConfig
 
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
 
-@pytest.fixture(params=[SMALL, dict(SMALL, local=False), dict(SMALL, scales=((1, 1), (2, 1), (4, 2))), dict(SMALL, scales=(4,)), dict(SMALL, lookup='euclidean')],
+@pytest.fixture(params=[SMALL, dict(SMALL, resample_tokens=False), dict(SMALL, scales=((1, 1), (2, 1), (4, 2))), dict(SMALL, scales=(4,)), dict(SMALL, lookup='euclidean')],
                 ids=['design', 'literal', 'rectangles', 'one scale', 'euclidean'])
 def cfg(request): return TokenizerConfig.preset('tiny', **request.param)
 

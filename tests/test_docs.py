@@ -1,5 +1,5 @@
-"""The stand-in for Quarto, on a small made-up `_proc` folder; and the built site, when it is there."""
-import base64, json, posixpath, re, struct, subprocess, sys, zlib
+"""The stand-in for Quarto and the blocks of the API, on a small made-up `_proc` folder; and the built site, when it is there."""
+import base64, importlib.util, json, posixpath, re, struct, subprocess, sys, zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -31,6 +31,7 @@ SHOW_DOC = '''---
 ```python
 def fold(
     x:Tensor, # As in [`Fold`](https://example.org/site/cmx.html#fold)
+    n:int=3, # whole, > 0
 )->Tensor: # An image
 ```
 
@@ -41,6 +42,7 @@ CMX = [front(title='Folding', description='"How a spectrogram becomes square"', 
     md('Start here, then read [the codes](02_tokenizer.ipynb#the-quantizer) or [`Fold.back`](https://example.org/site/cmx.html#fold.back).'),
     md('## The formula\n\nWith $f=2$:\n\n$$y_k = \\sum_i x_i^2$$\n\n::: {.callout-note}\nA remark.\n:::\n\n| a | b |\n|---|--:|\n| 1 | 2 |'),
     code('#| echo: false\n#| output: asis\nshow_doc(fold)', shown(text_markdown=SHOW_DOC, text_plain='def fold')),
+    code('#| code-fold: show\n#| code-summary: "Exported source"\ndef fold(x, *, n=3): return x'),
     code('#| echo: false\nsecret = 1', shown(image_png=PLOT, text_plain='<Figure>')),
     code('x = "visible"', printed('epoch 1\repoch 2\n'), printed('careful <b>\n', 'stderr')),
     code('#| output: asis\nprint(1)', printed('Some **bold** words.\n')),
@@ -66,7 +68,7 @@ def proc(tmp_path_factory):
     (folder/'styles.css').write_text('/* mine */')
     (folder/'nbdev.yml').write_text('project:\n  output-dir: _docs\nwebsite:\n  title: "mars"\n  site-url: "https://example.org/site"\n')
     (folder/'sidebar.yml').write_text('website:\n  sidebar:\n    contents:\n      - index.ipynb\n      - section: Chapters\n        contents:\n          - {text: How to fold, href: 00_cmx.ipynb}\n          - 02_tokenizer.ipynb\n          - parts/part.ipynb\n')
-    (folder/'_quarto.yml').write_text('project:\n  post-render: after.py\n')
+    (folder/'_quarto.yml').write_text(f'project:\n  pre-render: {ROOT}/scripts/api_blocks.py\n  post-render: after.py\n')
     (folder/'after.py').write_text('import os, pathlib; pathlib.Path(os.environ["QUARTO_PROJECT_OUTPUT_DIR"], "after.txt").write_text("done")')
     return folder
 
@@ -129,17 +131,49 @@ def test_math_needs_no_script(cmx):
 
 def test_callout_and_table(cmx):
     assert re.search(r'<div class="callout callout-note">\s*<p class="callout-title">Note</p>\s*<p>A remark\.</p>', cmx)
-    assert cmx.count('<div class="table">') == 2
+    assert cmx.count('<div class="table">') == 3
 
 def test_hidden_code_is_hidden_and_shown_code_is_coloured(cmx):
     assert 'secret' not in cmx and '#|' not in cmx and 'show_doc' not in cmx
     assert '<span class="st">&quot;visible&quot;</span>' in cmx
 
-def test_show_doc_stands_in_a_box(cmx):
-    box = re.search(r'<div class="doc">.*?</em></p>', cmx, re.S)[0]
-    assert '<h3' in box and '<hr' not in box and 'source</a>' in box
-    assert '<em>Fold it <code>a*b</code> by f*t, as <a href="cmx.html#fold"><code>Fold</code></a>.</em>' in box
-    assert '# As in `Fold`' in box
+def test_api_block_has_a_short_signature_and_a_table(cmx):
+    head, box = re.search(r'(<h3 id="fold">.*?</h3>)\s*<div class="api">(.*?</table>)', cmx, re.S).groups()
+    assert '>fold<' in head and '<hr' not in box and 'source</a>' in box
+    assert 'fold(x, n=3)' in re.sub('<[^>]+>', '', box) and 'def fold' not in box
+    assert 'Fold it <code>a*b</code> by f*t, as <a href="cmx.html#fold"><code>Fold</code></a>.' in box and '<em>Fold' not in box
+    rows = [[re.sub('<[^>]+>', '', c) for c in re.findall('<t[dh][^>]*>(.*?)</t[dh]>', row, re.S)] for row in re.findall('<tr>(.*?)</tr>', box, re.S)]
+    assert rows == [['argument', 'type', 'default', 'description'], ['x', 'Tensor', '', 'As in Fold'], ['n', 'int', '3', 'whole, &gt; 0'], ['returns', 'Tensor', '', 'An image']]
+
+def test_source_is_folded(cmx):
+    assert re.search(r'<details class="fold">\s*<summary>\s*Source: fold\s*</summary>', cmx) and '<details class="fold" open' not in cmx
+
+def api_blocks():
+    spec = importlib.util.spec_from_file_location('api_blocks', ROOT/'scripts'/'api_blocks.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+@pytest.mark.parametrize('code, name, args, returned', [
+    ('def f():', 'f', [], ['', '']),
+    ("def f(a:int=3, b:str='x, y (')->list: # the list", 'f', [['a', 'int', '3', ''], ['b', 'str', "'x, y ('", '']], ['list', 'the list']),
+    ('async def f(\n    a, b, # of both\n    # and more\n    *c:dict[str,int], # keys\n):', 'f', [['a', '', '', ''], ['b', '', '', 'of both and more'], ['*c', 'dict[str,int]', '', 'keys']], ['', ''])])
+def test_signatures_are_read(code, name, args, returned): assert api_blocks().read(code) == (name, args, returned)
+
+def test_what_is_no_signature_is_left(): assert api_blocks().read('dict instance: {}') is None
+
+def test_types_stay_in_a_signature_without_descriptions():
+    md = SHOW_DOC.split('```python')[0]+'```python\ndef g(\n    x:Tensor, n:int=3, seed:int|None=None\n)->Tensor:\n```\n\n*Doc.*'
+    assert 'fold(x: Tensor, n=3, seed: int|None = None) -> Tensor' in api_blocks().block(md) and '| argument' not in api_blocks().block(md)
+
+def test_blocks_of_a_cell_stand_before_its_source_in_order():
+    "nbdev turns a cell with `a`, `b` and `c` into c, source, b, a"
+    def doc(name, line): return dict(code(f'show_doc({name})', shown(text_markdown=SHOW_DOC.replace('#L3', f'#L{line}'))), has_sd=True)
+    source = code('#| code-fold: show\n#| code-summary: "Exported source"\ndef a(): pass\ndef b(): pass\ndef _help(): pass')
+    mended = api_blocks().mend(dict(cells=[md('Text'), doc('b', 9), source, doc('a', 4), md('End')]))['cells']
+    assert [c['source'].split('\n')[-1] for c in mended[1:3]] == ['show_doc(a)', 'show_doc(b)']
+    assert mended[3]['source'].startswith('#| code-fold: true\n#| code-summary: "Source: _help"\n')
+    assert api_blocks().mend(json.loads(json.dumps(dict(cells=mended))))['cells'] == mended
 
 def test_outputs(cmx):
     assert '<pre class="output stdout">epoch 2</pre>' in cmx

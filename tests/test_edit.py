@@ -23,7 +23,7 @@ def make(kind=VAR, cfg=None, var_cfg=VARConfig.preset('tiny', gamma_init=1.), **
     torch.manual_seed(0)
     cfg = (ProductTokenizerConfig if 'branches' in (cfg or {}) else TokenizerConfig).preset('tiny', **{**SMALL, **(cfg or {})})
     pipeline = pipeline_of(cfg)
-    tok = pipeline.parts[0](cfg)
+    tok = pipeline.tokenizer_cls(cfg)
     var = kind and pipeline.transformer(kind)(var_cfg, tok.cfg).bind(tok)
     if var:
         with torch.no_grad(): var.head.weight.mul_(50)
@@ -40,11 +40,11 @@ def waves(m):
 def flat(tokens): return torch.cat([t.flatten(1) for t in tokens], 1)
 def latents(m, waves): return m.tokenizer.encoder(m.wave_to_image(waves)).detach()
 def all_of(m, value): return [torch.full((1, h*w), value) for h, w in m.tokenizer.cfg.scales]
-def full(m, n): return m.var.labels.check(None, n)
+def full(m, n): return m.var.label_embed.check(None, n)
 
 # --- tokens
 
-@pytest.mark.parametrize('cfg', [{}, dict(scales=((1, 1), (2, 1), (4, 2))), dict(lookup='euclidean'), dict(branches=2), dict(local=False)])
+@pytest.mark.parametrize('cfg', [{}, dict(scales=((1, 1), (2, 1), (4, 2))), dict(lookup='euclidean'), dict(branches=2), dict(resample_tokens=False)])
 def test_both_ends_are_encode_and_generate(cfg, waves):
     m = make(cfg=cfg)
     f, labels = latents(m, waves), full(m, 4)
@@ -200,7 +200,7 @@ def test_a_sound_to_resemble():
         def eval(self): return self
         cfg = type('cfg', (), dict(features=6))
     m, t = make(var_cfg=ReferenceVARConfig.preset('tiny', gamma_init=1., reference_dim=6)), torch.arange(2048)/16000
-    m.classifier, x = Ear(), torch.stack([torch.sin(2*torch.pi*f*t) for f in (300, 700)])[:, :m.n_samples]*.5
+    m.classifier, x = Ear(), torch.stack([torch.sin(2*torch.pi*f*t) for f in (300, 700)])[:, :m.n_samples]*.9 # of the level of the training notes
     own = m.edit(x, keep_scales=0, reference=True, **FAST)
     assert torch.equal(Ear.calls[0][:, :m.n_samples], x)
     assert torch.equal(own, m.edit(x, keep_scales=0, reference=x, **FAST)) and not torch.equal(own, m.edit(x, keep_scales=0, **FAST))
@@ -237,6 +237,34 @@ def test_stereo_is_its_mean(m, waves):
     for x in (both.T, both[None], both.T[None].numpy()): torch.testing.assert_close(m.edit(x, keep_scales=1, **FAST), mean, atol=1e-4, rtol=0)
     torch.testing.assert_close(m.interpolate(both.T, waves[2], [0., 1.], **FAST), m.interpolate(waves[0], waves[2], [0., 1.], **FAST), atol=1e-4, rtol=0)
 
+# --- level, silence in front, DC offset
+
+def level(x): return 20*torch.log10(x.abs().amax(-1))
+
+@pytest.mark.parametrize('gain', [.1, 1., 4.])
+def test_the_level_of_a_sound_makes_no_difference(m, waves, gain):
+    "Reconstruction, edit and passage of a soft note are those of the note, softer; of one beyond full scale, at full scale."
+    x, loud = waves/waves.abs().amax(-1, keepdim=True)*.89, .89*gain
+    for call in (lambda w: m.reconstruct(w, n_iter=3), lambda w: m.edit(w, keep_scales=1, **FAST), lambda w: m.interpolate(w[0], w[1], 3, **FAST)):
+        a, b = call(x), call(gain*x)
+        assert (b.abs().amax(-1) <= 1).all()
+        torch.testing.assert_close(b/b.abs().amax(), a/a.abs().amax(), atol=2e-3, rtol=0) if gain <= 1 else None
+        if gain <= 1: assert (level(b) - level(a) - 20*np.log10(gain)).abs().max() < .1
+    new = m.edit(gain*x, time_range=(.02, .07), keep_scales=0, **FAST)
+    source = gain*x/max(1, loud)
+    assert torch.equal(new[:, :320], source[:, :320]) if gain <= 1 else torch.allclose(new[:, :320], source[:, :320])
+    if gain < 1: torch.testing.assert_close(new/gain, m.edit(x, time_range=(.02, .07), keep_scales=0, **FAST), atol=2e-3, rtol=0)
+
+def test_an_edit_keeps_silence_in_front_and_dc(m, waves):
+    "The region is moved with the note, and outside of it not a sample changes."
+    late = torch.nn.functional.pad(waves[:2], (640, 0))[:, :m.n_samples] + torch.tensor([[0.], [.3]])
+    with pytest.warns(UserWarning, match='0.0[34] s of silence in front removed') as said: new = m.edit(late, time_range=(.06, .1), keep_scales=0, **FAST)
+    assert any('DC offset of 0.3 removed' in str(w.message) for w in said)
+    assert torch.equal(new[:, :960], late[:, :960]) and torch.equal(new[:, 1600:], late[:, 1600:]) and (new - late).abs().amax(-1).min() > .01
+    with pytest.warns(UserWarning): back = m.reconstruct(late, n_iter=3)
+    assert not back[:, :500].any() and back[:, 700:].abs().amax(-1).min() > .1 and back.mean(-1).abs().max() < .05
+    with pytest.raises(ValueError, match='the note starts after 0.0[34] s of silence; give a later end'), pytest.warns(UserWarning): m.edit(late, time_range=(.01, .045), **FAST)
+
 # --- between
 
 def test_ends_of_a_passage_are_reconstructions(m, waves):
@@ -257,7 +285,7 @@ def test_a_passage_leads_from_one_to_the_other(m, waves):
 def test_a_passage_with_drawn_scales(m, waves):
     a = m.interpolate(waves[0], waves[1], 3, keep_scales=4, **FAST)
     torch.testing.assert_close(a, m.interpolate(waves[0], waves[1], 3, **FAST), atol=1e-4, rtol=0)
-    b, c = (m.interpolate(waves[0], waves[1], 3, keep_scales=0, labels=dict(pitch=p), **FAST) for p in (50, 70))
+    b, c = (m.interpolate(waves[0], waves[1], 3, keep_scales=0, labels=dict(pitch=p), prepare=False, **FAST) for p in (50, 70))
     assert torch.equal(b[0], b[2]) and not torch.equal(b, c) # the source has no say, the random numbers are shared
 
 def test_between_labels(m):
@@ -270,13 +298,13 @@ def test_between_labels(m):
     torch.testing.assert_close(guided, m.generate(**a, cfg_scale=3., **FAST), atol=1e-4, rtol=0)
 
 def test_condition_is_mixed_and_the_null_is_not(m):
-    a, b = (m.var.labels.check(dict(pitch=[p, p])) for p in (50, 70))
+    a, b = (m.var.label_embed.check(dict(pitch=[p, p])) for p in (50, 70))
     passes = EditSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
     passes.set_inputs(a, torch.zeros(2, sum(m.var.lengths)))
     passes.mix(b, torch.tensor([0., .25]))
-    with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.labels(a), m.var.labels(b)
+    with torch.no_grad(): cond, ea, eb = passes.condition(), m.var.label_embed(a), m.var.label_embed(b)
     torch.testing.assert_close(cond[:2], torch.stack([ea[0], .75*ea[1] + .25*eb[1]]))
-    with torch.no_grad(): assert torch.equal(cond[2:], m.var.labels(m.var.labels.null(2, cond.device)))
+    with torch.no_grad(): assert torch.equal(cond[2:], m.var.label_embed(m.var.label_embed.null(2, cond.device)))
 
 # --- what is refused
 

@@ -230,7 +230,7 @@ def test_log_mel_error_on_active_frames():
     x = torch.from_numpy(tone(60)); x[16000:] = 0
     e = log_mel_error(x, x/2)
     assert 3*e.mae < e.active_mae <= 20*math.log10(2)/80+1e-6   # three quarters of the clip agree for free
-    assert 0 < e.active_share < 1
+    assert 0 < e.active_relative_mse < 1
 
 def test_mel_features():
     w = torch.stack([torch.from_numpy(tone(p, seconds=1.)) for p in range(40, 110)])

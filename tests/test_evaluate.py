@@ -9,7 +9,7 @@ from mars.data import AdditiveNotes, NSynth, NoteFolder, write_nsynth_fixture
 from mars.parts.files import save_wave
 from mars.pipeline import Mars
 from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row
-from mars.evaluation.report import memorisation_alarms, compact_report, describe_model, sample_reference, evaluate_model, select_matching
+from mars.evaluation.report import Splits, memorisation_alarms, compact_report, describe_model, sample_reference, evaluate_model, select_matching
 from mars.evaluation.report import report_notes, load_model, seed_spread, read_report, make_splits, summary_line
 from mars.evaluation.report import report_markdown, sample_training_notes, generate_timed
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -33,7 +33,7 @@ def sides(): return make_splits(AdditiveNotes(('guitar', 'flute', 'organ'), pitc
 @pytest.fixture(scope='module')
 def made(model, sides, tmp_path_factory):
     out = tmp_path_factory.mktemp('report')
-    return evaluate_model(model, sides.test, 20, out, sides.train, sides.valid, top_k=4, about=dict(split=sides.description), **FAST), out
+    return evaluate_model(model, sides, 20, out, top_k=4, **FAST), out
 
 def make_rows_of(model, ref, write, copies='none', **settings):
     "The rows of a report for a few notes."
@@ -156,7 +156,7 @@ def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
     assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
 
 def test_a_tokenizer_alone_has_reconstructions(model, sides):
-    result = evaluate_model(Mars(model.tokenizer), sides.test, 20, **FAST)
+    result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST)
     assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
     assert result['left_out']['training copies'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
 
@@ -175,7 +175,7 @@ def test_training_copies_raise_every_alarm(sides):
     assert memorisation_alarms(result['rows'])['training copies'] == ['quantile_share', 'median_ratio', 'c_t'] and result['rows']['training copies']['NDB k'] == 10
 
 def test_several_seeds_are_several_rows(model, sides):
-    result = evaluate_model(model, sides.test, 20, **FAST | dict(seeds=2, n_f0=0))
+    result = evaluate_model(model, Splits(sides.test), 20, **FAST | dict(seeds=2, n_f0=0))
     a, b = (result['rows'][k] for k in ('generated', 'generated, run 2'))
     mean, std = result['seed_spread']['MSE']
     assert mean == pytest.approx((a['MSE'].value + b['MSE'].value)/2) and std == pytest.approx(abs(a['MSE'].value - b['MSE'].value)/2**.5) and std > 0
@@ -226,7 +226,7 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
             p.setattr(report, 'write_notes', watched)
             p.setattr(Mars, 'tokens_to_spec', lambda self, tokens, *a: (seen.append(len(tokens[0])), spec(self, tokens, *a))[1])
             p.setattr(report, 'evaluate', lambda ref, rows, *a, **kw: measure(ref, [row for row in rows if row.name in ('reconstruction', 'generated', 'training copies')], *a, **kw)) # all are made, three measured
-            evaluate_model(model, sides.test, n, None, sides.train, **FAST | dict(batch_size=2, n_f0=1, measure_batch_size=4))
+            evaluate_model(model, Splits(sides.test, None, sides.train), n, **FAST | dict(batch_size=2, n_f0=1, measure_batch_size=4))
         return max(seen)
     assert most(20) == most(40) == 16 # the search for the nearest note reads four blocks at a time
 
@@ -234,16 +234,16 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
 
 def test_what_is_refused(model, sides, tmp_path):
     (tmp_path/'file').write_text('')
-    ev = lambda *a, **kw: evaluate_model(model, *a, out=tmp_path/'none', **kw)
+    ev = lambda test, *a, **kw: evaluate_model(model, Splits(test), *a, out=tmp_path/'none', **kw)
     for call, message in [(lambda: ev(sides.test, 10), 'n must be >= 20, got 10'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "got 'x'"),
                       (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter must be >= 0, got -1'), (lambda: ev(sides.test, 20, n_resamples=3), 'n_resamples must be >= 10, got 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds must be >= 1, got 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train must be >= 100, got 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
                       (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 of the classifier'),
-                      (lambda: evaluate_model(model, sides.test, 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: ev(sides.test, 20, device='abacus'), 'device')]:
+                      (lambda: evaluate_model(model, Splits(sides.test), 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: load_model('small', 'abacus'), 'device')]:
         with pytest.raises(ValueError, match=message): call()
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
-    with pytest.raises(ValueError, match='top_k'): evaluate_model(model, sides.test, 20, tmp_path/'out', top_k=-3, **FAST)
+    with pytest.raises(ValueError, match='top_k'): evaluate_model(model, Splits(sides.test), 20, tmp_path/'out', top_k=-3, **FAST)
     assert not (tmp_path/'out').exists() or not list((tmp_path/'out').iterdir())
 
 def test_the_command(model, tmp_path, capsys):

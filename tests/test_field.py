@@ -178,7 +178,7 @@ def few(): return AdditiveNotes(('organ', 'flute'), range(60, 62), (100,))
 def stage_two(out, **kw):
     m = Mars.from_pretrained(out)
     train = TrainConfig.preset('tiny', 'var', **{**dict(steps=2, batch_size=4, log_every=1, save_every=1), **kw})
-    return train_var(few(), m.tokenizer, train, VARConfig.preset('tiny', **VAR_SHAPE), out, 'cpu', False, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info)
+    return train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False)
 
 def test_training_of_the_transformer_that_is_killed_leaves_a_tokenizer_that_loads_and_resumes(tmp_path, monkeypatch):
     template, out = tmp_path/'template', tmp_path/'run'
@@ -235,7 +235,7 @@ def test_two_runs_in_one_folder(tmp_path):
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)
     train = TrainConfig.preset('tiny', 'var', steps=9, batch_size=4, save_every=1)
-    train_var(few(), m.tokenizer, train, VARConfig.preset('tiny', **VAR_SHAPE), out, 'cpu', False, cmx=m.cmx, spectrogram=m.spectrogram, resume=True)
+    train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False, resume=True)
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     m = make(0)

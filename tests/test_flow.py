@@ -21,7 +21,7 @@ def make(loud=1., **kwargs):
     torch.manual_seed(0)
     flow = Flow(FlowConfig.preset('tiny', **{'gamma_init': 1., **SMALL, **kwargs})).eval()
     with torch.no_grad():
-        for t in flow.labels.tables.values(): t.weight.mul_(10*loud)
+        for t in flow.label_embed.tables.values(): t.weight.mul_(10*loud)
     return flow
 
 class Toy(Flow):
@@ -96,17 +96,17 @@ def test_gradients_reach_all_weights():
 
 @torch.no_grad()
 def test_every_patch_hears_every_other_the_time_and_the_labels(flow):
-    x, t, labels = torch.randn(1, 2, 32, 32), torch.tensor([.5]), flow.labels.check(dict(pitch=60))
+    x, t, labels = torch.randn(1, 2, 32, 32), torch.tensor([.5]), flow.label_embed.check(dict(pitch=60))
     y, other = flow(x, t, labels), x.clone()
     other[..., :4, :16] += 1
     moved = lambda z: (z - y).abs().view(1, 2, 8, 4, 2, 16).amax((0, 1, 3, 5))
     assert (moved(flow(other, t, labels)) > 0).all()
-    assert (moved(flow(x, t + .1, labels)) > 0).all() and (moved(flow(x, t, flow.labels.check(dict(pitch=61)))) > 0).all()
+    assert (moved(flow(x, t + .1, labels)) > 0).all() and (moved(flow(x, t, flow.label_embed.check(dict(pitch=61)))) > 0).all()
 
 @torch.no_grad()
 def test_at_the_start_noise_is_not_read(flow):
     "x_0 says nothing of the note, and t*x_t is 0 there."
-    labels = flow.labels.check({})
+    labels = flow.label_embed.check({})
     a, b = (flow(torch.randn(1, 2, 32, 32), torch.zeros(1), labels) for _ in range(2))
     assert torch.equal(a, b)
 
@@ -142,7 +142,7 @@ def test_guidance(flow):
     assert torch.equal(by(), by(cfg_scale=0)) and (by() - by(cfg_scale=2.)).abs().max() > 1e-3
     one = flow.generate(ALL, seed=1, steps=1, cfg_scale=2.)
     x, t = note_noise(1, 0, 3, (2, 32, 32)), torch.zeros(3)
-    y, null = flow(x, t, flow.labels.check(ALL)), flow(x, t, flow.labels.check({}, 3))
+    y, null = flow(x, t, flow.label_embed.check(ALL)), flow(x, t, flow.label_embed.check({}, 3))
     torch.testing.assert_close(one, (3*y - 2*null).clamp(-1, 1), atol=1e-5, rtol=0)
 
 @torch.no_grad()
@@ -170,7 +170,7 @@ def test_bad_shapes_are_refused(kwargs, says):
 
 def run(out=None, steps=6, **kwargs):
     train = TrainConfig.preset('tiny', 'flow', steps=steps, batch_size=4, save_every=3, log_every=1)
-    return train_flow(NOTES, train, FlowConfig.preset('tiny', image_shape=(2, 32, 32), patch=(4, 16)), out, 'cpu', False, spectrogram=SPEC, **kwargs)
+    return train_flow(NOTES, train, FlowConfig.preset('tiny', image_shape=(2, 32, 32), patch=(4, 16)), out, device='cpu', progress=False, spectrogram=SPEC, **kwargs)
 
 def same(a, b): return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
@@ -223,7 +223,7 @@ def test_it_learns_a_few_notes():
     "Asked by all the labels they were trained with: a null that was never trained moves a note by as much as it happens to."
     log, notes = RunLog(), AdditiveNotes('flute_acoustic_800', range(60, 76, 4), (100,))
     train, cfg = TrainConfig.preset('tiny', 'flow', steps=200, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
-    m = train_flow(notes, train, cfg, None, 'cpu', False, log, spectrogram=SPEC)
+    m = train_flow(notes, train, cfg, device='cpu', progress=False, log=log, spectrogram=SPEC)
     waves, labels = notes.batch(range(4))
     real, made = m.wave_to_image(waves.float()/32768), m.var.generate(labels, seed=0)
     far = (made[:, None] - real).square().mean((2, 3, 4))

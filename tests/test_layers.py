@@ -6,11 +6,12 @@ import mars
 
 PACKAGE = Path(mars.__file__).parent
 LAYERS = '''
-cmx parts.config parts.codebook parts.warm_start
+cmx parts.config parts.codebook parts.warm_start parts.preparation
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth
+data.folder data.nsynth data.tuning data.augment
 data.rendered
+data.check
 data
 parts.conditioning parts.classifier
 var

@@ -242,7 +242,7 @@ def watch(m, n=3, labels=ALL, prompt=None, **settings):
     "For each step: stage, masked before, columns after."
     d, seen = m.validate_sampling(prompt=0 if prompt is None else prompt[0].shape[1], **settings), []
     run = m.sampler(m, n, d)
-    run.set_inputs(m.labels.check(labels, n), note_uniforms(0, 0, n, m.n_uniforms(d)))
+    run.set_inputs(m.label_embed.check(labels, n), note_uniforms(0, 0, n, m.n_uniforms(d)))
     if prompt is not None: run.prompt.copy_(torch.stack(prompt, 1))
     for j, (k, *_) in enumerate(run.settings):
         run.run_pass(j)
@@ -372,7 +372,7 @@ def test_rescorer():
     assert torch.equal(at(1), plain) and not torch.equal(at(.5), plain) and not torch.equal(at(0), at(.5))
     tokens = draw()
     x = torch.stack(tokens, 1)
-    cond = ar.labels(ar.labels.check(ALL, 3))
+    cond = ar.label_embed(ar.label_embed.check(ALL, 3))
     for q in range(K):
         known = torch.cat([x[:, :q+1], torch.full_like(x[:, q+1:], V)], 1)
         want = ar(tokens, ALL, torch.full((3,), q+1)).unflatten(1, (K, T))[:, q].softmax(-1).gather(-1, tokens[q][..., None])[..., 0]
@@ -431,8 +431,8 @@ def test_half_precision(model, dtype):
 
 def test_labels_are_dropped_by_note(magnet):
     m, seen = make(MAGNeT, label_drop=.5, label_drop_each=0.).train(), []
-    forward = m.labels.forward
-    m.labels.forward = lambda labels: seen.append(labels['pitch']) or forward(labels)
+    forward = m.label_embed.forward
+    m.label_embed.forward = lambda labels: seen.append(labels['pitch']) or forward(labels)
     torch.manual_seed(0)
     m.loss(draw(200), dict(pitch=60))
     assert .4 < (seen[0] < 0).float().mean() < .6
@@ -453,7 +453,7 @@ def test_passes_can_be_recorded(system, settings, monkeypatch):
         with tape: run.run_pass(k)
     run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50]))):
-        *_, got = run.stream(m.labels.check(labels, 3), note_uniforms(seed, 0, 3, m.n_uniforms(d)))
+        *_, got = run.stream(m.label_embed.check(labels, 3), note_uniforms(seed, 0, 3, m.n_uniforms(d)))
         assert torch.equal(flat(got), flat(m.generate(labels, seed=seed, **settings)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')

@@ -8,6 +8,7 @@ from mars.data import AdditiveNotes
 from mars.parts.inference import generate
 from mars.baselines.masked import MaskedSampler, MaskedScale, mask_spans, masked_counts, passes_per_scale
 from mars.baselines.next_token import NextToken
+from mars.parts.codec import Codec
 from mars.parts.config import pipeline_of
 from mars.parts.device import cast_network
 from mars.parts.product import ProductTokenizerConfig
@@ -25,7 +26,7 @@ def make(tok_cfg=CFG, sharp=50., **kwargs):
     kind = pipeline_of(tok_cfg)
     model = kind.transformer(MaskedScale)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
     with torch.no_grad():
-        if isinstance(tok_cfg, TokenizerConfig): model.bind(kind.parts[0](tok_cfg))
+        if isinstance(tok_cfg, TokenizerConfig): model.bind(kind.tokenizer_cls(tok_cfg))
         model.head.weight.mul_(sharp)
     return model
 
@@ -172,7 +173,7 @@ def test_generation_agrees_with_teacher_forcing(name, cfg_scale):
     assert len(scores) == m.n_passes
     known = [s[-1][1] if s else torch.zeros(3, n, dtype=torch.bool) for s, n in zip(seen, m.lengths)]
     last = torch.cat([scores[i-1] for i in torch.tensor(passes_per_scale(m.lengths)).cumsum(0)], 1)
-    s = torch.tensor([v[0] for v in scale_settings(len(m.lengths), m.tok_cfg.codebook_size, cfg_scale)])[m.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(len(m.lengths), m.tok_cfg.codebook_size, cfg_scale)])[m.scale_index][:, None]
     if m.tok_cfg is TWO: s = s[..., None]
     torch.testing.assert_close(last, (1+s)*m(made, ALL, known) - s*m(made, {}, known), atol=1e-4, rtol=0)
 
@@ -220,7 +221,7 @@ def test_passes_can_be_recorded(name):
     run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50]))):
         u = note_uniforms(seed, 0, 3, m.n_uniforms(settings))
-        *_, got = run.stream(m.labels.check(labels, 3), u)
+        *_, got = run.stream(m.label_embed.check(labels, 3), u)
         assert torch.equal(flat(got), flat(m.generate(labels, seed=seed, cfg_scale=1.)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -287,7 +288,7 @@ SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 def test_trained_by_the_same_stage(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
-    run = lambda: train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), device='cpu', progress=False, spectrogram=SPEC, model=MaskedScale)
+    run = lambda: train_var(notes, Codec(tok, spectrogram=SPEC), TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), device='cpu', progress=False, model=MaskedScale)
     trained, again = run(), run()
     assert type(trained) is MaskedScale
     Mars(tok, trained, spectrogram=SPEC).save_pretrained(tmp_path)

@@ -7,6 +7,7 @@ from mars.data import AdditiveNotes
 from mars.baselines.next_token import NextToken
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
+from mars.parts.codec import Codec
 from mars.parts.config import pipeline_of
 from mars.parts.product import ProductTokenizerConfig
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -20,7 +21,7 @@ def make(tok_cfg=CFG, sharp=50., **kwargs):
     torch.manual_seed(0)
     kind = pipeline_of(tok_cfg)
     model = kind.transformer(NextToken)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
-    with torch.no_grad(): model.bind(kind.parts[0](tok_cfg)).head.weight.mul_(sharp)
+    with torch.no_grad(): model.bind(kind.tokenizer_cls(tok_cfg)).head.weight.mul_(sharp)
     return model
 
 TWO = ProductTokenizerConfig.preset('tiny', **SMALL, branches=2)
@@ -65,7 +66,7 @@ def test_the_trunk_and_all_weights_are_those_of_var():
 def test_cached_logits_are_the_teacher_forced_ones(name, cfg_scale):
     m = make(sharp=10., **MODELS[name])
     tokens, got = heard(m, ALL, cfg_scale=cfg_scale, seed=1, top_k=50, top_p=.9)
-    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[m.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[m.scale_index][:, None]
     torch.testing.assert_close(got, (1+s)*m(tokens, ALL) - s*m(tokens), atol=1e-4, rtol=0)
 
 def uncached(m, labels, n, u=None):
@@ -110,7 +111,7 @@ def test_passes_can_be_recorded(model):
         with tape: run.run_pass(k)
     run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50]))):
-        *_, got = run.stream(model.labels.check(labels, 3), note_uniforms(seed, 0, 3, 30))
+        *_, got = run.stream(model.label_embed.check(labels, 3), note_uniforms(seed, 0, 3, 30))
         assert torch.equal(flat(got), flat(model.generate(labels, seed=seed)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -149,7 +150,7 @@ def test_trained_by_the_same_stage_and_saved_with_its_order(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
     for name in 'ab': (tmp_path/name).mkdir()
-    run = lambda model, out: train_var(notes, tok, TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), out, 'cpu', False, spectrogram=SPEC, model=model)
+    run = lambda model, out: train_var(notes, Codec(tok, spectrogram=SPEC), TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), out, device='cpu', progress=False, model=model)
     trained = run(NextToken, tmp_path/'a')
     again = Mars.from_pretrained(tmp_path/'a')
     assert type(trained) is NextToken and type(again.var) is NextToken

@@ -45,7 +45,7 @@ def test_the_path_is_its_stations(m, waves):
     spec = m.tokens_to_spec(tokens)
     assert spec.shape == m.spectrogram.encode(waves).shape and torch.equal(spec, m.cmx.unfold(m.tokenizer.decode(tokens)))
     assert torch.equal(m.spec_to_wave(spec, n_iter=3, seed=4), m.decode(tokens, n_iter=3, seed=4))
-    assert torch.equal(m.reconstruct(waves, n_iter=3, seed=4), m.decode(tokens, n_iter=3, seed=4))
+    assert torch.equal(m.reconstruct(waves, n_iter=3, seed=4, prepare=False), m.decode(tokens, n_iter=3, seed=4))
     assert torch.equal(m.tokens_to_spec(tokens, 2), m.tokens_to_spec(tokens[:2])) and not torch.equal(m.tokens_to_spec(tokens, 2), spec)
 
 def test_waves_are_cpu_floats_that_do_not_clip(m):
@@ -87,6 +87,21 @@ def test_instruments(tmp_path):
     assert torch.equal(wide(Mars.from_pretrained(tmp_path/'m'), None, instrument='elm', seed=1), wide(m, None, instrument='elm', seed=1))
     with pytest.raises(ValueError, match="'fir' is no label here; choose one of oak, elm, yew"): wide(m, None, instrument='fir')
     with pytest.raises(ValueError, match='label instrument is 3, outside 0..2'): wide(m, None, instrument=3)
+
+def test_labels_outside_the_training_range():
+    "One warning in one line, an error with strict=True, nothing for what the notes cover or for models without a record."
+    m = make(info=dict(data=dict(pitches=[36, 96], velocities=[25, 127], families=dict(flute=['acoustic'], bass=['electronic', 'synthetic']))))
+    for labels, text in ((dict(pitch=[24, 60, 108]), 'pitch 24, 108 is outside 36..96'), (dict(velocity=3), 'velocity 3 is outside 25..127'),
+                         (dict(family='flute', source=['acoustic', 'synthetic']), 'flute was acoustic, not synthetic'), (dict(family='organ'), 'there were no notes of family organ')):
+        with pytest.warns(UserWarning) as said: wave = wide(m, None, **labels, seed=1)
+        assert [str(w.message) for w in said] == [f'the training notes do not cover these labels, and the model may not follow them: {text}'] and len(wave)
+        with pytest.raises(ValueError, match=f'the training notes do not cover these labels: {text}'): m.generate(**labels, strict=True)
+    for call in (lambda x: next(m.preview(**x)), lambda x: m.edit(torch.rand(2000) - .5, labels=x), lambda x: m.interpolate(dict(pitch=60), x), lambda x: m.interpolate(x, dict(pitch=60))):
+        with pytest.warns(UserWarning, match='pitch 24 is outside 36..96'): call(dict(pitch=24))
+    with pytest.raises(ValueError, match='pitch 24 is outside'): m.interpolate(dict(pitch=60), dict(pitch=24), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        wide(m, None, pitch=[36, None], family='bass', velocity=25, strict=True), wide(make(), None, pitch=1, strict=True)
 
 # --- batches
 
@@ -321,6 +336,14 @@ def test_unsaveable_info_leaves_the_folder_as_it_was(m, tmp_path):
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(ValueError, match='info cannot be saved'): Mars(m.tokenizer, m.var, spectrogram=m.spectrogram, info=dict(a=object())).save_pretrained(tmp_path)
     assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+def test_unknown_arguments_are_refused(m, tmp_path):
+    for wrong in (dict(torch_dtype='float16'), dict(divice='cpu'), dict(revison='main')):
+        with pytest.raises(TypeError, match=f"from_pretrained has no argument '{[*wrong][0]}': it has name, device, dtype, revision"): Mars.from_pretrained('small', **wrong)
+    with pytest.raises(TypeError, match="save_pretrained has no argument 'haf'"): m.save_pretrained(tmp_path/'x', haf=True)
+    with pytest.raises(TypeError, match='private needs push_to_hub=True'): m.save_pretrained(tmp_path/'x', private=True)
+    assert not (tmp_path/'x').exists()
+    with pytest.raises(FileNotFoundError): Mars.from_pretrained('no-such-model', revision='main')
 
 def test_no_such_model():
     with pytest.raises(FileNotFoundError, match='mars train tokenizer'): find_model('no-such-model')

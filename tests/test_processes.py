@@ -35,7 +35,7 @@ def train_stage(out, stage, steps=12, resume=False, drop=0., norm='group', gan=.
         train_sat(notes, TrainConfig.preset('tiny', 'sat', **train), cfg, discriminator=disc, **how)
     else:
         m, shape = Mars.from_pretrained(out, 'cpu'), VARConfig.preset('tiny', label_drop=0., label_drop_each=0., drop_path=drop)
-        train_var(notes, m.tokenizer, TrainConfig.preset('tiny', 'var', **train), shape, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, resume=resume, **how)
+        train_var(notes, m, TrainConfig.preset('tiny', 'var', **train), shape, resume=resume, **how)
 
 def _train(out, stage, kw): train_stage(out, stage, **kw)
 

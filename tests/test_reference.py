@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from mars.parts.classifier import Classifier, ClassifierConfig
+from mars.parts.codec import Codec
 from mars.data import AdditiveNotes
 from mars.eval import f0
 from mars.baselines.next_token import NextToken
@@ -48,8 +49,8 @@ NONE = torch.full((D,), math.nan)
 
 def test_without_it_a_model_is_what_it_was(var):
     plain = make(reference_dim=0)
-    assert set(var.state_dict()) - set(plain.state_dict()) == {'labels.reference.weight', 'labels.reference.bias', 'labels.no_reference.weight'}
-    assert not any('reference' in k for k in plain.state_dict()) and 'reference' not in plain.labels.check({})
+    assert set(var.state_dict()) - set(plain.state_dict()) == {'label_embed.reference.weight', 'label_embed.reference.bias', 'label_embed.no_reference.weight'}
+    assert not any('reference' in k for k in plain.state_dict()) and 'reference' not in plain.label_embed.check({})
     for cfg in (VARConfig.preset('tiny'), ReferenceVARConfig.preset('tiny', reference_dim=4, reference_dropout=.3)):
         saved = asdict(cfg)
         assert reference_config(VARConfig, saved).from_dict(saved) == cfg and ('reference_dim' in saved) == isinstance(cfg, ReferenceVARConfig)
@@ -57,10 +58,10 @@ def test_without_it_a_model_is_what_it_was(var):
 def test_without_it_chance_is_used_as_before():
     "The numbers that version 0.1 drew for weights, for the labels dropped and for the codes."
     torch.manual_seed(0)
-    labels = LabelEmbedding(VARConfig.preset('tiny').labels, 64, .3, .2)
+    labels = LabelEmbedding(VARConfig.preset('tiny').label_sizes, 64, .3, .2)
     after = torch.rand(())
     torch.manual_seed(0)
-    tables = [torch.nn.Embedding(n+1, 64) for n in VARConfig.preset('tiny').labels.values()]
+    tables = [torch.nn.Embedding(n+1, 64) for n in VARConfig.preset('tiny').label_sizes.values()]
     for t in tables: torch.nn.init.trunc_normal_(t.weight, std=math.sqrt(1/192))
     assert all(torch.equal(a.weight, b.weight) for a, b in zip(tables, labels.tables.values()))
     assert torch.rand(()) == after
@@ -94,13 +95,13 @@ def test_scale_and_type_do_not_matter(var, sounds):
     torch.testing.assert_close(var(tokens, dict(reference=sounds[0]))[:1], want[:1], atol=1e-4, rtol=0)
 
 def test_what_is_learned_of_null_and_sounds_is_apart(var, sounds):
-    weights = [var.labels.reference.weight, var.labels.no_reference.weight]
+    weights = [var.label_embed.reference.weight, var.label_embed.no_reference.weight]
     for reference, reached in ((sounds, (True, False)), (None, (False, True))):
         grads = torch.autograd.grad(var(draw(var, 3), {**ALL, 'reference': reference}).square().sum(), weights, allow_unused=True)
         assert [g is not None and bool(g.any()) and bool(g.isfinite().all()) for g in grads] == [*reached]
 
 def test_it_is_dropped_alone_and_with_the_others(sounds):
-    embed = lambda *dropout: ReferenceLabelEmbedding(VARConfig().labels, 8, D, *dropout)
+    embed = lambda *dropout: ReferenceLabelEmbedding(VARConfig().label_sizes, 8, D, *dropout)
     labels = embed().check({**{k: v[0] for k, v in ALL.items()}, 'reference': sounds[0]}, 20000)
     torch.manual_seed(0)
     out = embed(.1, 0., .3).drop(labels)
@@ -128,7 +129,7 @@ def test_cached_logits_are_the_teacher_forced_ones(model, cfg_scale, sounds):
     asked = {**ALL, 'reference': torch.stack([sounds[0], NONE, sounds[1]])}
     tokens = var.generate(asked, cfg_scale=cfg_scale, seed=1, top_k=50)
     del var.logits
-    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_index][:, None]
     torch.testing.assert_close(torch.cat(seen, 1), (1+s)*var(tokens, asked) - s*var(tokens), atol=2e-4, rtol=0)
 
 def test_a_note_is_its_seed_index_and_sound(var, sounds):
@@ -144,7 +145,7 @@ def test_recorded_buffers_are_filled_anew(var, sounds):
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
     address = passes.labels['reference'].data_ptr()
     for reference in (sounds, None, sounds.flip(0)):
-        *_, got = passes.stream(var.labels.check({**ALL, 'reference': reference}), u)
+        *_, got = passes.stream(var.label_embed.check({**ALL, 'reference': reference}), u)
         assert torch.equal(flat(got), flat(var.generate({**ALL, 'reference': reference}, seed=5, cfg_scale=1.))) and passes.labels['reference'].data_ptr() == address
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
@@ -216,7 +217,7 @@ def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_pat
 def quick(notes, tok, out=None, steps=4, classifier=None, **kw):
     train = TrainConfig.preset('tiny', 'var', steps=steps, batch_size=4, log_every=1, save_every=2)
     if classifier: kw['extra_labels'] = partial(ReferenceLabels, classifier=classifier)
-    return train_var(notes, tok, train, ReferenceVARConfig.preset('tiny', reference_dim=D), out=out, progress=False, spectrogram=LS, **kw)
+    return train_var(notes, Codec(tok, spectrogram=LS), train, ReferenceVARConfig.preset('tiny', reference_dim=D), out=out, progress=False, **kw)
 
 def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
@@ -246,7 +247,7 @@ def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
     newest.unlink()
     again = quick(notes, tok, tmp_path/'b', classifier=deaf, resume=True)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
-    assert not torch.equal(whole.labels.reference.weight, quick(notes, tok, classifier=deaf, steps=3).labels.reference.weight)
+    assert not torch.equal(whole.label_embed.reference.weight, quick(notes, tok, classifier=deaf, steps=3).label_embed.reference.weight)
 
 def test_length_of_the_features_must_fit(notes, ears):
     with pytest.raises(ValueError, match='reference_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
@@ -257,7 +258,7 @@ def test_length_of_the_features_must_fit(notes, ears):
 @pytest.mark.parametrize('reference, message', [
     (torch.zeros(64000), 'reference 0 is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 9, 64000), '9 channels'),
     ('flute.wav', 'reference is str and no wave'), ([torch.rand(5), 'a'], 'reference is list and no wave'), (torch.zeros(0), 'at least one sample'), (torch.ones(9, dtype=torch.int64), 'must be float'),
-    (torch.cat([torch.zeros(64000), torch.ones(9)]), 'is silent')])
+    (torch.cat([torch.zeros(64000), torch.ones(9)]), 'no sound')])
 def test_bad_sounds_get_one_sentence(deaf, reference, message):
     m = Mars(Tokenizer(CFG), make(), spectrogram=LS)
     m.classifier = deaf

@@ -98,6 +98,16 @@ def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_pat
     subprocess.run([sys.executable, str(ROOT/'scripts'/'own_site.py')], env=dict(os.environ, QUARTO_PROJECT_OUTPUT_DIR=str(tmp_path)), check=True)
     assert (tmp_path/'a.html').read_text() == '<head><script src="site_libs/a.js"></script>\n<script>let x = 1</script></head><a href="x.html"><code>X</code></a>'
 
+def test_tables_of_pandas_are_marked(tmp_path):
+    "Words are aligned as words, digits do not wrap; a second run changes nothing"
+    def table(*cells): return '<table class="dataframe"><tr><th>in_use</th></tr><tr>'+''.join(f'<td>{c}</td>' for c in cells)+'</tr></table>'
+    (tmp_path/'a.html').write_text(table('0.12 ± 0.01', 'NaN', 'yes')+table('1.0', 'a claim of more than forty letters, which wraps'))
+    marked = ('<table class="dataframe digits"><tr><th>in_<wbr>use</th></tr><tr><td>0.12 ± 0.01</td><td>NaN</td><td class="words">yes</td></tr></table>'
+              '<table class="dataframe"><tr><th>in_<wbr>use</th></tr><tr><td>1.0</td><td class="words long">a claim of more than forty letters, which wraps</td></tr></table>')
+    for _ in range(2):
+        subprocess.run([sys.executable, str(ROOT/'scripts'/'own_site.py'), str(tmp_path)], check=True)
+        assert (tmp_path/'a.html').read_text() == marked
+
 def test_workflows_run_the_same_commands():
     flows = {p.stem: yaml.safe_load(p.read_text(encoding='utf-8')) for p in (ROOT/'.github'/'workflows').glob('*.yml')}
     runs = {name: '\n'.join(s.get('run', '') for job in flow['jobs'].values() for s in job['steps']) for name, flow in flows.items()}
@@ -147,6 +157,7 @@ LOOK = r'''async () => {
     a.preload = 'metadata'; a.onloadedmetadata = a.onerror = done;
     a.querySelectorAll('source').forEach(s => { s.onerror = done; });
   })));
+  const shown = [...document.querySelectorAll('pre.sourceCode')].filter(p => !p.closest('details, .api'));
   const bare = document.body.cloneNode(true);
   bare.querySelectorAll('math, pre, code, script, style, svg').forEach(e => e.remove());
   return {
@@ -158,6 +169,9 @@ LOOK = r'''async () => {
       box: [m.getBoundingClientRect().width, m.getBoundingClientRect().height], wrong: !!m.querySelector('merror') })),
     raw: bare.textContent.match(/\$\$|\\[a-zA-Z]+[{_^]|\\\(|\\\[|\]\(http|\]\(\w+\.(ipynb|html)/g),
     unset: document.querySelectorAll('.math, .katex-error').length,
+    apis: [...document.querySelectorAll('.api')].map(a => ({ blocks: [...a.querySelectorAll('pre')].map(p => p.innerText.trim()), table: [...a.querySelectorAll('thead th')].map(h => h.innerText) })),
+    shown: shown.map(p => p.innerText), folds: document.querySelectorAll('details:has(pre.sourceCode)').length, open: document.querySelectorAll('details[open]:has(pre.sourceCode)').length,
+    narrow: shown.filter(p => p.scrollWidth > p.clientWidth+1 && Math.max(...p.innerText.split('\n').map(l => l.length)) <= 120).map(p => p.innerText.slice(0, 80)),
   };
 }'''
 
@@ -235,6 +249,61 @@ def test_page_fits_desktop_and_phone(found):
     "Nothing but boxes that scroll by themselves is wider than the screen"
     assert found[1]['wide'] <= 1280 and found[1]['phone'] <= PHONE['width']
 
+def test_page_shows_a_signature_once(found):
+    "An entry of the API has one, without `def`, and no block of code around it defines the name again"
+    _, page, notebook = found
+    cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
+    assert bool(page['apis']) == any(re.search(r'^#\| *exports?\n(?:.*\n)*?(?:def|class) [a-zA-Z]', ''.join(c['source']), re.M) for c in cells)
+    for entry in page['apis']:
+        assert len(entry['blocks']) == 1 and not re.match('(async )?(def|class) ', entry['blocks'][0]), entry
+        assert not entry['table'] or entry['table'][0] == 'argument' and 'description' in entry['table'], entry
+    names = {re.search(r'^[\w.]+', entry['blocks'][0], re.M)[0] for entry in page['apis']}
+    again = [n for n in names for code in page['shown'] if re.search(rf'^(async def|def|class) {re.escape(n)}\b', code, re.M)]
+    assert not again
+
+def test_page_folds_the_source(found):
+    _, page, notebook = found
+    cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
+    assert not page['open'] and page['folds'] == sum(bool(re.search(r'^#\| *exports$', ''.join(c['source']), re.M)) for c in cells)
+
+def test_page_has_room_for_lines_of_120_letters(found): assert not found[1]['narrow']
+
+# ---- the first screen, and a dark one ----
+
+def test_first_screen_holds_picture_sounds_and_piano(visit, host):
+    page = visit(f'{host}/index.html')
+    page.wait_for_selector('.piano-keys button')
+    ends = page.evaluate("['.hero img', '.hero audio', '.piano-keys'].flatMap(s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect().bottom))")
+    assert len(ends) == 6 and max(ends) <= 900
+
+CONTRAST = r'''() => {
+  const parse = c => (c.match(/[\d.]+/g) || []).map(Number);
+  const canvas = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+  const rgb = (...layers) => { canvas.clearRect(0, 0, 1, 1); layers.forEach(l => { canvas.fillStyle = l; canvas.fillRect(0, 0, 1, 1); }); return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const light = c => c.slice(0, 3).map(v => v/255).map(v => v <= .03928 ? v/12.92 : ((v+.055)/1.055)**2.4).reduce((s, v, i) => s+v*[.2126, .7152, .0722][i], 0);
+  const under = e => { const layers = []; for (; e; e = e.parentElement) { const s = getComputedStyle(e); if (s.backgroundImage !== 'none') return null; layers.unshift(s.backgroundColor); } return layers; };
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), seen = new Map(), bad = [];
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.textContent.trim() || !e.checkVisibility({ visibilityProperty: true }) || e.closest('svg, script, style, option') || e.disabled) continue;
+    const layers = under(e), color = getComputedStyle(e).color;
+    if (!layers) continue;
+    const key = layers.join()+color;
+    if (!seen.has(key)) { const ground = rgb('#fff', ...layers), [a, b] = [light(ground), light(rgb('#fff', ...layers, color))]; seen.set(key, (Math.max(a, b)+.05)/(Math.min(a, b)+.05)); }
+    if (seen.get(key) < 4.5) bad.push([seen.get(key).toFixed(1), e.tagName, e.className, walk.currentNode.textContent.trim().slice(0, 40)]);
+  }
+  const grounds = [...document.querySelectorAll('figure.output img, .cell-output img')].map(i => getComputedStyle(i).backgroundColor);
+  return { ground: rgb('#fff', getComputedStyle(document.body).backgroundColor), bad, grounds };
+}'''
+
+@pytest.mark.parametrize('name', ['index', 'cmx', 'evaluation/report', 'guides/quickstart'])
+def test_page_can_be_read_in_light_and_dark(visit, host, name):
+    "Text has a contrast of at least 4.5 (WCAG AA), and plots keep their white ground"
+    for scheme in ('light', 'dark'):
+        found = visit(f'{host}/{name}.html', color_scheme=scheme).evaluate(CONTRAST)
+        assert (max(found['ground'][:3]) < 80) == (scheme == 'dark')
+        assert not found['bad'] and set(found['grounds']) <= {'rgb(255, 255, 255)'}
+
 # ---- search ----
 
 @pytest.fixture(scope='module')
@@ -269,6 +338,14 @@ def test_search_finds_a_term_and_leads_to_it(visit, host, start):
     assert hits and any('cmx' in href for href, _ in hits)
     page.goto(urljoin(page.url, hits[0][0]))
     assert 'demultiplex' in page.locator('body').inner_text().lower()
+
+@pytest.mark.parametrize('term', ['attention mask', 'checkpoint', 'classifier-free guidance', 'inpainting'])
+def test_search_finds_a_term_of_the_field(visit, host, term):
+    page = visit(f'{host}/index.html')
+    hits = [h for h in search(page, term) if h[0]]
+    assert hits
+    page.goto(urljoin(page.url, hits[0][0]))
+    assert term in page.locator('main').first.text_content().lower()
 
 def test_search_finds_nothing_for_nonsense(visit, host): assert not [h for h in search(visit(f'{host}/index.html'), 'xqzvkj') if h[0]]
 

@@ -1,12 +1,13 @@
 """Rendering from SoundFonts. Tests that need one are skipped where none, or no renderer, is installed."""
-import subprocess, sys
+import os, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
-from mars.data import soundfont
-from mars.data import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs
-from mars.data import render_note
+from mars.data import soundfont, tuning
+from mars.data import GM_RANGES, SoundFont, SoundFontNotes, find_renderer, find_soundfont, gm_label, gm_programs
+from mars.data import render_note, sounding_pitch
 from mars.parts.files import resample
+from small_soundfont import COARSE, FINE, SCALE, write_soundfont
 
 def _ready():
     try: return find_soundfont() is not None and find_renderer() is not None
@@ -99,6 +100,42 @@ def test_damaged_soundfont(font, tmp_path):
     data = Path(font).read_bytes()
     (tmp_path/'cut.sf2').write_bytes(data[:len(data)//2])
     with pytest.raises(ValueError, match='cut.sf2 is a damaged SoundFont'): SoundFont(tmp_path/'cut.sf2')
+
+def _renderer():
+    try: return find_renderer() is not None
+    except ValueError: return False
+
+@pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
+def test_notes_are_labelled_by_the_pitch_that_sounds(tmp_path, monkeypatch):
+    "Coarse tuning, scale tuning, a fine tuning that no label can follow: measured, not read from the tables."
+    font = write_soundfont(tmp_path/'sine.sf2', {16: {}, 17: {COARSE: -12}, 31: {COARSE: 24}, 80: {SCALE: 50}, 81: {FINE: 40}})
+    ds = SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache')
+    table = ds.pitch_offset.set_index(ds.pitch_offset.instrument.str[-3:])
+    assert table.offset.to_dict() == {'016': 0, '017': -12, '031': 24, '080': 0, '081': 0} and table.kind['080'] == 'scaled' and abs(table.cents['081'] - 40) < 3
+    assert {(program, key) for _, _, program, key, _ in ds.keys} >= {(16, 60), (17, 72), (31, 36), (80, 50), (80, 62)}
+    assert all(abs(sounding_pitch(wave).midi - note.pitch) < (.5 if note.instrument.endswith('081') else .3) for wave, note in ds)
+    assert ds.label == 'sound' == ds.labels.attrs['label'] == ds.select([0]).label and set(ds.corrections) == {n for n in ds.instruments if n[-3:] in ('017', '031', '080')}
+    monkeypatch.setattr(tuning, 'render_note', None)  # measured once
+    assert SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache').keys == ds.keys
+    by_key = SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache', label='key')
+    assert by_key.label == 'key' and {key for *_, key, _ in by_key.keys} == {55, 60, 61} and by_key.pitch_offset.empty and not by_key.corrections
+    with pytest.raises(ValueError, match="label must be 'sound' or 'key', got 'name'"): SoundFontNotes(font, label='name')
+
+@pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
+def test_a_soundfont_that_takes_the_place_of_another(tmp_path):
+    "Same name, size and time; another sound."
+    waves = []
+    for coarse in (0, 12):
+        font = write_soundfont(tmp_path/'a.sf2', {16: {COARSE: coarse}})
+        os.utime(font, (1e9, 1e9))
+        waves.append(SoundFontNotes(font, pitches=60, velocities=100, cache=tmp_path/'cache', label='key')[0][0])
+    assert round(sounding_pitch(waves[1]).midi - sounding_pitch(waves[0]).midi) == 12
+
+@needs_soundfont
+def test_organs_and_harmonics_of_fluid(font, tmp_path):
+    if 'FluidR3_GM' not in Path(font).name: pytest.skip('the SoundFont is not FluidR3')
+    ds = SoundFontNotes(font, programs=[16, 18, 31], pitches=60, velocities=100, cache=tmp_path)
+    assert ds.pitch_offset.offset.tolist() == [-24, -12, 24] and [key for _, _, _, key, _ in ds.keys] == [84, 72, 36]
 
 def test_where_a_soundfont_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv('MARS_SOUNDFONT', str(tmp_path/'x.sf2'))

@@ -25,7 +25,7 @@ def mini(**kw):
     cfg = mini_config(**kw)
     return (ProductTokenizer if isinstance(cfg, ProductTokenizerConfig) else Tokenizer)(cfg)
 
-@pytest.mark.parametrize('kw', [dict(), dict(branches=2), dict(branches=3, lookup='euclidean'), dict(image_shape=(8, 16, 32), patch=(4, 8)), dict(image_shape=(1, 48, 24), patch=(6, 4), local=False),
+@pytest.mark.parametrize('kw', [dict(), dict(branches=2), dict(branches=3, lookup='euclidean'), dict(image_shape=(8, 16, 32), patch=(4, 8)), dict(image_shape=(1, 48, 24), patch=(6, 4), resample_tokens=False),
                                 dict(scales=((1, 1), (3, 2), (5, 7)), branches=2)], ids=str)
 def test_decode_of_encode_is_forward(kw):
     tok = mini(**kw).eval()
@@ -59,7 +59,7 @@ def test_an_image_too_small_for_the_patchgan_is_refused_before_training():
 
 def test_two_branches_have_two_codebooks():
     tok = mini(branches=2).train()
-    assert isinstance(tok.quantizer, ProductQuantizer) and tok.encoder.positions.level.shape[0] == 3
+    assert isinstance(tok.quantizer, ProductQuantizer) and tok.encoder.positions.type_embed.shape[0] == 3
     before = [p.codebook.detach().clone() for p in tok.quantizer.parts]
     opt, image = torch.optim.AdamW(tok.parameters(), 1e-3), torch.rand(8, 2, 32, 32)
     tok(image)[1]['total'].backward(); opt.step()

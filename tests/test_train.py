@@ -8,11 +8,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from forked import Run
 from mars.cmx import CMX
 from mars.data import AdditiveNotes
+from mars.parts.codec import Codec
 from mars.parts.discriminator import DiscriminatorConfig
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
-from mars.train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer, train_var
+from mars.train import TrainingModule, TrainConfig, default_callbacks, fit, train_tokenizer, train_var
 from mars.training.checkpoints import CheckpointManager, random_state, set_random_state
 from mars.training.distributed import make_accelerator
 from mars.training.log import RunLog, read_log
@@ -34,7 +35,7 @@ def train_stage(out, resume, stage, steps=STEPS):
     else:
         m, train = Mars.from_pretrained(out, 'cpu'), TrainConfig.preset('tiny', 'var', **common)
         shape = VARConfig.preset('tiny', depth=1, width=32, heads=2, drop_path=0.)
-        train_var(notes, m.tokenizer, train, shape, cmx=m.cmx, spectrogram=m.spectrogram, info=m.info, **how)
+        train_var(notes, m, train, shape, **how)
     print('finished')
 
 def start(out, resume, stage, **kw): return Run(out, train_stage, str(out), resume, stage, **kw)
@@ -118,12 +119,12 @@ def run_fit(out=None, factors={}, model=None, resume=False, log=None, extra=(), 
     model, log, cfg, x = model or Model(), log or RunLog(), TrainConfig.preset('tiny', **{**dict(steps=30, log_every=1), **kw}), torch.randn(8, 4)
     manager = CheckpointManager(out, 'tokenizer', {}, cfg.keep_last) if out else None
     callbacks = default_callbacks(cfg, log, extra=extra, checkpoints=manager, resume=resume)
-    fit(Stage(model, square), lambda step, part: x*factors.get(step, 1.), cfg, callbacks)
+    fit(TrainingModule(model, square), lambda step, micro_batch: x*factors.get(step, 1.), cfg, callbacks)
     return model, log
 
 class Weights: # a callback
     def __init__(self): self.seen = []
-    def before_step(self, learn): self.seen.append(learn.stage.model.weight.detach().clone())
+    def before_step(self, learn): self.seen.append(learn.module.model.weight.detach().clone())
 
 @pytest.mark.parametrize('fused', [True, False]) # MPS has no fused optimiser that skips steps
 def test_steps_that_are_not_finite_are_skipped_and_counted(fused):
@@ -228,7 +229,7 @@ def test_parts_of_a_batch_make_the_same_step():
     x, grads = torch.randn(8, 4), []
     for n in (1, 4):
         model, cfg = Model(), TrainConfig(steps=3, batch_size=8, accumulate=n, log_every=1)
-        fit(Stage(model, square), lambda step, part: x[part::n], cfg, default_callbacks(cfg, log := RunLog()))
+        fit(TrainingModule(model, square), lambda step, micro_batch: x[micro_batch::n], cfg, default_callbacks(cfg, log := RunLog()))
         grads.append([(r['loss'], r['grad_norm']) for r in log.rows])
     assert np.allclose(*grads, rtol=1e-5)
 
@@ -253,8 +254,8 @@ def test_steps_that_are_not_logged_read_nothing_from_the_device(stage, monkeypat
     monkeypatch.setattr('mars.train.default_callbacks', lambda *a, **kw: [reads, *default_callbacks(*a, **kw)])
     notes, train = AdditiveNotes(('organ', 'flute'), range(60, 64), (100,)), dict(steps=5, batch_size=4, log_every=4, ema=.9, revive_every=0)
     cfg, ls = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)), LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
-    how = dict(device='cpu', progress=False, cmx=CMX(2, 1), spectrogram=ls)
+    how, transforms = dict(device='cpu', progress=False), dict(cmx=CMX(2, 1), spectrogram=ls)
     with HostReads() as reads:
-        if stage == 'var': train_var(notes, Tokenizer(cfg), TrainConfig.preset('tiny', 'var', **train), VARConfig.preset('tiny', depth=1, drop_path=.1), **how)
-        else: train_tokenizer(notes, TrainConfig.preset('tiny', **train), cfg, discriminator=DiscriminatorConfig.preset('tiny', start=0., width=8, layers=1) if stage == 'gan' else None, **how)
+        if stage == 'var': train_var(notes, Codec(Tokenizer(cfg), **transforms), TrainConfig.preset('tiny', 'var', **train), VARConfig.preset('tiny', depth=1, drop_path=.1), **how)
+        else: train_tokenizer(notes, TrainConfig.preset('tiny', **train), cfg, discriminator=DiscriminatorConfig.preset('tiny', start=0., width=8, layers=1) if stage == 'gan' else None, **transforms, **how)
     assert not reads.reads, f'{len(reads.reads)} reads, the first:\n{reads.reads[0]}'

@@ -14,7 +14,7 @@ from mars.parts.conditioning import LabelEmbedding
 from mars.parts.sampling import note_uniforms, sample, scale_settings, top_values
 from mars.parts.inference import GraphedSampler, OneDNNLinear, Sampler, generate, onednn_copy, onednn_linear, stream
 from mars.parts.reference import reference_config
-from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_of
+from mars.var import Trunk, VAR, VARConfig, scale_mask, scale_indices
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4))
@@ -51,7 +51,7 @@ MODELS = dict(base={}, shared=dict(shared_adaln=True), dots=dict(qk_norm=False),
 def test_cached_logits_are_the_teacher_forced_ones(name, cfg_scale):
     var = make(sharp=10., **MODELS[name])
     tokens, got = heard(var, ALL, cfg_scale=cfg_scale, seed=1, top_k=50, top_p=.9)
-    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_index][:, None]
     torch.testing.assert_close(got, (1+s)*var(tokens, ALL) - s*var(tokens), atol=1e-4, rtol=0)
 
 @pytest.mark.parametrize('preset, kwargs, tok', [('tiny', {}, {}), ('small', {}, {}), ('paper', dict(depth=2, width=1024, heads=16), {}),
@@ -61,14 +61,14 @@ def test_agreement_at_the_presets(preset, kwargs, tok):
     torch.manual_seed(0)
     var = VAR(VARConfig.preset(preset, gamma_init=.1, **kwargs), TokenizerConfig.preset(preset, **tok)).eval()
     tokens, got = heard(var, dict(pitch=[60, 40]), seed=0, cfg_scale=1.)
-    s = torch.tensor([v[0] for v in scale_settings(len(var.lengths), var.tok_cfg.codebook_size, 1.)])[var.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(len(var.lengths), var.tok_cfg.codebook_size, 1.)])[var.scale_index][:, None]
     torch.testing.assert_close(got, (1+s)*var(tokens, dict(pitch=[60, 40])) - s*var(tokens), atol=1e-4, rtol=0)
 
 @pytest.mark.parametrize('kwargs', [{}, dict(cfg_scale=2., cfg_ramp=False), dict(cfg_scale=3.)])
 @torch.no_grad()
 def test_temperature_zero_is_greedy_teacher_forcing(var, kwargs):
     tokens = var.generate(ALL, temperature=0, **kwargs)
-    s = torch.tensor([v[0] for v in scale_settings(4, 256, **kwargs)])[var.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(4, 256, **kwargs)])[var.scale_index][:, None]
     assert torch.equal(flat(tokens), ((1+s)*var(tokens, ALL) - s*var(tokens)).argmax(-1))
 
 @pytest.mark.parametrize('k', [1, 2, 3])
@@ -83,7 +83,7 @@ def test_finer_scales_never_change_coarser_logits(name, k):
 
 def test_no_gradient_flows_from_coarse_logits_to_finer_inputs(var):
     z = torch.randn(1, sum(var.lengths)-1, CFG.code_dim, requires_grad=True)
-    cond = var.labels(var.labels.check({}))
+    cond = var.label_embed(var.label_embed.check({}))
     x = torch.cat([cond[:, None] + var.start, var.embed(z)], 1) + var.position_embedding()
     y = var.logits(var.trunk(x, var.trunk.modulation(cond), var.mask))
     for k, first in enumerate([0, 1, 5, 14]):
@@ -92,7 +92,7 @@ def test_no_gradient_flows_from_coarse_logits_to_finer_inputs(var):
         assert seen[:first+var.lengths[k]-1].all() and not seen[first+var.lengths[k]-1:].any()
 
 def test_mask():
-    mask, level = scale_mask([1, 4, 9]), scale_of([1, 4, 9])
+    mask, level = scale_mask([1, 4, 9]), scale_indices([1, 4, 9])
     assert all(mask[i, j] == (level[j] <= level[i]) for i in range(14) for j in range(14))
 
 def test_an_overfit_model_reproduces_its_notes():
@@ -119,7 +119,7 @@ def test_a_null_is_unconditional(name):
     without = var(tokens, rest)
     for null in (-1, [-1]*3, torch.full((3,), -1), None): assert torch.equal(without, var(tokens, {**rest, name: null}))
     assert all((var(tokens, {**rest, name: given}) - without)[i].abs().max() > 1e-3 for i in range(3))
-    table = var.labels.tables[name].weight
+    table = var.label_embed.tables[name].weight
     grad, = torch.autograd.grad(without.square().sum(), table)
     assert not grad[:-1].any() and grad[-1].any()  # what was asked in training elsewhere cannot reach an unlabelled note
     with torch.no_grad(): table[:-1].normal_()
@@ -128,7 +128,7 @@ def test_a_null_is_unconditional(name):
 @torch.no_grad()
 def test_guidance_pushes_away_from_no_label_at_all(var):
     other = copy.deepcopy(var)
-    for t in other.labels.tables.values(): t.weight[:-1].normal_()
+    for t in other.label_embed.tables.values(): t.weight[:-1].normal_()
     tokens = draw(var, 3)
     assert torch.equal(var(tokens), other(tokens)) and not torch.equal(var(tokens, ALL), other(tokens, ALL))
 
@@ -141,7 +141,7 @@ def test_subsets_scalars_and_lists(var):
         assert torch.equal(flat(a), flat(var.generate(same, 3, seed=0)))
 
 def test_label_dropout_is_per_sample():
-    embed = LabelEmbedding(VARConfig().labels, 8, .1, .2)
+    embed = LabelEmbedding(VARConfig().label_sizes, 8, .1, .2)
     labels = embed.check(dict(pitch=60, family=3, source=0, velocity=75), 4000)
     torch.manual_seed(0)
     gone = torch.stack([v < 0 for v in embed.drop(labels).values()])
@@ -267,7 +267,7 @@ def test_half_models_score_in_float32(dtype):
     assert torch.allclose(var.logits(h), F.linear(h.float(), var.head.weight.float(), var.head.bias.float()), atol=1e-6)
     tokens, got = heard(var, ALL, seed=0, cfg_scale=2., top_k=50)
     assert got.dtype == torch.float32 and not torch.equal(got, got.to(dtype).float())
-    s = torch.tensor([v[0] for v in scale_settings(4, 256, 2.)])[var.scale_of][:, None]
+    s = torch.tensor([v[0] for v in scale_settings(4, 256, 2.)])[var.scale_index][:, None]
     assert (got - (1+s)*var(tokens, ALL) + s*var(tokens)).abs().max() < (.05 if dtype == torch.bfloat16 else .01)
     assert var(tokens, ALL).dtype == torch.float32
 
@@ -304,10 +304,10 @@ def test_passes_can_be_recorded(monkeypatch, settings, shared):
         with tape: run.run_pass(k)
     run.run_pass = lambda k: tapes[k].replay()
     for seed, labels in ((5, ALL), (6, dict(pitch=[70, 60, 50])), (5, ALL)):
-        *_, got = run.stream(var.labels.check(labels, 3), note_uniforms(seed, 0, 3, 30))
+        *_, got = run.stream(var.label_embed.check(labels, 3), note_uniforms(seed, 0, 3, 30))
         assert torch.equal(flat(got), flat(var.generate(labels, seed=seed, **settings)))
     var.head.weight.mul_(-1)  # weights are read where they lie, as a graph would
-    *_, got = run.stream(var.labels.check(ALL), note_uniforms(5, 0, 3, 30))
+    *_, got = run.stream(var.label_embed.check(ALL), note_uniforms(5, 0, 3, 30))
     assert torch.equal(flat(got), flat(var.generate(ALL, seed=5, **settings)))
 
 def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
@@ -316,7 +316,7 @@ def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
         def __init__(self): raise RuntimeError('no stream\nhere')
     monkeypatch.setattr(torch.cuda, 'Stream', Broken)
     with pytest.warns(UserWarning, match=r'run one by one \(no stream\)'): run = GraphedSampler(Sampler(var, 1, scale_settings(4, 256)))
-    *_, got = run.stream(var.labels.check({}), note_uniforms(5, 0, 1, 30))
+    *_, got = run.stream(var.label_embed.check({}), note_uniforms(5, 0, 1, 30))
     assert torch.equal(flat(got), flat(var.generate(seed=5)))
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
@@ -421,7 +421,7 @@ def test_initialisation():
     w, std = 512, math.sqrt(1/(3*512))
     close = lambda t, want: t.std().item() == pytest.approx(want, rel=.05)
     b = var.trunk.blocks[3]
-    assert close(b.attention.qkv.weight, std) and close(b.mlp[0].weight, std) and close(var.position, std) and close(var.labels.tables['pitch'].weight, std)
+    assert close(b.attention.qkv.weight, std) and close(b.mlp[0].weight, std) and close(var.position, std) and close(var.label_embed.tables['pitch'].weight, std)
     assert close(b.attention.proj.weight, std/4) and close(b.mlp[2].weight, std/4)  # sqrt(2*8)
     assert close(b.ada.weight[:2*w], std*1e-3) and close(b.ada.weight[2*w:], std/2) and close(var.trunk.head_ada.weight, std/2) and close(var.head.weight, std*.02)
     assert all(not p.any() for n, p in var.named_parameters() if n.endswith('bias'))
@@ -447,7 +447,7 @@ def millions(depth, V=16384, classes=12, scales=None, branches=1, **kw):
     model, config, more = (VAR, TokenizerConfig, {}) if branches == 1 else (ProductVAR, ProductTokenizerConfig, dict(branches=branches))
     t = config.preset('paper', codebook_size=V, **more, **(dict(scales=scales) if scales else {}))
     with torch.device('meta'): m = model(VARConfig(depth=depth, **kw), t)
-    return (sum(p.numel() for p in m.parameters()) - sum(p.numel() for p in m.labels.parameters()) + classes*m.cfg.width)/1e6
+    return (sum(p.numel() for p in m.parameters()) - sum(p.numel() for p in m.label_embed.parameters()) + classes*m.cfg.width)/1e6
 
 @pytest.mark.parametrize('want, kw', [(46.9, dict(depth=8)), (141.6, dict(depth=12)), (321.5, dict(depth=16)), (227.1, dict(depth=16, shared_adaln=True)), (614.9, dict(depth=20)),
     (1050, dict(depth=24)), (338.3, dict(depth=16, branches=2)), (310.3, dict(depth=16, V=4096, classes=1001, scales=(1, 2, 3, 4, 5, 6, 8, 10, 13, 16))),
@@ -510,7 +510,7 @@ def test_bad_tokens_get_one_sentence(var):
 def test_configs_that_make_no_model(kwargs, message):
     with pytest.raises(ValueError, match=message): VARConfig(**kwargs)
 
-def test_size_rule(): assert [(c.width, c.heads, c.depth) for c in map(VARConfig.preset, ('tiny', 'small', 'paper'))] == [(64, 2, 2), (256, 4, 6), (1024, 16, 16)]
+def test_size_rule(): assert [(c.width, c.heads, c.depth) for c in map(VARConfig.preset, ('tiny', 'small', 'paper'))] == [(64, 2, 2), (256, 4, 5), (1024, 16, 16)]
 
 # --- the benchmark, at miniature size: that it runs and what it says, never how fast
 

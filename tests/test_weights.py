@@ -1,10 +1,11 @@
-"""The weights that ship with the package: small enough, found by name, and worth hearing."""
+"""The weights that ship with the package: small enough, found by name, in tune."""
 import json
 from pathlib import Path
 import pytest
 import mars
 from mars.eval import cents_error, f0
 from mars.pipeline import Mars
+from mars.tokenizer import TokenizerConfig
 
 WEIGHTS = Path(mars.__file__).parent/'weights'
 pytestmark = pytest.mark.skipif(not (WEIGHTS/'small/config.json').exists(), reason='no weights are packaged')
@@ -17,13 +18,28 @@ def test_small_says_what_it_is():
     assert info['data']['credits'] and info['data']['held_out'] and info['versions']['torch'] and info['results']
     assert 'provisional' in info.get('note', '') or info['versions']['device'].startswith('NVIDIA')
 
-def test_small_plays_the_pitch_that_is_asked():
+def test_the_presets_named_small_are_the_packaged_shape():
+    from mars.parts.reference import ReferenceVARConfig
+    m = Mars.from_pretrained('small')
+    assert m.tokenizer.cfg == TokenizerConfig.preset('small')
+    assert m.var.cfg == ReferenceVARConfig.preset('small', reference_dim=m.var.cfg.reference_dim, reference_dropout=m.var.cfg.reference_dropout)
+
+def test_small_says_where_its_labels_hold(tmp_path, capsys):
+    from mars.cli import main
+    card = str(Mars.from_pretrained('small').generate_model_card())
+    assert 'MIDI pitches 36 to 96' in card and 'Pitch labels are keys, as in NSynth' in card
+    ask = ['generate', '--pitch', '24,108', '--n-iter', '1', '--out', str(tmp_path), '--json']
+    assert main(ask) == 0 and 'pitch 24, 108 is outside 36..96' in capsys.readouterr().err
+    assert main([*ask, '--strict']) == 2 and main(['generate', '--family', 'flute', '--source', 'synthetic', '--out', str(tmp_path), '--strict']) == 2
+    assert 'flute was acoustic, not synthetic' in capsys.readouterr().err
+
+def test_small_generates_the_requested_pitch():
     m = Mars.from_pretrained('small')
     pitches = [43, 48, 53, 57, 60, 67]
     waves = m.generate(pitch=pitches, family='keyboard', source='acoustic', velocity=100, seed=0, top_k=5, cfg_scale=2., n_iter=8)
     assert waves.shape == (6, 64000) and waves.abs().max() <= 1 and waves.abs().amax(-1).min() > 0.05
     right = [abs(float(cents_error(float(f0(w).midi), p))) <= 50 for w, p in zip(waves, pitches)]
-    assert sum(right) >= 3, right # 4 to 6 over seeds; a model deaf to pitch has one
+    assert sum(right) >= 3, right # 4 to 6 over seeds; a model that ignores pitch has one
 
 def test_the_command_line_finds_it(tmp_path):
     from mars.cli import main

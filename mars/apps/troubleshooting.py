@@ -75,7 +75,7 @@ def label_gain(
     "Measure how much the true value of each label lowers the loss compared with a wrong value."
     if m.var is None: raise ValueError('the model has no transformer: train one, or use `scale_errors` alone')
     tokens, labels = tokenize(notes.select(range(min(max_notes, len(notes)))), m)
-    labels = {name: y for name, y in labels.items() if name in m.var.cfg.labels}
+    labels = {name: y for name, y in labels.items() if name in m.var.cfg.label_sizes}
     true_loss = m.var.loss(tokens, labels)[0]
     gains = {}
     for name, y in labels.items():

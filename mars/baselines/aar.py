@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SCALE_RULES', 'SAT_PRESETS', 'SAT_DISCRIMINATOR_PRESETS', 'BASELINES', 'AAR_SAMPLING', 'scale_lengths',
-           'SATQuantizer', 'SATConfig', 'rvq', 'SAT', 'SATDiscriminatorConfig', 'SATAdversarialLoss', 'SATStage',
-           'SATCodec', 'WaveMars', 'train_sat', 'BaselineConfig']
+           'SATQuantizer', 'SATConfig', 'rvq', 'SAT', 'SATDiscriminatorConfig', 'SATAdversarialLoss',
+           'SATTrainingModule', 'SATCodec', 'WaveMars', 'train_sat', 'BaselineConfig']
 
 # %% ../../nbs/baselines/aar.ipynb #5ef57fc2
 import math
@@ -24,8 +24,7 @@ from ..parts.product import PerScaleQuantizer
 from ..parts.quantizer import make_quantizer
 from ..pipeline import Mars
 from ..stft import LogSpectrogram, _as_wave
-from ..train import TokenizerStage, TrainConfig, train_tokenizer
-from ..training.log import RunLog
+from ..train import TokenizerTrainingModule, TrainConfig, train_tokenizer
 from ..var import VARConfig
 
 # %% ../../nbs/baselines/aar.ipynb #b2528e50
@@ -76,7 +75,7 @@ class SATConfig(Config, presets=SAT_PRESETS):
     lengths:tuple = setting(())             # tokens of each scale; () is 16 quadratic ones
     n_phi:int = setting(6, ge=0)            # convolutions phi, shared by neighbouring scales
     phi_kernel:int = setting(9, ge=1)       # their kernel in frames, odd
-    phi_ratio:float = setting(0.5)          # their share in a scale's contribution
+    phi_ratio:float = setting(0.5)          # weight of their output in a scale's contribution
     beta:float = setting(1.)                # weight of the commitment loss
     lookup:str = setting('euclidean', choices=('cosine', 'euclidean')) # nearest code
     time_weight:float = setting(0.1)        # of the mean difference of the waves, relative to the mel loss
@@ -221,11 +220,11 @@ class SATAdversarialLoss(AdversarialLoss):
             loss = discriminator_loss(self.disc(real), self.disc(fake.detach()))
             norm = self.optimize(loss)
             self.last_metrics.copy_(torch.stack([loss.detach(), norm]))
-        if self.last_metrics.isnan().all(): return {}
+        elif step == self.first: return {} # no update yet whose metrics could be repeated
         return dict(zip(('disc_loss', 'disc_grad_norm'), self.last_metrics.clone()))
 
 # %% ../../nbs/baselines/aar.ipynb #7c1b7b7c
-class SATStage(TokenizerStage):
+class SATTrainingModule(TokenizerTrainingModule):
     "Loss of a tokenizer of waves; waves (B, N) -> (loss, metrics)."
     def __init__(self, tok, cfg, discriminator=None, mel=None, average=None):
         if mel: raise ValueError(f'mel_weight must be 0 (SAT always uses a mel loss), got {cfg.mel_weight}')
@@ -239,12 +238,13 @@ class SATStage(TokenizerStage):
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
     small=dict(steps=6000, batch_size=64, lr=3e-4, warmup=120, betas=(0.5, 0.9), ema=0.999),
-    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr=0., betas=(0.5, 0.9)))
+    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0.,
+               betas=(0.5, 0.9)))
 
 # %% ../../nbs/baselines/aar.ipynb #bf8c620f
 class SATCodec(Codec):
     "A codec whose tokenizer encodes and decodes waves: its image is the wave, and no phase is reconstructed."
-    parts, kind = (SAT, SATConfig), 'wave'
+    tokenizer_cls, config_cls, kind = SAT, SATConfig, 'wave'
     def __init__(self,
         tokenizer:SAT,            # trained or not
         cmx:CMX=None,             # unused: nothing is folded
@@ -309,16 +309,13 @@ def train_sat(
     train:TrainConfig=None, # settings; None is the tiny preset
     cfg:SATConfig=None,     # shape; None is the tiny preset
     out:Path=None,          # run folder; None keeps everything in memory
-    device=None,            # None takes the GPU if there is one
-    progress:bool=True,     # show a bar
-    log:RunLog=None,        # None makes one in `out`
     discriminator:SATDiscriminatorConfig=None, # None leaves the adversarial losses out
-    **kwargs,               # resume, trackers, spectrogram: as for `train_tokenizer`
+    **options,              # spectrogram, device, progress, log, resume, trackers: as for `train_tokenizer`
 )->SAT: # trained, in eval mode
     "Train a tokenizer of waves; `train_var` trains transformers on its tokens."
     train = train or TrainConfig.preset('tiny', 'sat')
-    return train_tokenizer(notes, train, cfg, out, device, progress, log, discriminator=discriminator,
-                           codec=SATCodec, stage=SATStage, **kwargs)
+    return train_tokenizer(notes, train, cfg or SATConfig.preset('tiny'), out, discriminator=discriminator,
+                           module=SATTrainingModule, **options)
 
 # %% ../../nbs/baselines/aar.ipynb #e2300825
 BASELINES = dict(

@@ -37,7 +37,7 @@ from ..evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, class_me
 from ..evaluation.protocol import iter_batches, result_json, training_copies, write_notes
 from ..evaluation.report import take_available
 from ..tokenizer import STRIPS, TokenizerConfig
-from ..train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer
+from ..train import TrainingModule, TrainConfig, default_callbacks, fit, train_tokenizer
 from ..training.log import RunLog
 from ..training.reconstruction import reconstruction_error
 from ..training.tokens import Images, tokenize
@@ -88,10 +88,11 @@ def train_shared_tokenizer(name, train, preset, steps, fields, folder, device, p
     if name == 'mars':
         cfg = TrainConfig.preset(preset, steps=steps, batch_size=min(16, len(train)))
         shape = TokenizerConfig.preset(preset, **{**(STRIPS if preset == 'tiny' else {}), **fields})
-        return train_tokenizer(train, cfg, shape, folder, device, progress)
+        return train_tokenizer(train, cfg, shape, folder, device=device, progress=progress)
     layout = dict(lengths=scale_lengths(200)) if name == 'sat' else rvq(6)
     shape = SATConfig.preset(preset, **{**layout, **fields})
-    return train_sat(train, TrainConfig.preset(preset, 'sat', steps=steps), shape, folder, device, progress)
+    settings = TrainConfig.preset(preset, 'sat', steps=steps)
+    return train_sat(train, settings, shape, folder, device=device, progress=progress)
 
 def shared_tokenizers(
     train,           # a source of mars.data: training notes
@@ -162,7 +163,7 @@ def training_loss(system, model, data, idx): # -> scalar
     "Training loss on some notes."
     if not system.tokens: return model.loss(*data.images(idx))[0]
     (tokens, labels), idx = data.tokens[system.tokens], torch.as_tensor(idx, device=data.device)
-    labels = {k: v[idx] for k, v in labels.items() if k in model.labels.sizes}
+    labels = {k: v[idx] for k, v in labels.items() if k in model.label_embed.sizes}
     return model.loss([t[idx] for t in tokens], labels)[0]
 
 def step_flops(system, model, data, batch_size:int)->float:
@@ -212,7 +213,7 @@ def train_system(
         loss = training_loss(system, model, data, idx)
         return loss, dict(loss=loss.detach())
     callbacks = default_callbacks(train, log, progress=progress)
-    fit(Stage(model, stage_loss), lambda step, part: order.at(step), train, callbacks)
+    fit(TrainingModule(model, stage_loss), lambda step, micro_batch: order.at(step), train, callbacks)
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
                        seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])
@@ -235,7 +236,7 @@ N_ITER = 32 # of Griffin-Lim, for all systems on spectrograms
 
 def generate_system(system, model, data, labels, n, sampling, seed=0, first=0): # -> tokens, or the flow's images
     "Generate the input of the decoder."
-    labels = {k: v for k, v in labels.items() if k in model.labels.sizes}
+    labels = {k: v for k, v in labels.items() if k in model.label_embed.sizes}
     return generate(model, labels, n, seed=seed, first=first, **sampling)
 
 def make_notes(system, model, data, labels, sampling, seed=0, batch_size=None): # -> iterator of (b, N) waves

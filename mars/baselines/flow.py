@@ -21,8 +21,7 @@ from ..stft import LogSpectrogram
 from ..parts.config import PIPELINES, STAGES, setting
 from ..parts.warm_start import principal_components
 from ..tokenizer import patchify, unpatchify
-from ..train import Stage, TrainConfig, default_callbacks, fit
-from ..training.log import RunLog
+from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
 from ..training.tokens import Images, instrument_ids, names_hash, to_device
 from ..parts.sampling import check_seed
@@ -91,9 +90,9 @@ class FlowGenerationMixin:
         if not is_number or not 0 <= cfg_scale <= 1000:
             raise ValueError(f'cfg_scale must be in [0, 1000], got {cfg_scale!r}')
         seed, first, device, s = check_seed(seed), check_seed(first, 'first'), self.position.device, cfg_scale
-        labels = self.labels.check(labels, n, device)
+        labels = self.label_embed.check(labels, n, device)
         n = len(labels['pitch'])
-        null = self.labels.check({}, n, device)
+        null = self.label_embed.check({}, n, device)
         both = {k: torch.cat([v, null[k]]) for k, v in labels.items()}
 
         def endpoint(x, t):
@@ -136,7 +135,7 @@ class Flow(FlowGenerationMixin, nn.Module):
         c, w, (n, d) = cfg, cfg.width, cfg.patch_shape
         self.cfg = cfg
         self.trunk = Trunk(w, c.depth, c.heads, c.mlp_ratio, c.qk_norm, c.drop_path, c.shared_adaln, c.gamma_init)
-        self.labels = c.label_embedding()
+        self.label_embed = c.label_embedding()
         self.time_embed = nn.Sequential(nn.Linear(64, w), nn.SiLU(), nn.Linear(w, w))
         self.patch_embed, self.to_patch = nn.Linear(d, w), nn.Linear(w, d)
         self.position = nn.Parameter(torch.randn(1, n, w))
@@ -149,7 +148,7 @@ class Flow(FlowGenerationMixin, nn.Module):
     )->torch.Tensor: # (B, C, H, W) float32
         "Predict the ends of the paths."
         angle, dtype = t[:, None]*self.frequencies, self.position.dtype
-        cond = self.labels(labels) + self.time_embed(torch.cat([angle.cos(), angle.sin()], 1).to(dtype)) # (B, D)
+        cond = self.label_embed(labels) + self.time_embed(torch.cat([angle.cos(), angle.sin()], 1).to(dtype)) # (B, D)
         patches = patchify(x*t[:, None, None, None], self.cfg.patch)
         h = self.patch_embed(patches.to(dtype)) + self.position                                          # (B, n, D)
         patches = self.to_patch(self.trunk(h, self.trunk.modulation(cond))).float()
@@ -160,8 +159,8 @@ class Flow(FlowGenerationMixin, nn.Module):
         labels:dict=None,   # label name -> int64 (B,); missing or -1 is the null; dropped at random in training
     ): # (scalar loss, dict with 'error': mean square of the image)
         "Weighted squared error of the velocity at random times, which are fixed in evaluation."
-        labels = self.labels.check(labels, len(image), image.device)
-        if self.training: labels = self.labels.drop(labels)
+        labels = self.label_embed.check(labels, len(image), image.device)
+        if self.training: labels = self.label_embed.drop(labels)
         device = image.device
         generator = None if self.training else torch.Generator(device).manual_seed(0)
         t = time_shift(torch.rand(len(image), generator=generator, device=device), self.cfg.shift)
@@ -261,7 +260,7 @@ PIPELINES['flow'] = FlowMars
 STAGES['flow'] = dict(
     tiny=dict(steps=500, batch_size=16, lr=1e-2),
     small=dict(steps=6000, batch_size=256, lr=1e-3, warmup=300, ema=0.999, clip=2.),
-    paper=dict(steps=350*289205//256, batch_size=256, lr=1e-4, warmup=8000, final_lr=0.1, ema=0.9999, clip=2.))
+    paper=dict(steps=350*289205//256, batch_size=256, lr=1e-4, warmup=8000, final_lr_ratio=0.1, ema=0.9999, clip=2.))
 
 def flow_loss(flow, batch): # -> (loss, metrics)
     "Loss of a batch of images and labels."
@@ -273,15 +272,12 @@ def train_flow(
     train:TrainConfig=None, # settings; None is the tiny preset
     cfg:FlowConfig=None,    # shape; None is the tiny preset
     out:Path=None,          # run folder; None keeps everything in memory
-    device=None,            # None takes the GPU if there is one
-    progress:bool=True,     # show a bar
-    log:RunLog=None,        # None makes one in `out`
-    cmx:CMX=None, spectrogram:LogSpectrogram=None, # None fits the config's image
-    resume:bool=False,      # continue from the newest checkpoint in `out`, if there is one
-    trackers=(),            # names of accelerate's trackers, as for `RunLog`
+    cmx:CMX=None,           # None fits the config's image
+    spectrogram:LogSpectrogram=None, # None is the default one
+    **options,              # device, progress, log, resume, trackers: as for `TrainingRun`
 )->FlowMars: # trained, in eval mode
     "Train a rectified flow."
-    run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'flow'), out, device, progress, log, resume, trackers)
+    run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'flow'), out, **options)
     train, cfg = run.cfg, cfg or FlowConfig.preset('tiny')
     seed_all(train.seed)
     flow, info = Flow(cfg).to(run.device), {}
@@ -292,14 +288,14 @@ def train_flow(
     if cfg.n_instruments: ids, info['instruments'] = instrument_ids(notes, cfg.n_instruments, run.device)
     if train.compile: flow.trunk.compile(dynamic=False)
 
-    def batch(step, part):
-        idx = run.loader.indices(step, part)
-        image, labels = images(idx, run.loader.following(step, part))
+    def batch(step, micro_batch):
+        idx = run.loader.indices(step, micro_batch)
+        image, labels = images(idx, run.loader.following(step, micro_batch))
         if cfg.n_instruments: labels['instrument'] = ids[to_device(idx, run.device)]
-        return image, {k: labels[k] for k in flow.labels.sizes}
+        return image, {k: labels[k] for k in flow.label_embed.sizes}
 
     with run.record(dict(shape=asdict(cfg), notes=names_hash(notes))) as options:
-        fit(Stage(flow, flow_loss), batch, train, default_callbacks(train, **options), run.accelerator)
+        fit(TrainingModule(flow, flow_loss), batch, train, default_callbacks(train, **options), run.accelerator)
     flow.trunk._compiled_call_impl = None # sampling has other shapes
     run.save(m, {**info, 'notes': len(notes)})
     return m

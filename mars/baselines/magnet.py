@@ -52,12 +52,12 @@ class FlatPatternLM(NextToken):
     def make_embeddings(self, std):
         frame_count(self.tok_cfg)
         super().make_embeddings(std)
-        self.scale_of.copy_(torch.arange(sum(self.lengths)) % len(self.lengths)) # codebook of each pass
+        self.scale_index.copy_(torch.arange(sum(self.lengths)) % len(self.lengths)) # codebook of each pass
 
     def teacher_forcing_inputs(self, tokens): # K token maps -> (B, T*K - 1, C)
         return torch.stack([self.quantizer.embed(q, t) for q, t in enumerate(tokens)], 2).flatten(1, 2)[:, :-1]
 
-    def next_input(self, i, tokens, total): return total, self.quantizer.embed(i % len(self.lengths), tokens)
+    def next_input(self, i, tokens, f_hat): return f_hat, self.quantizer.embed(i % len(self.lengths), tokens)
 
     def forward(self, tokens, labels=None): # -> (B, K*T, V), map by map
         return super().forward(tokens, labels).unflatten(1, (-1, len(self.lengths))).transpose(1, 2).flatten(1, 2)
@@ -375,7 +375,7 @@ def replace_codebook(columns, k, row): # (n, K, T), number, (n, T) -> (n, K, T)
 class Rescoring:
     "Mixes MAGNeT's token probabilities with those of a `DelayPatternLM`."
     def __init__(self, rescorer, weight, labels): # weight: MAGNeT's share; labels: checked
-        self.rescorer, self.weight, self.cond = rescorer, weight, rescorer.labels(labels)
+        self.rescorer, self.weight, self.cond = rescorer, weight, rescorer.label_embed(labels)
         self.modulation = rescorer.trunk.modulation(self.cond)
 
     def __call__(self, p, columns, k): # (n, T), (n, K, T), codebook -> (n, T)
@@ -465,7 +465,7 @@ def check_rescorer(rescorer, weight, magnet):
     if rescorer is None: return
     if not isinstance(rescorer, DelayPatternLM):
         raise ValueError(f'rescorer must be a DelayPatternLM, got a {type(rescorer).__name__}')
-    if rescorer.tok_cfg != magnet.tok_cfg or rescorer.cfg.labels != magnet.cfg.labels:
+    if rescorer.tok_cfg != magnet.tok_cfg or rescorer.cfg.label_sizes != magnet.cfg.label_sizes:
         raise ValueError('rescorer was made for another tokenizer or other labels; give one trained on the same tokens')
 
 def stack_prompt(prompt, K, T, V): # K maps (n, P) -> (n, K, P)
@@ -510,7 +510,7 @@ class MAGNeTGenerationMixin(SamplerMixin):
         if prompt is not None: prompt = stack_prompt(prompt, K, T, V)
         settings = self.validate_sampling(**settings, prompt=0 if prompt is None else prompt.shape[2])
         if n is None and prompt is not None: n = len(prompt)
-        labels = self.labels.check(labels, n)
+        labels = self.label_embed.check(labels, n)
         n = len(labels['pitch'])
         if prompt is not None and len(prompt) not in (1, n):
             raise ValueError(f'prompt must hold 1 or {n} notes, as many as are generated, got {len(prompt)}')

@@ -158,7 +158,7 @@ class MaskedScale(SamplerMixin, VAR):
             generator = None if self.training else torch.Generator(self.position.device).manual_seed(0)
             known = self.sample_known(len(tokens[0]), generator)
         logits, masked = self(tokens, labels, known), ~torch.cat(known, 1)
-        return masked_cross_entropy(logits, torch.cat(tokens, 1), masked, self.scale_of, len(tokens))
+        return masked_cross_entropy(logits, torch.cat(tokens, 1), masked, self.scale_index, len(tokens))
 
     @property
     def n_passes(self)->int: return sum(passes_per_scale(self.lengths))

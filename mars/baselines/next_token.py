@@ -21,9 +21,9 @@ class NextToken(SamplerMixin, VAR):
     def teacher_forcing_inputs(self, tokens): # K token maps -> (B, T-1, C)
         return torch.cat([self.quantizer.embed(k, t) for k, t in enumerate(tokens)], 1)[:, :-1]
 
-    def next_input(self, i, tokens, total): return total, self.quantizer.embed(self.scale_index[i], tokens)
+    def next_input(self, i, tokens, f_hat): return f_hat, self.quantizer.embed(self.scale_of_pass[i], tokens)
 
     @property
-    def scale_index(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)] # scale of each token
+    def scale_of_pass(self)->list: return [k for k, n in enumerate(self.lengths) for _ in range(n)]
 
 SYSTEMS[NextToken.system] = NextToken

@@ -103,7 +103,8 @@ def span(text): # '1,2', '1,' or ',2' -> (1., 2.), (1., None) or (None, 2.)
     "Parse a range of seconds or Hz."
     try: low, high = (float(x) if x.strip() else None for x in text.split(','))
     except ValueError:
-        raise argparse.ArgumentTypeError(f'must be two numbers with a comma, such as 1,2 or 1, got {_short(text)}') from None
+        message = f'must be two numbers with a comma, such as 1,2 or 1, got {_short(text)}'
+        raise argparse.ArgumentTypeError(message) from None
     if not all(x is None or math.isfinite(x) for x in (low, high)):
         raise argparse.ArgumentTypeError(f'must be finite, got {_short(text)}')
     return low, high
@@ -111,7 +112,8 @@ def span(text): # '1,2', '1,' or ',2' -> (1., 2.), (1., None) or (None, 2.)
 def named_value(text): # 'steps=20,10' -> ('steps', [20, 10])
     "Parse a setting."
     name, equals, value = text.partition('=')
-    if not (equals and name.isidentifier()): raise argparse.ArgumentTypeError(f'must be like name=value, got {_short(text)}')
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f'must be like name=value, got {_short(text)}')
     return name, parse_value(value)
 
 # %% ../../nbs/cli/arguments.ipynb #6d2afef3

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['DATA_HELP', 'FILTERS', 'COMMANDS', 'open_notes', 'register_models', 'filters_of', 'make_folder', 'credit_lines',
-           'with_data', 'run_data']
+           'with_data', 'run_download', 'run_check', 'run_data']
 
 # %% ../../nbs/cli/data.ipynb #77de94e6
 from pathlib import Path
-from .arguments import Arg, Subcommand, name_list, pitches, velocities
+from .arguments import Arg, Number, Subcommand, name_list, pitches, velocities
 
 # %% ../../nbs/cli/data.ipynb #8992a862
 DATA_HELP = 'auto, additive, an .sf2 or .sf3 file, or a folder of notes'
@@ -16,25 +16,27 @@ DATA_HELP = 'auto, additive, an .sf2 or .sf3 file, or a folder of notes'
 def open_notes(
     name:str,       # as above
     split:str=None, # of an NSynth folder that holds several
+    label:str='sound', # pitch labels of a SoundFont: 'sound' or 'key', as in `SoundFontNotes`
+    prepare:bool=True, # of a folder of sounds, as in `NoteFolder`
     **filters,      # families, pitches, velocities; None is all
 ): # a source of mars.data
     "Open a source of notes by name."
     filters = {k: v for k, v in filters.items() if v is not None}
-    notes = _open(name, split)
+    notes = _open(name, split, label, prepare)
     return notes.filter(**filters) if filters else notes
 
-def _open(name, split):
+def _open(name, split, label, prepare):
     from mars.data import AdditiveNotes, NSynth, NoteFolder, SoundFontNotes, default_notes
     path = Path(name)
-    if name == 'auto': return default_notes()
+    if name == 'auto': return default_notes(label=label)
     if name == 'additive': return AdditiveNotes()
-    if path.suffix.lower() in ('.sf2', '.sf3'): return SoundFontNotes(path)
+    if path.suffix.lower() in ('.sf2', '.sf3'): return SoundFontNotes(path, label=label)
     if not path.is_dir():
         raise FileNotFoundError(f'there is no data {name!r}; give {DATA_HELP}')
     if (path/'examples.json').exists() or list(path.glob('nsynth-*')):
         has_split = split and (path/f'nsynth-{split}'/'examples.json').exists()
         return NSynth(path, split if has_split else None)
-    return NoteFolder(path)
+    return NoteFolder(path, prepare=prepare)
 
 FILTERS = (Arg('--families', type=name_list, metavar='NAME',
                help='use only notes of these families, separated by commas'),
@@ -64,22 +66,50 @@ def with_data(
     notes,     # its training notes
 )->dict: # for config.json and the model card
     "Add the origin of the training notes to the information about a model."
-    midi = [n.pitch for n in notes.notes]
-    data = dict(notes=len(notes), instruments=len(notes.instruments), pitches=[min(midi), max(midi)],
-                credits=credit_lines(notes))
-    return {**info, 'data': data}
+    sources = {}
+    for n in notes.notes: sources.setdefault(n.family, set()).add(n.source)
+    pitches, velocities = ({getattr(n, name) for n in notes.notes} for name in ('pitch', 'velocity'))
+    data = dict(notes=len(notes), instruments=len(notes.instruments), pitches=[min(pitches), max(pitches)],
+                velocities=[min(velocities), max(velocities)], label=notes.label,
+                families={k: sorted(v) for k, v in sorted(sources.items())}, credits=credit_lines(notes))
+    corrected = {k: v for k, v in notes.corrections.items() if k in set(notes.instruments)}
+    return {**info, 'data': data | (dict(corrected=corrected) if corrected else {})}
 
 # %% ../../nbs/cli/data.ipynb #3bfff75c
-def run_data(a):
+def run_download(a):
     from mars.data import NSynth
     notes = NSynth.download(a.split, a.out, progress=not a.json)
     notes.prepare(progress=not a.json)
     line = f'{len(notes)} notes of the {a.split} split in {a.out}'
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), line
 
+def run_check(a):
+    import csv
+    from mars.data import check_notes, check_summary
+    if a.folder is None: raise ValueError('mars data check needs the data to check: mars data check FOLDER')
+    notes = open_notes(a.folder, a.split, prepare=False)
+    rows = check_notes(notes, a.n, progress=not a.json)
+    wrong = [row for row in rows if row['problems']]
+    if a.report:
+        columns = 'note', 'pitch', 'f0', 'semitones', 'peak', 'dc', 'onset', 'problems', 'reason'
+        with open(a.report, 'w', newline='', encoding='utf-8') as f:
+            writer = csv.DictWriter(f, columns)
+            writer.writeheader()
+            writer.writerows({**row, 'problems': ' '.join(row['problems'])} for row in rows)
+    lines = [f'  {row["note"]}: {", ".join(row["problems"])}' for row in wrong[:20]]
+    lines += [f'  and {len(wrong) - 20} more; --report FILE.csv lists all']*(len(wrong) > 20)
+    summary = f'{check_summary(rows)} (labels by {notes.label})'
+    return dict(data=a.folder, label=notes.label, notes=len(rows), problems=wrong), '\n'.join([summary, *lines])
+
+def run_data(a): return run_check(a) if a.name == 'check' else run_download(a)
+
 COMMANDS = (
-    Subcommand('data', run_data, 'Download NSynth and convert it once.', group='data',
-               examples=('mars data nsynth --split test --out nsynth',), args=(
-        Arg('name', choices=('nsynth',), metavar='NAME', help='the data set: nsynth'),
+    Subcommand('data', run_data, 'Download NSynth, or check notes against their labels.', group='data',
+               examples=('mars data nsynth --split test --out nsynth',
+                                       'mars data check sounds --report check.csv'), args=(
+        Arg('name', choices=('nsynth', 'check'), metavar='NAME', help='nsynth: download; check: measure notes'),
+        Arg('folder', nargs='?', metavar='DATA', help=f'of check: {DATA_HELP}'),
         Arg('--split', default='test', choices=('train', 'valid', 'test'), help='part of the data set'),
-        Arg('--out', default='nsynth', metavar='FOLDER', help='folder'))),)
+        Arg('--out', default='nsynth', metavar='FOLDER', help='folder of the download'),
+        Arg('--n', type=Number(int, ge=1), help='check so many notes, evenly spread; all if not given'),
+        Arg('--report', metavar='FILE', help='write the measurements of all notes as a CSV'))),)

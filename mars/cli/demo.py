@@ -121,10 +121,11 @@ def train_demo_model(out, notes, steps, seed, device, progress): # -> Mars
     log = print if progress else lambda *_: None
     (out/'metrics.jsonl').unlink(missing_ok=True)
     log(f'{len(notes)} notes of {", ".join(notes.families)}; training the tokenizer')
-    tok = train_tokenizer(notes, configs[0], TokenizerConfig.preset('tiny', **STRIPS), **shared)
+    train_tokenizer(notes, configs[0], TokenizerConfig.preset('tiny', **STRIPS), **shared)
     log('training the transformer')
-    info = with_data(Mars.from_pretrained(out).info, notes)
-    train_var(notes, tok, configs[1], info=info, **shared)
+    m = Mars.from_pretrained(out)
+    m.info = with_data(m.info, notes)
+    train_var(notes, m, configs[1], **shared)
     return Mars.from_pretrained(out, pick_device(device))
 
 def demo(

@@ -17,9 +17,12 @@ from .sounds import PHASE, SAMPLING, sampling_of
 def reference_notes(a, m): # -> (`Splits`, filters that were used)
     "Open the real notes for an evaluation."
     from mars.evaluation.report import filter_splits, make_splits, training_split
-    train = training_split(open_notes(a.train_data, 'train')) if a.train_data else None
-    splits, filters = make_splits(open_notes(a.data, 'test'), train), filters_of(a)
-    trained = (m.info.get('data') or {}).get('pitches')
+    data = m.info.get('data') or {}
+    label = data.get('label', 'key') # pitch labels of a SoundFont, as in training; older models do not record them
+    label = 'key' if label == 'key' else 'sound'
+    train = training_split(open_notes(a.train_data, 'train', label)) if a.train_data else None
+    splits, filters = make_splits(open_notes(a.data, 'test', label), train), filters_of(a)
+    trained = data.get('pitches')
     if filters['pitches'] is None and trained: filters['pitches'] = range(trained[0], trained[1] + 1)
     return filter_splits(splits, **filters), filters
 
@@ -30,12 +33,12 @@ def run_evaluate(a):
     m = load_model(a.model, a.device)
     classifier = Classifier.from_pretrained(a.classifier, m.device)
     splits, filters = reference_notes(a, m)
-    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data), split=splits.description,
+    about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data),
+                 label=splits.test.label,
                  filters={k: list(v) for k, v in filters.items() if v})
     n = a.n or min(256, len(splits.test))
     counts = {k: getattr(a, k) for k in ('seed', 'n_iter', 'n_resamples', 'n_f0', 'n_train', 'seeds', 'batch_size')}
-    result = evaluate_model(m, splits.test, n, a.out, splits.train, splits.valid, classifier, phase=a.phase,
-                            progress=not a.json, about=about,
+    result = evaluate_model(m, splits, n, a.out, classifier, phase=a.phase, progress=not a.json, about=about,
                             **counts, **sampling_of(a, ('top_k', 'top_p', 'cfg_scale', 'temperature')))
     return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), summary_line(result, a.out)
 

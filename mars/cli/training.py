@@ -84,26 +84,27 @@ def _discriminator(cls, a):
     off = dict(weight=0.) if a.preset == 'tiny' else {}
     return cls.preset(a.preset, **{**off, **config_values(a, cls, 'disc-')})
 
+def _run_options(a): # arguments of `TrainingRun`
+    return dict(device=a.device, progress=not a.json, resume=a.resume, trackers=a.tracker)
+
 def _fit_memory(train, a, tokenizer_cfg, **stage):
     "Set `accumulate` to what fits into --memory."
-    from mars.training.budget import parts_for
+    from mars.training.budget import micro_batches_for
     if getattr(a, 'memory', None) is None: return train
     processes = int(os.environ.get('WORLD_SIZE', 1))
-    return replace(train, accumulate=parts_for(a.memory, tokenizer_cfg, train, processes=processes, **stage))
+    return replace(train, accumulate=micro_batches_for(a.memory, tokenizer_cfg, train, processes=processes, **stage))
 
 def run_tokenizer(a, notes, given):
-    from mars.parts.codec import Codec
     from mars.parts.discriminator import DiscriminatorConfig
-    from mars.parts.product import ProductCodec, ProductTokenizerConfig
+    from mars.parts.product import ProductTokenizerConfig
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig, train_tokenizer
     train, shape = TrainConfig.preset(a.preset, 'tokenizer', **given), config_values(a, TokenizerConfig)
-    if a.branches == 1: codec, cfg = Codec, TokenizerConfig.preset(a.preset, **shape)
-    else: codec, cfg = ProductCodec, ProductTokenizerConfig.preset(a.preset, branches=a.branches, **shape)
+    if a.branches == 1: cfg = TokenizerConfig.preset(a.preset, **shape)
+    else: cfg = ProductTokenizerConfig.preset(a.preset, branches=a.branches, **shape)
     disc = _discriminator(DiscriminatorConfig, a)
     train, out = _fit_memory(train, a, cfg, gan=disc), make_folder(a.out)
-    train_tokenizer(notes, train, cfg, out, a.device, not a.json, discriminator=disc, resume=a.resume,
-                    trackers=a.tracker, codec=codec)
+    train_tokenizer(notes, train, cfg, out, discriminator=disc, **_run_options(a))
     return out, train
 
 def run_transformer(a, notes, given):
@@ -115,8 +116,8 @@ def run_transformer(a, notes, given):
     if a.stage == 'var': config = reference_config(config, config_values(a, ReferenceVARConfig))
     train, cfg = TrainConfig.preset(a.preset, 'var', **given), config.preset(a.preset, **config_values(a, config))
     train, out = _fit_memory(train, a, m.tokenizer.cfg, var=cfg, notes=len(notes)), make_folder(a.out)
-    train_var(notes, m.tokenizer, train, cfg, out, a.device, not a.json, cmx=m.cmx, spectrogram=m.spectrogram,
-              info=with_data(m.info, notes), resume=a.resume, trackers=a.tracker, model=model)
+    m.info = with_data(m.info, notes)
+    train_var(notes, m, train, cfg, out, model=model, **_run_options(a))
     return out, train
 
 # %% ../../nbs/cli/training.ipynb #3b0ad7c2
@@ -131,7 +132,7 @@ def run_sat(a, notes, given):
         shape |= rvq(a.rvq, n_frames)
     train, cfg = TrainConfig.preset(a.preset, 'sat', **given), SATConfig.preset(a.preset, **shape)
     disc, out = _discriminator(SATDiscriminatorConfig, a), make_folder(a.out)
-    train_sat(notes, train, cfg, out, a.device, not a.json, discriminator=disc, resume=a.resume, trackers=a.tracker)
+    train_sat(notes, train, cfg, out, discriminator=disc, **_run_options(a))
     return out, train
 
 def run_vocoder(a, notes, given):

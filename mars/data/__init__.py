@@ -3,4 +3,7 @@ from .notes import *
 from .folder import *
 from .nsynth import *
 from .soundfont import *
+from .tuning import *
 from .rendered import *
+from .augment import AugmentConfig, AugmentedNotes
+from .check import *

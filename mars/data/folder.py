@@ -6,9 +6,11 @@
 __all__ = ['COLUMNS', 'AUDIO_SUFFIXES', 'NoteFolder']
 
 # %% ../../nbs/data/folder.ipynb #d2c1aa2e
+import warnings
 from pathlib import Path
-from .notes import Credit, Note, Notes, parse_note_str
-from ..parts.files import _check_audio_files, _file_fingerprint, standardize_note, read_audio
+from .notes import Credit, Note, Notes, _content_key, parse_note_str
+from ..parts.files import _check_audio_files, read_audio, resample, standardize_note
+from ..parts.preparation import Preparation, prepare_wave
 
 # %% ../../nbs/data/folder.ipynb #fbe152a4
 COLUMNS = ('file', 'pitch', 'velocity', 'family', 'source', 'instrument')
@@ -38,6 +40,7 @@ class NoteFolder(Notes):
         folder, # searched with its subfolders
         labels_csv=None, # columns file, pitch, velocity, family, source, instrument; None: labels from file names
         cache=None, # as in `Notes`
+        prepare:bool=True, # remove silence in front and DC offset, scale to a peak of 0.89; False: as in the file
     ):
         folder = Path(folder)
         if not folder.is_dir(): raise FileNotFoundError(f'no folder {folder}')
@@ -48,6 +51,19 @@ class NoteFolder(Notes):
             notes = [parse_note_str(file.name) for file in self.files]
         _check_audio_files(self.files)
         credit = Credit(f'the folder {folder.name}', 'unknown: ask its author before you share these sounds', 'unknown')
-        super().__init__(notes, [credit], dict(files=_file_fingerprint(self.files)), cache)
+        contents = _content_key(self.files, folder, cache)
+        self.prepare_notes, self.warned = prepare, False
+        super().__init__(notes, [credit], lambda: dict(contents(), prepare=int(prepare)), cache)
 
-    def _load(self, i): return standardize_note(*read_audio(self.files[i]))
+    def _load(self, i):
+        file = self.files[i]
+        wave, rate = read_audio(file)
+        wave, report = resample(wave, rate), Preparation()
+        if self.prepare_notes: wave, report = prepare_wave(wave, name=file)
+        if report != Preparation() and not self.warned:
+            self.warned = True # one line, not one for each file
+            warnings.warn(f'{file}: {report}; `mars data check {file.parent}` lists the changes of all files',
+                          stacklevel=4)
+        row = standardize_note(wave)
+        if not row.any(): raise ValueError(f'{file} is silent in its first 4 s: leave it out')
+        return row

@@ -16,7 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, to_int16
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
@@ -102,6 +102,13 @@ def cache_dir()->Path:
     if sys.platform == 'win32': return Path(os.environ.get('LOCALAPPDATA', '~')).expanduser()/'mars'
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()/'mars'
 
+def _content_key(files, folder, cache):
+    "Function that returns the part of a cache's key that stands for the content of files; called when the cache opens."
+    def key():
+        index = f'files-{hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]}.json'
+        return dict(files=content_hash(files, (Path(cache) if cache else cache_dir())/index))
+    return key
+
 # %% ../../nbs/data/notes.ipynb #9e33eb98
 def _cache_files(n): return ('notes.int16', 2*N_SAMPLES*n), ('crc.uint32', 4*n) # names and bytes
 
@@ -172,7 +179,9 @@ class NoteCache:
 class LabelTable:
     "Labels of a set of notes: `notes`, a list of `Note`, and tables made from it."
     notes, credits, missing = (), (), ()
+    label = 'file' # convention of pitch labels: 'sound', 'key' (NSynth's) or 'file', as the source gives them
     recordings = {} # instrument -> set of ids; two instruments with a common id share recordings
+    corrections = {} # instrument -> how its labels were corrected
 
     def __len__(self): return len(self.notes)
     def __repr__(self):
@@ -197,7 +206,9 @@ class LabelTable:
         "Fields of `Note`, both ids and note_str."
         import pandas as pd
         names, *rows = self.table
-        return pd.DataFrame(rows, columns=names)
+        table = pd.DataFrame(rows, columns=names)
+        table.attrs['label'] = self.label
+        return table
 
     @cached_property
     def targets(self)->dict: # pitch, family, source, velocity: int64 (n,)
@@ -210,7 +221,7 @@ class CachedNotes(LabelTable):
     def __init__(self,
         notes, # list of `Note`
         credits=(), # list of `Credit`
-        cache_key:dict|None=None, # everything that determines the sound; None: no cache
+        cache_key=None, # dict of everything that determines the sound, or a function that returns it; None: no cache
         cache=None, # a folder; None: the user's cache folder; False: no cache
         recordings:dict|None=None, # instrument -> set of ids; instruments with a common id share recordings
     ):
@@ -225,7 +236,8 @@ class CachedNotes(LabelTable):
         "The open cache; None without a cache."
         if self.cache is False or self.cache_key is None: return None
         labels = hashlib.sha256('\n'.join(note.note_str for note in self.notes).encode()).hexdigest()
-        key = dict(self.cache_key, kind=type(self).__name__, n=len(self), labels=labels, format=1)
+        own = self.cache_key() if callable(self.cache_key) else self.cache_key
+        key = dict(own, kind=type(self).__name__, n=len(self), labels=labels, format=1)
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (Path(self.cache) if self.cache else cache_dir())/f'{type(self).__name__.lower()}-{digest}'
         try: return NoteCache(folder, key, self.table)
@@ -373,6 +385,7 @@ def _additive_voices(instruments):
 
 class AdditiveNotes(Notes):
     "Notes of a small additive synthesiser, named after the families they imitate."
+    label = 'sound'
     def __init__(self,
         instruments=None, # family names or instrument names; None: three of each family
         pitches=range(21, 109), # MIDI pitches
@@ -439,7 +452,8 @@ class NotesView(Notes):
         if isinstance(parent, NotesView): parent, index = parent.parent, parent.index[index]
         self.parent, self.index, self.missing = parent, index, []
         self.notes = [parent.notes[i] for i in index]
-        self.credits, self.recordings = parent.credits, parent.recordings
+        self.credits, self.recordings, self.label = parent.credits, parent.recordings, parent.label
+        self.corrections = parent.corrections
     def samples(self, i): return self.parent.samples(int(self.index[i]))
 
 # %% ../../nbs/data/notes.ipynb #a1be07e8
@@ -453,8 +467,10 @@ class ConcatNotes(Notes):
         self.ends, self.missing = np.cumsum([len(part) for part in self.parts]).tolist(), []
         self.notes = [note for part in self.parts for note in part.notes]
         self.credits = list(dict.fromkeys(credit for part in self.parts for credit in part.credits))
-        self.recordings = {}
+        self.label = ', '.join(dict.fromkeys(part.label for part in self.parts))
+        self.recordings, self.corrections = {}, {}
         for part in self.parts:
+            self.corrections.update(part.corrections)
             for name, ids in part.recordings.items(): self.recordings.setdefault(name, set()).update(ids)
 
     def samples(self, i):

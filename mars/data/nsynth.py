@@ -14,9 +14,10 @@ import urllib.request
 from pathlib import Path
 import numpy as np
 from .notes import ADDITIVE_PARAMS, AdditiveNotes, Credit, FAMILIES, Note, Notes, SOURCES, label_mask
+from .notes import _content_key
 from ..parts.config import check_field
-from ..parts.files import SAMPLE_RATE, _file_fingerprint, check_file, make_folder, read_audio, save_wave
-from ..parts.files import standardize_note, temporary_path, write_atomic
+from ..parts.files import SAMPLE_RATE, check_file, make_folder, read_audio, save_wave, standardize_note
+from ..parts.files import temporary_path, write_atomic
 
 # %% ../../nbs/data/nsynth.ipynb #87bf67c3
 NSYNTH_CREDIT = Credit('NSynth (magenta.tensorflow.org/datasets/nsynth)', 'CC-BY-4.0', 'Engel et al., Google Inc.')
@@ -99,6 +100,7 @@ def _audio_files(folder, names):
 # %% ../../nbs/data/nsynth.ipynb #efbf5141
 class NSynth(Notes):
     "A split of NSynth as published: examples.json and audio/."
+    label = 'key'
     def __init__(self,
         root, # contains nsynth-test/ etc., or is such a folder, or any folder with an examples.json
         split:str|None=None, # 'train' | 'valid' | 'test'; None: the only one in root
@@ -116,7 +118,7 @@ class NSynth(Notes):
         self.files = _audio_files(self.folder/'audio', [*self.examples])
         if cache is None and (Path(root)/'cache').is_dir(): cache = Path(root)/'cache'
         credits, recordings = _nsynth_credits(self.examples), _nsynth_recordings(self.examples)
-        cache_key = dict(files=_file_fingerprint(self.files))
+        cache_key = _content_key(self.files, self.folder, cache)
         super().__init__([notes[i] for i in index], credits, cache_key, cache, recordings)
 
     def _load(self, i): return standardize_note(*read_audio(self.files[i]))

@@ -14,7 +14,8 @@ from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITI
 from .notes import _as_list, _check_pitches, _check_velocities
 from .nsynth import example_notes
 from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, render_note
-from ..parts.files import to_int16, write_atomic
+from .tuning import program_tunings
+from ..parts.files import _file_state, to_int16, write_atomic
 
 # %% ../../nbs/data/rendered.ipynb #d06352b6
 KNOWN_SOUNDFONTS = {
@@ -42,14 +43,14 @@ def _soundfont_credit(font):
 
 # %% ../../nbs/data/rendered.ipynb #f6981f30
 @lru_cache(maxsize=8)
-def _soundfont(path, mtime): return SoundFont(path) # read again after a change of the file
+def _soundfont(path, state): return SoundFont(path) # read again after a change of the file
 
 def _open_fonts(path):
     "Open one or several SoundFonts; None: the one that `find_soundfont` finds."
     if path is None and (path := find_soundfont()) is None:
         raise FileNotFoundError('no SoundFont found: apt install fluid-soundfont-gm, or set MARS_SOUNDFONT')
     paths = [Path(p) for p in ([path] if isinstance(path, (str, os.PathLike)) else path)]
-    fonts = [_soundfont(p, p.stat().st_mtime_ns if p.is_file() else 0) for p in paths]
+    fonts = [_soundfont(p, tuple(_file_state(p)) if p.is_file() else ()) for p in paths]
     names = [font.name for font in fonts]
     for name in names:
         if names.count(name) > 1: raise ValueError(f'SoundFonts must have different names, got {name} twice')
@@ -85,6 +86,16 @@ def _font_recordings(fonts, keys, notes):
     return recordings
 
 # %% ../../nbs/data/rendered.ipynb #d5366bfc
+def _check_label(label):
+    if label not in ('sound', 'key'): raise ValueError(f"label must be 'sound' or 'key', got {label!r}")
+
+def _keys_of(font, bank, program, pitches, velocities, pitch_of):
+    "(key, velocity) and pitch of the notes of a program that sound; `pitch_of` maps keys to pitches."
+    key_of = {}
+    for key, pitch in pitch_of.items(): key_of.setdefault(pitch, key) # a scaled program may have two
+    sounding = [(key_of[p], v, p) for p in pitches for v in velocities if p in key_of]
+    return [(key, v, p) for key, v, p in sounding if font.sounds(bank, program, key, v)]
+
 class SoundFontNotes(Notes):
     "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; silent keys are left out."
     def __init__(self,
@@ -95,27 +106,42 @@ class SoundFontNotes(Notes):
         normalize:str|None='peak', # 'peak': to 0.89 as in NSynth; None: keep the level
         renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
         cache=None, # as in `Notes`
+        label:str='sound', # 'sound': pitches are those that sound; 'key': the keys, as in NSynth
     ):
         if normalize not in ('peak', None): raise ValueError(f"normalize must be 'peak' or None, got {normalize!r}")
+        _check_label(label)
         self.fonts, self.normalize, self.renderer = _open_fonts(path), normalize, find_renderer(renderer).name
-        self.keys, notes = [], []
+        self.keys, self.label, self.tunings, notes = [], label, {}, []
         pitches, velocities = _check_pitches(pitches), _check_velocities(velocities)
         for f, font in enumerate(self.fonts):
-            for bank, program in _font_programs(font, programs):
+            programs_of = _font_programs(font, programs)
+            tunings = program_tunings(font, programs_of, self.renderer, cache or None) if label == 'sound' else {}
+            for bank, program in programs_of:
                 family, source = gm_label(program)
                 name = f'{family}_{source}_{font.name}.{bank:03d}.{program:03d}'
-                keys = [(p, v) for p in pitches for v in velocities if font.sounds(bank, program, p, v)]
-                self.keys += [(f, bank, program, *key) for key in keys]
-                notes += [Note(p, v, family, source, name) for p, v in keys]
+                if label == 'sound': self.tunings[name] = tunings[bank, program]
+                pitch_of = tunings[bank, program].pitch_of if label == 'sound' else {p: p for p in range(128)}
+                keys = _keys_of(font, bank, program, pitches, velocities, pitch_of)
+                self.keys += [(f, bank, program, key, v) for key, v, _ in keys]
+                notes += [Note(p, v, family, source, name) for _, v, p in keys]
         cache_key = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1,
                          normalize=normalize, keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
         credits = [_soundfont_credit(font) for font in self.fonts]
         super().__init__(notes, credits, cache_key, cache, _font_recordings(self.fonts, self.keys, notes))
+        self.corrections = {name: f'{t.kind}, {t.offset:+d} semitones' for name, t in self.tunings.items()
+                            if t.kind != 'constant' or t.offset}
+
+    @property
+    def pitch_offset(self): # DataFrame: instrument, kind, offset in semitones, cents
+        "How far each instrument sounds from its keys; empty for label='key'."
+        import pandas as pd
+        rows = [(name, t.kind, t.offset, t.cents) for name, t in self.tunings.items()]
+        return pd.DataFrame(rows, columns=('instrument', 'kind', 'offset', 'cents'))
 
     def _load(self, i):
-        f, bank, program, pitch, velocity = self.keys[i]
+        f, bank, program, key, velocity = self.keys[i]
         path = self.fonts[f].path
-        return to_int16(render_note(path, pitch, velocity, program, bank, self.normalize, self.renderer))
+        return to_int16(render_note(path, key, velocity, program, bank, self.normalize, self.renderer))
 
 # %% ../../nbs/data/rendered.ipynb #f035260d
 def default_notes(
@@ -125,9 +151,11 @@ def default_notes(
     velocities=VELOCITIES, # 1..127
     cache=None, # as in `Notes`
     verbose:bool=True, # print the source
+    label:str='sound', # as in `SoundFontNotes`
 )->Notes:
     "Notes from a SoundFont if one and a renderer are installed, else from the additive synthesiser."
-    try: ds = SoundFontNotes(None, programs, pitches, velocities, cache=cache)
+    _check_label(label)
+    try: ds = SoundFontNotes(None, programs, pitches, velocities, cache=cache, label=label)
     except (FileNotFoundError, ValueError) as e:
         if verbose: print(f'notes from the additive synthesiser ({e})')
         return AdditiveNotes(instruments, pitches, velocities)

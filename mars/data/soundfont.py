@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, resample
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, _file_hash, _file_state, peak_normalize, resample
 
 # %% ../../nbs/data/soundfont.ipynb #8508f044
 HOLD = 3.  # seconds the key is held
@@ -193,15 +193,10 @@ class SoundFont:
     @property
     def digest(self)->str: # hexadecimal
         "Hash of the whole file (BLAKE2b, 16 bytes)."
-        stat = self.path.stat()
-        return _file_digest(str(self.path.resolve()), stat.st_size, stat.st_mtime_ns)
+        return _content_digest(str(self.path.resolve()), *_file_state(self.path))
 
 @lru_cache(maxsize=None)
-def _file_digest(path, size, mtime):
-    h = hashlib.blake2b(digest_size=16)
-    with open(path, 'rb') as f:
-        while block := f.read(1 << 20): h.update(block)
-    return h.hexdigest()
+def _content_digest(path, *state): return _file_hash(path)
 
 # %% ../../nbs/data/soundfont.ipynb #8c244473
 def _quiet_import(name):
@@ -328,7 +323,8 @@ def open_renderer(
     "Open a SoundFont for rendering, or return the open renderer of this thread and process."
     cls = find_renderer(renderer)
     if getattr(_local, 'pid', None) != os.getpid(): _local.pid, _local.open = os.getpid(), {}
-    key = cls.name, str(path)
+    state = tuple(_file_state(path)) if os.path.isfile(path) else () # another file may take its place
+    key = cls.name, str(path), state
     if key not in _local.open: _local.open[key] = cls(path)
     return _local.open[key]
 

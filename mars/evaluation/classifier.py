@@ -16,7 +16,7 @@ from ..data import Batches, FAMILIES
 from ..parts.device import pick_device, seed_all
 from ..parts.classifier import Classifier, ClassifierConfig, HEADS, check_folder, whole_notes
 from ..parts.config import STAGES
-from ..train import Stage, TrainConfig, default_callbacks, fit
+from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.checkpoints import CheckpointManager, resume_config
 from ..training.log import RunLog, versions
 
@@ -172,9 +172,9 @@ def _check_training(notes, valid, out):
 def _loader(clf, notes, cfg):
     "Augmented batches; the augmentation depends on the step alone, for a bit-identical resume."
     data, order, device = MelDataset(notes, clf), Batches(notes, cfg.batch_size, cfg.seed), clf.device
-    def batch(step, part):
-        mel, labels = data(order.at(step)[part::cfg.accumulate])
-        generator = torch.Generator(device).manual_seed((cfg.seed*10**7 + step)*100 + part)
+    def batch(step, micro_batch):
+        mel, labels = data(order.at(step)[micro_batch::cfg.accumulate])
+        generator = torch.Generator(device).manual_seed((cfg.seed*10**7 + step)*100 + micro_batch)
         with torch.no_grad(): return augment(mel, generator, clf.cfg.range_db), labels
     return batch
 
@@ -205,7 +205,7 @@ def train_classifier(
         config = dict(train=resume_config(train), shape=asdict(cfg), notes=len(notes))
         manager = CheckpointManager(out, 'classifier', config, train.keep_last)
     callbacks = default_callbacks(train, log, [best], progress=progress, checkpoints=manager, resume=resume)
-    try: fit(Stage(clf, classifier_loss), loader, train, callbacks)
+    try: fit(TrainingModule(clf, classifier_loss), loader, train, callbacks)
     finally:
         if own_log: log.close()
     clf.load_state_dict(best.weights)

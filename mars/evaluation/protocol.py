@@ -9,8 +9,8 @@ __all__ = ['LABEL_KEYS', 'VGGISH_FILES', 'PAPER_COLUMNS', 'PAPER_ROWS', 'CAVEATS
            'SetFeatures', 'extract_features', 'ProtocolConfig', 'Comparison', 'Metric', 'bins_for', 'Bins', 'LogitKID',
            'Inception', 'PosteriorKL', 'LabelAccuracy', 'FeatureKID', 'NearestError', 'PairedError', 'Pitch',
            'distance_name', 'Frechet', 'NoteDistances', 'Copies', 'default_metrics', 'evaluate', 'distance_columns',
-           'markdown_row', 'markdown_rule', 'format_cell', 'table_markdown', 'result_json', 'plot_features',
-           'plot_bins', 'worst_and_best', 'audio_player', 'audio_page', 'save_report']
+           'markdown_row', 'markdown_rule', 'format_cell', 'columns_table', 'table_markdown', 'result_json',
+           'plot_features', 'plot_bins', 'worst_and_best', 'audio_player', 'audio_page', 'save_report']
 
 # %% ../../nbs/evaluation/protocol.ipynb #bfef5a0d
 import hashlib, importlib.util, json, math, os, sys, time
@@ -858,8 +858,8 @@ CAVEATS = (
     "settings load the pitch classifier for the instrument score and the reverse.",
     "A perfect family classifier gives the real NSynth test set an IIS of 8.39; compare PIS and IIS with the row of "
     "real notes.",
-    "An NDB/k below about 0.05 is chance; Fréchet distances grow as the number of notes falls and are named after "
-    "their features: only VGGish gives a FAD.",
+    "An NDB/k of about 0.05 is expected by chance; Fréchet distances grow as the number of notes falls and are "
+    "named after their features: only VGGish gives a FAD.",
     "MSE and MAE are to the nearest reference note on an absolute log-mel scale (1 is 80 dB), smaller for blurred "
     "notes and for larger references.")
 
@@ -878,18 +878,30 @@ def format_cell(v, digits=3): # a value, an interval or None
     if hasattr(v, 'low'): return f'{v.value:.{digits}g} ({v.low:.3g} to {v.high:.3g})'
     return f'{v:.{digits}g}'
 
+def columns_table(
+    rows,       # name -> {column: value}
+    columns,    # columns to show
+    digits=3,   # significant ones
+    text=None,  # heading -> {name: text}, columns of text before the values
+    alarms=None # name -> text, the last column
+)->list:        # Markdown lines
+    "Write a table of rows."
+    text, last = text or {}, [] if alarms is None else ['alarms']
+    lines = [markdown_row('row', *text, *columns, *last), markdown_rule(1 + len(text) + len(columns) + len(last))]
+    for name, row in rows.items():
+        cells = [t[name] for t in text.values()] + [format_cell(row.get(c), digits) for c in columns]
+        lines.append(markdown_row(name, *cells, *(alarms.get(name, '') for _ in last)))
+    return lines
+
 def table_markdown(
     result, # of `evaluate`
 )->str:     # a Markdown table, the paper's rows, the caveats
     "Write the table in the paper's column order."
     s, phases = result['settings'], result['settings'].get('phases')
-    columns, phase_column = [*PAPER_COLUMNS[:-1], *distance_columns(result)], ['phase'] if phases else []
+    columns = [*PAPER_COLUMNS[:-1], *distance_columns(result)]
     lines = [f"{s['notes']} notes per row; 95 % intervals over notes in parentheses; NDB with {s['ndb_bins'] or 'no'} "
              f"bins; PKID and IKID on all {s['notes']} notes at once", '',
-             markdown_row('row', *phase_column, *columns), markdown_rule(1+len(phase_column)+len(columns))]
-    for name, row in result['rows'].items():
-        phase = [phases[name]] if phases else []
-        lines.append(markdown_row(name, *phase, *(format_cell(row.get(c), 4) for c in columns)))
+             *columns_table(result['rows'], columns, 4, dict(phase=phases) if phases else None)]
     lines += ['', 'Published rows:', '', markdown_row('row', *PAPER_COLUMNS[:-1], 'FAD (VGGish)'), markdown_rule(9)]
     lines += [markdown_row(name, *(f'{v:g}' for v in values)) for name, values in PAPER_ROWS.items()]
     return '\n'.join([*lines, '', *(f'- {c}' for c in CAVEATS), ''])

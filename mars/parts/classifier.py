@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'FORMAT', 'HEADS', 'ClassifierConfig', 'mel_bank', 'LogMel', 'Residual', 'make_trunk', 'is_classifier',
-           'find_classifier', 'whole_notes', 'check_folder', 'Classifier']
+           'find_classifier', 'whole_notes', 'check_folder', 'ClassifierNetwork', 'Classifier']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
 import hashlib, json, math
@@ -172,7 +172,7 @@ def check_folder(folder:Path):
         raise ValueError(f'{folder} holds a model that is no classifier; choose another folder')
 
 # %% ../../nbs/parts/classifier.ipynb #7c4594de
-class Classifier(nn.Module):
+class ClassifierNetwork(nn.Module):
     "Pitch, family and source of whole 4 s notes at 16 kHz, and the features behind them."
     temperature: torch.Tensor # (3,) of the heads
     unknown: torch.Tensor     # (128,) pitches outside pitch_range
@@ -192,11 +192,6 @@ class Classifier(nn.Module):
 
     @property
     def device(self): return self.temperature.device
-
-    def __repr__(self):
-        millions, (lo, hi) = sum(p.numel() for p in self.parameters())/1e6, self.cfg.pitch_range
-        return (f'Classifier({millions:.2f} M parameters, pitch {lo}..{hi}, {self.cfg.features} features, '
-                f'{self.device})')
 
     def forward(self, mel): # (B, 1, n_mels, frames) -> features (B, d), dict of logits before the temperature
         x = self.trunk(mel)
@@ -218,17 +213,21 @@ class Classifier(nn.Module):
         if calibrated: logits = {name: logits[name]/t for name, t in zip(HEADS, self.temperature)}
         return torch.cat([x for x, _ in outputs]), logits
 
-    def logits(self,
-        waves, # (B, 64000), int16 or float
-    )->dict:   # pitch (B, 128), -inf outside the range; family (B, 11); source (B, 3)
+    def logits(self, waves)->dict: # (B, 64000) -> pitch (B, 128), -inf outside the range; family (B, 11); source (B, 3)
         "Calibrated logits of notes."
         return self.predict(waves)[1]
 
-    def features(self,
-        waves,       # (B, 64000), int16 or float
-    )->torch.Tensor: # (B, d)
+    def features(self, waves)->torch.Tensor: # (B, 64000), int16 or float -> (B, d)
         "Penultimate features of notes."
         return self.predict(waves)[0]
+
+# %% ../../nbs/parts/classifier.ipynb #b62f284a
+class Classifier(ClassifierNetwork):
+    "A classifier of whole 4 s notes that is saved to and loaded from a folder."
+    def __repr__(self):
+        millions, (lo, hi) = sum(p.numel() for p in self.parameters())/1e6, self.cfg.pitch_range
+        return (f'Classifier({millions:.2f} M parameters, pitch {lo}..{hi}, {self.cfg.features} features, '
+                f'{self.device})')
 
     @property
     def digest(self)->str: # 64 hexadecimal digits

@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', 'channels_last', 'is_single', 'check_audible',
            'to_mono', 'as_waves', 'flatten_numbers', 'data_info', 'card_model', 'card_data', 'card_training',
            'card_metrics', 'card_limits', 'card_credits', 'card_text', 'model_card', 'model_config', 'save_model',
-           'fit_length', 'Codec']
+           'prepare_sounds', 'fade_in', 'WaveImages', 'Codec']
 
 # %% ../../nbs/parts/codec.ipynb #5d49d11d
 import json, math, warnings
@@ -19,6 +19,7 @@ from torch import nn
 from ..cmx import CMX
 from .device import in_batches
 from .files import check_rate, resample, save_together, weights_bytes
+from .preparation import PreparedWaves, mix_down
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -50,7 +51,7 @@ def to_mono(
     wave,     # (N,), (B, N), (N, C), (B, C, N) or (B, N, C)
     name:str, # for the message
 )->torch.Tensor: # (B, N) float32
-    "Average the channels."
+    "Average the channels, or take the loudest where they cancel."
     try: x = torch.as_tensor(wave).detach()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f'{name} is {type(wave).__name__} and no wave; '
@@ -61,7 +62,8 @@ def to_mono(
     if x.shape[axis] > 8:
         raise ValueError(f'{name} has shape {tuple(x.shape)}, which would be {x.shape[axis]} channels; '
                          'give (B, channels, N) with at most 8')
-    return torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)]).mean(0)
+    channels = torch.stack([_as_wave(w.contiguous()) for w in x.unbind(axis)], -1).cpu() # (B, N, channels)
+    return torch.stack([torch.from_numpy(mix_down(w.numpy(), f'{name} {i}')) for i, w in enumerate(channels)])
 
 # %% ../../nbs/parts/codec.ipynb #a6f88714
 def as_waves(
@@ -113,6 +115,11 @@ def card_data(m)->list: # lines
     instruments = f' of {data["instruments"]} instruments' if data.get('instruments') else ''
     lines = ['## Data', '', f'- {notes} notes{instruments}' if notes else '- not recorded']
     if pitches: lines += [f'- MIDI pitches {pitches[0]} to {pitches[1]}']
+    convention = dict(key='keys, as in NSynth: some organs, guitar harmonics and leads sound one or two octaves away',
+                      sound='the pitches that sound', file='as the files give them').get(data.get('label'))
+    if convention: lines += [f'- Pitch labels are {convention}']
+    if corrected := data.get('corrected'):
+        lines += ['- Pitch labels were corrected: ' + '; '.join(f'{k} {v}' for k, v in corrected.items())]
     if held_out: lines += [f'- {len(held_out)} instruments were held out: {", ".join(map(str, held_out))}']
     return lines
 
@@ -192,47 +199,43 @@ def save_model(
         put('config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03
-def fit_length(
-    wave:torch.Tensor, # (B, N)
-    n_samples:int,     # wanted
-    rate:int,          # Hz, for the message
-)->torch.Tensor: # (B, n_samples)
-    "Cut or pad waves at their end, with a warning."
-    n = wave.shape[-1]
-    if n == n_samples: return wave
-    change = 'cut' if n > n_samples else 'padded'
-    warnings.warn(f'the wave holds {n} samples at {rate} Hz and was {change} to {n_samples}')
-    return nn.functional.pad(wave[:, :n_samples], (0, max(0, n_samples - n)))
+def prepare_sounds(
+    m,                     # a `Codec` or `Mars`
+    wave,                  # one sound or several, as for `as_waves`
+    sample_rate:int=16000, # of the wave, Hz
+    prepare:bool=True,     # False keeps silence in front, DC offset and level
+)->PreparedWaves: # of the model's rate and length
+    "Convert sounds to prepared waves, cut or padded at their end with a warning."
+    waves = as_waves(wave, sample_rate, m.sample_rate)
+    n, length = waves.shape[1], m.n_samples
+    if n != length:
+        change = 'cut' if n > length else 'padded'
+        warnings.warn(f'the wave holds {n} samples at {m.sample_rate} Hz and was {change} to {length}')
+    return PreparedWaves(waves, length, m.sample_rate, prepare=prepare)
 
 # %% ../../nbs/parts/codec.ipynb #f2a84c2d
-class Codec:
-    "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
-    parts, kind = (Tokenizer, TokenizerConfig), None # classes of tokenizer and config, and `kind` in config.json
-    var = vocoder = None # a pipeline has them
+def fade_in(wave, n_samples): # (B, N), changed in place -> the same
+    "Fade the first samples in, so a note does not begin with a click."
+    wave[:, :n_samples] *= torch.sin(torch.linspace(0, math.pi/2, n_samples+1)[:n_samples]).square()
+    return wave
+
+class WaveImages:
+    "Waveforms to images and back: spectrogram and CMX."
+    vocoder = None       # a pipeline has one
+    device: torch.device # of the networks
 
     def __init__(self,
-        tokenizer:Tokenizer,             # trained or not
-        cmx:CMX=None,                    # None fits the spectrogram to the tokenizer's image
+        image_shape:tuple,               # (C, H, W) of the images
+        cmx:CMX=None,                    # None fits the spectrogram to the images
         spectrogram:LogSpectrogram=None, # None is the default one
-        info:dict=None,                  # anything else to keep in config.json: training data, licence, ...
     ):
-        self.spectrogram, self.tokenizer = spectrogram or LogSpectrogram(), tokenizer.eval()
-        self.info = dict(info or {})
-        self.cmx = cmx or CMX.fit(self.spectrogram.shape[1:], tokenizer.cfg.image_shape)
+        self.spectrogram = spectrogram or LogSpectrogram()
+        self.cmx = cmx or CMX.fit(self.spectrogram.shape[1:], image_shape)
         shape = tuple(self.cmx.image_shape(self.spectrogram.shape[1:]))
-        if shape != tokenizer.cfg.image_shape:
+        if shape != image_shape:
             raise ValueError(f'{self.cmx} makes images {shape} of this spectrogram but the tokenizer takes '
-                             f'{tokenizer.cfg.image_shape}; give the CMX and LogSpectrogram it was trained with')
+                             f'{image_shape}; give the CMX and LogSpectrogram it was trained with')
 
-    @staticmethod
-    def transformer(order:type)->type: # of `SYSTEMS` -> the same, or a subclass for other tokens
-        "Return the class of the transformer that predicts this codec's tokens in the given order."
-        return order
-
-    @property
-    def device(self): return next(self.tokenizer.parameters()).device
-    @property
-    def dtype(self): return next(self.tokenizer.parameters()).dtype
     @property
     def sample_rate(self)->int: return self.spectrogram.sample_rate # Hz
     @property
@@ -242,21 +245,9 @@ class Codec:
         "Waves at the spectrogram's rate to CMX images."
         return self.cmx.fold(self.spectrogram.encode(torch.as_tensor(wave).to(self.device)))
 
-    def encode(self, wave:torch.Tensor)->list: # (N,) or (B, N) -> K int64 token maps
-        "Waves to tokens."
-        return self.tokenizer.encode(self.wave_to_image(wave))
-
     def image_to_spec(self, image:torch.Tensor)->torch.Tensor: # (B, C, H, W) -> (B, 1, F, T) in [-1, 1]
         "Images to spectrograms."
         return self.cmx.unfold(image)
-
-    def tokens_to_image(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
-        "Tokens, or those of the first `n_scales` maps, to images."
-        return self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float()
-
-    def tokens_to_spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
-        "Tokens, or those of the first `n_scales` maps, to spectrograms."
-        return self.image_to_spec(self.tokens_to_image(tokens, n_scales))
 
     def spec_to_wave(self,
         spec:torch.Tensor,      # (B, 1, F, T) in [-1, 1]
@@ -268,13 +259,51 @@ class Codec:
         "Spectrograms to waves."
         if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).magnitude_to_wave
         wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
-        n = self.sample_rate//1000
-        wave[:, :n] *= torch.sin(torch.linspace(0, math.pi/2, n+1)[:n]).square()
+        wave = fade_in(wave, self.sample_rate//1000)
         return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
     def image_to_wave(self, image:torch.Tensor, **options)->torch.Tensor:
         "Images to waves; options as for `spec_to_wave`."
         return self.spec_to_wave(self.image_to_spec(image), **options)
+
+# %% ../../nbs/parts/codec.ipynb #bcc263aa
+class Codec(WaveImages):
+    "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
+    tokenizer_cls:type = Tokenizer
+    config_cls:type = TokenizerConfig
+    kind:str|None = None # `kind` in config.json
+    var = None           # a pipeline has one
+
+    def __init__(self,
+        tokenizer:Tokenizer,             # trained or not
+        cmx:CMX=None,                    # None fits the spectrogram to the tokenizer's image
+        spectrogram:LogSpectrogram=None, # None is the default one
+        info:dict=None,                  # anything else to keep in config.json: training data, licence, ...
+    ):
+        super().__init__(tokenizer.cfg.image_shape, cmx, spectrogram)
+        self.tokenizer, self.info = tokenizer.eval(), dict(info or {})
+
+    @staticmethod
+    def transformer(order:type)->type: # of `SYSTEMS` -> the same, or a subclass for other tokens
+        "Return the class of the transformer that predicts this codec's tokens in the given order."
+        return order
+
+    @property
+    def device(self): return next(self.tokenizer.parameters()).device
+    @property
+    def dtype(self): return next(self.tokenizer.parameters()).dtype
+
+    def encode(self, wave:torch.Tensor)->list: # (N,) or (B, N) -> K int64 token maps
+        "Waves to tokens."
+        return self.tokenizer.encode(self.wave_to_image(wave))
+
+    def tokens_to_image(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, C, H, W) float32 in [-1, 1]
+        "Tokens, or those of the first `n_scales` maps, to images."
+        return self.tokenizer.decode([t.to(self.device) for t in tokens], n_scales).float()
+
+    def tokens_to_spec(self, tokens:list, n_scales:int=None)->torch.Tensor: # -> (B, 1, F, T) float32 in [-1, 1]
+        "Tokens, or those of the first `n_scales` maps, to spectrograms."
+        return self.image_to_spec(self.tokens_to_image(tokens, n_scales))
 
     def decode(self, tokens:list, n_scales:int=None, **options)->torch.Tensor:
         "Tokens, or those of the first `n_scales` maps, to waves; options as for `spec_to_wave`."
@@ -287,12 +316,14 @@ class Codec:
         seed:int=0,             # of the initial phase
         phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
         batch_size:int=16,      # notes at a time
+        prepare:bool=True,      # remove silence in front and DC offset, and encode at the level of the training notes
     )->torch.Tensor:            # (B, n_samples) float32 on the CPU, |x| <= 1; B is 1 for one sound
-        "Waves to tokens to waves. Other lengths are padded or cut, with a warning."
-        wave = fit_length(as_waves(wave, sample_rate, self.sample_rate), self.n_samples, self.sample_rate)
+        "Waves to tokens to waves, at their own level. Other lengths are padded or cut, with a warning."
+        sounds = prepare_sounds(self, wave, sample_rate, prepare=prepare)
         def rebuild(i, size):
-            return self.decode(self.encode(wave[i:i+size]), n_iter=n_iter, seed=seed, phase=phase, first=i)
-        return torch.cat([*in_batches(rebuild, len(wave), batch_size)])
+            tokens = self.encode(sounds.waves[i:i+size])
+            return sounds.restore(self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=i), i)
+        return torch.cat([*in_batches(rebuild, len(sounds.waves), batch_size)])
 
     def save_pretrained(self, folder:str|Path, half:bool=False):
         "Save the model to a folder; `half` stores weights as float16. See `save_model`."

@@ -148,4 +148,4 @@ def pipeline_of(
     cfg, # of a tokenizer
 )->type|None: # class of the pipeline, if one is registered
     "Find the pipeline whose tokenizer has a config of this class."
-    return next((p for p in PIPELINES.values() if p.parts[1] is type(cfg)), None)
+    return next((p for p in PIPELINES.values() if p.config_cls is type(cfg)), None)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'DISCRIMINATOR_PRESETS', 'MOMENTS', 'init_patchgan', 'PatchGAN', 'hinge_discriminator', 'hinge_generator',
-           'adaptive_weight', 'LeCam', 'DiscriminatorConfig', 'frozen', 'check_state', 'AdversarialLoss']
+           'adaptive_weight', 'LeCam', 'DiscriminatorConfig', 'frozen', 'check_state', 'make_optimizer',
+           'optimizer_moments', 'load_moments', 'DiscriminatorTrainer', 'AdversarialLoss']
 
 # %% ../../nbs/parts/discriminator.ipynb #7eb719d5
 import math
@@ -152,9 +153,29 @@ def check_state(d, state, parameters): # a checkpoint, the module's state, named
             raise ValueError(f'{k} is {found} in the checkpoint and {expected} in this discriminator; '
                              'restore with the config it was saved with')
 
+def make_optimizer(disc, cfg): # a discriminator, its config -> AdamW
+    "Make the optimiser: weight decay for convolutions, none for biases and normalisations."
+    weights, others = ([p for p in disc.parameters() if (p.ndim > 1) == d] for d in (True, False))
+    groups = [dict(params=weights, weight_decay=cfg.weight_decay), dict(params=others, weight_decay=0.)]
+    fused = weights[0].device.type in ('cpu', 'cuda')
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
+
+def optimizer_moments(disc, opt): # -> 'opt.<parameter>.<moment>' -> tensor
+    "Name AdamW's state by the parameters it belongs to."
+    named = [(n, p) for n, p in disc.named_parameters() if p in opt.state]
+    return {f'opt.{n}.{k}': opt.state[p][k] for n, p in named for k in MOMENTS}
+
+def load_moments(disc, opt, d): # `d` as returned by `optimizer_moments`
+    "Load AdamW's state."
+    names = {p: n for n, p in disc.named_parameters()}
+    order = [names[p] for group in opt.param_groups for p in group['params']]
+    known = {i: n for i, n in enumerate(order) if f'opt.{n}.step' in d}
+    state = {i: {k: d[f'opt.{n}.{k}'].clone() for k in MOMENTS} for i, n in known.items()}
+    opt.load_state_dict(dict(state=state, param_groups=opt.state_dict()['param_groups']))
+
 # %% ../../nbs/parts/discriminator.ipynb #d416726f
-class AdversarialLoss(nn.Module):
-    "The discriminator of a training run, with its optimiser, schedule and regularisation."
+class DiscriminatorTrainer(nn.Module):
+    "The discriminator of a training run, with its optimiser, schedule and checkpoint."
     def __init__(self,
         cfg:DiscriminatorConfig, # settings
         channels:int,        # of the image
@@ -165,17 +186,13 @@ class AdversarialLoss(nn.Module):
         super().__init__()
         if steps < 1: raise ValueError(f'steps must be >= 1, got {steps}')
         self.cfg, self.steps, self.first, self.reduce = cfg, steps, round(cfg.start*steps), reduce
-        self.begin = 0 # step from which the optimiser's moments have grown
         self.disc, self.lecam = self.make_discriminator(channels), LeCam()
         # the CPU has no SyncBatchNorm: processes use their own batch statistics and average the running ones
         if reduce and torch.device(device or 'cpu').type == 'cuda':
             self.disc = nn.SyncBatchNorm.convert_sync_batchnorm(self.disc)
         self.register_buffer('factor', torch.ones(())) # the last adaptive weight
         self.to(device or 'cpu')
-        weights, others = ([p for p in self.disc.parameters() if (p.ndim > 1) == d] for d in (True, False))
-        groups = [dict(params=weights, weight_decay=cfg.weight_decay), dict(params=others, weight_decay=0.)]
-        fused = self.factor.device.type in ('cpu', 'cuda')
-        self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
+        self.opt = make_optimizer(self.disc, cfg)
 
     def make_discriminator(self, channels)->nn.Module:
         return PatchGAN(channels, self.cfg.width, self.cfg.layers, self.cfg.norm)
@@ -183,18 +200,41 @@ class AdversarialLoss(nn.Module):
     def active(self, step): # of the training, from 0 -> is the non-GAN phase over?
         return self.cfg.weight > 0 and self.cfg.start < 1 and step >= self.first
 
-    def ramp(self, step): # -> finished share of the warm-up, 0..1
+    def ramp(self, step): # -> finished fraction of the warm-up, 0..1
         return min(1., (step - self.first + 1)/(self.cfg.warmup + 1))
 
     def lr_at(self, step):
         "Return the discriminator's learning rate: warm-up from the start, then a cosine to a tenth."
-        warmup = self.cfg.warmup
-        done = (step - self.first - warmup)/max(1, self.steps - 1 - self.first - warmup)
+        begin = self.first + self.cfg.warmup
+        done = (step - begin)/max(1, self.steps - 1 - begin)
         cosine = 0.1 + 0.9*0.5*(1 + math.cos(math.pi*min(1, max(0, done))))
-        fresh = self.begin > self.first # a checkpoint without moments was loaded
-        rewarm = min(1., (step - self.begin + 1)/(warmup + 1)) if fresh else 1.
-        return self.cfg.lr*self.ramp(step)*rewarm*cosine
+        return self.cfg.lr*self.ramp(step)*cosine
 
+    def optimize(self, loss): # -> norm of the gradient
+        "Take a step of the optimiser."
+        self.opt.zero_grad()
+        loss.backward()
+        floats = [b for b in self.disc.buffers() if b.is_floating_point()]
+        if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + floats)
+        norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
+        step_if_finite(self.opt, norm)
+        return norm
+
+    def checkpoint(self)->dict: # name -> tensor, copies
+        "Return weights, running means, the last adaptive weight and the optimiser's state."
+        state = {**self.state_dict(), **optimizer_moments(self.disc, self.opt)}
+        return {k: v.detach().clone().contiguous() for k, v in state.items()}
+
+    def restore(self, d): # -> itself; ValueError for the dict of another config
+        "Load the state that `checkpoint` returned."
+        check_state(d, self.state_dict(), dict(self.disc.named_parameters()))
+        self.load_state_dict({k: d[k] for k in self.state_dict()})
+        load_moments(self.disc, self.opt, d)
+        return self
+
+# %% ../../nbs/parts/discriminator.ipynb #4290877f
+class AdversarialLoss(DiscriminatorTrainer):
+    "The adversarial term of the tokenizer's loss, and the training of its discriminator."
     def generator_loss(self, step, recon, rec_loss, last_layer): # images and their loss, with graphs; decoder weight
         "Return the adversarial term of the tokenizer's loss, weights included, and a dict of metrics."
         if not self.active(step): return 0., {}
@@ -224,30 +264,3 @@ class AdversarialLoss(nn.Module):
             torch.clear_autocast_cache() # an outer autocast context would go on with copies of the old weights
         return dict(disc_loss=hinge.detach(), lecam=lecam.detach(), real_logit=r.detach().mean(),
                     fake_logit=f.detach().mean(), disc_grad_norm=norm.detach())
-
-    def optimize(self, loss): # -> norm of the gradient
-        "Take a step of the optimiser."
-        self.opt.zero_grad()
-        loss.backward()
-        floats = [b for b in self.disc.buffers() if b.is_floating_point()]
-        if self.reduce: self.reduce([p.grad for p in self.disc.parameters()] + floats)
-        norm = nn.utils.clip_grad_norm_(self.disc.parameters(), 1.)
-        step_if_finite(self.opt, norm)
-        return norm
-
-    def checkpoint(self)->dict: # name -> tensor, copies
-        "Return weights, running means, the last adaptive weight and the optimiser's state."
-        named = [(n, p) for n, p in self.disc.named_parameters() if p in self.opt.state]
-        moments = {f'opt.{n}.{k}': self.opt.state[p][k] for n, p in named for k in MOMENTS}
-        return {k: v.detach().clone().contiguous() for k, v in {**self.state_dict(), **moments}.items()}
-
-    def restore(self, d): # -> itself; ValueError for the dict of another config
-        "Load the state that `checkpoint` returned."
-        check_state(d, self.state_dict(), dict(self.disc.named_parameters()))
-        self.load_state_dict({k: d[k] for k in self.state_dict()})
-        names = {p: n for n, p in self.disc.named_parameters()}
-        order = [names[p] for g in self.opt.param_groups for p in g['params']]
-        moments = {i: {k: d[f'opt.{n}.{k}'].clone() for k in MOMENTS} for i, n in enumerate(order)
-                   if f'opt.{n}.step' in d}
-        self.opt.load_state_dict(dict(state=moments, param_groups=self.opt.state_dict()['param_groups']))
-        return self

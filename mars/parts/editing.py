@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['EditSampler', 'edit_tokens', 'encode_latent', 'check_range', 'fade_in_out', 'region_weights', 'free_tokens',
            'unit_phase', 'confine', 'fit_phases', 'insert_spectrogram', 'predict_labels', 'check_editable',
-           'source_waves', 'limit_change', 'render_edit', 'edit', 'interpolation_weights', 'interpolate_labels',
-           'interpolate_waves', 'check_interpolation', 'interpolate']
+           'source_waves', 'limit_change', 'shift_region', 'render_edit', 'insert_change', 'edit',
+           'interpolation_weights', 'interpolate_labels', 'interpolate_waves', 'check_interpolation', 'interpolate']
 
 # %% ../../nbs/guides/editing.ipynb #a822b1ea
 import math
@@ -17,9 +17,10 @@ from .sampling import check_seed, note_uniforms
 from .inference import Sampler
 from ..var import VAR
 from .classifier import Classifier
-from .codec import as_waves, fit_length
+from .codec import prepare_sounds
 from .conditioning import resolve_labels
 from .device import in_batches
+from .preparation import PreparedWaves
 
 # %% ../../nbs/guides/editing.ipynb #d0cadff9
 class EditSampler(Sampler):
@@ -38,7 +39,7 @@ class EditSampler(Sampler):
     def condition(self):
         cond = super().condition()
         if self.labels2 is None: return cond
-        mixed = torch.lerp(cond[:self.n], self.var.labels(self.labels2), self.weight[:, None].to(cond))
+        mixed = torch.lerp(cond[:self.n], self.var.label_embed(self.labels2), self.weight[:, None].to(cond))
         return torch.cat([mixed, cond[self.n:]])
 
     def sample_tokens(self, k, logits):
@@ -226,7 +227,7 @@ def predict_labels(
     whole_notes = (m.sample_rate, m.n_samples) == (16000, 64000) # what the classifier was trained on
     if not missing or not whole_notes: return labels
     m.classifier = m.classifier or Classifier.from_pretrained()
-    logits = m.classifier.logits(F.pad(wave.detach().cpu().float(), (0, 64000))[:, :64000])
+    logits = m.classifier.logits(PreparedWaves(wave.detach(), 64000, 16000).waves)
     return {**labels, **{name: logits[name].argmax(-1).cpu() for name in missing}}
 
 # %% ../../nbs/guides/editing.ipynb #c7feb3b0
@@ -247,15 +248,16 @@ def source_waves(
     wave,             # as for `as_waves`
     sample_rate:int,  # of the wave, Hz
     n:int=None,       # versions of a single wave
-)->torch.Tensor: # (B, n_samples)
-    "Bring the sounds of an edit to the model's rate and length."
-    wave = fit_length(as_waves(wave, sample_rate, m.sample_rate).cpu(), m.n_samples, m.sample_rate)
-    if n is None: return wave
+    prepare:bool=True, # False keeps silence in front, DC offset and level
+)->PreparedWaves: # B sounds
+    "Bring the sounds of an edit to the model's rate, length and level."
+    sounds = prepare_sounds(m, wave, sample_rate, prepare)
+    if n is None: return sounds
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
         raise ValueError(f'n is {n!r}; ask for at least one version')
-    if len(wave) not in (1, n):
-        raise ValueError(f'n is {n} but {len(wave)} waves were given; n counts versions of a single wave')
-    return wave.expand(n, -1)
+    if len(sounds.waves) not in (1, n):
+        raise ValueError(f'n is {n} but {len(sounds.waves)} waves were given; n counts versions of a single wave')
+    return sounds if len(sounds.waves) == n else sounds.repeat(n)
 
 def limit_change(
     wave:torch.Tensor, # (B, N) source
@@ -267,6 +269,20 @@ def limit_change(
     return (wave + share.amin(-1, keepdim=True)*difference).clamp(-1, 1)
 
 # %% ../../nbs/guides/editing.ipynb #69e2eab8
+def shift_region(
+    region:dict,   # time_range and freq_range, or None for the whole note
+    seconds:float, # of silence that was removed in front of the note
+    frame:float,   # length of an analysis window, s
+)->dict: # the same region of the note without that silence; ValueError for a region within it
+    "Move the time range of a region."
+    if not region or not seconds or region['time_range'] is None: return region
+    low, high = region['time_range']
+    if high is not None and high - seconds < 2*frame:
+        raise ValueError(f'time_range is {region["time_range"]!r}, but the note starts after {seconds:.2f} s of '
+                         'silence; give a later end, or prepare=False')
+    low = max(0., low - seconds) if low else None
+    return {**region, 'time_range': (low or None, high and high - seconds)}
+
 def render_edit(
     m,                 # a `Mars`
     wave:torch.Tensor, # (B, N) source
@@ -282,9 +298,19 @@ def render_edit(
         weights = region_weights(m.spectrogram, **region)[:-1].to(spec)
         mixture = torch.lerp(m.spectrogram.encode(wave).to(spec), spec, weights)
         start = m.spec_to_wave(mixture, n_iter=n_iter, phase=phase, **options)
-    wave = wave/wave.abs().amax(-1, keepdim=True).clamp(min=1)
     options['n_iter'] = 64 if n_iter is None else n_iter
-    return limit_change(wave, insert_spectrogram(m.spectrogram, wave, spec, **region, start=start, **options).cpu())
+    return insert_spectrogram(m.spectrogram, wave, spec, **region, start=start, **options).cpu()
+
+def insert_change(
+    sounds:PreparedWaves,
+    change:torch.Tensor, # (n, N) difference to the prepared waves from `first` on
+    first:int,           # index of the first sound
+)->torch.Tensor: # (n, N), |x| <= 1: where the change is zero, the samples of the source
+    "Add the change of a region to the sources, at their level."
+    source, change = sounds.source[first:first+len(change)], sounds.at_source(change, first)
+    full_scale = source.abs().amax(-1, keepdim=True).clamp(min=1) # of float sounds that are louder
+    source, change = source/full_scale, change/full_scale
+    return limit_change(source, source + change)
 
 # %% ../../nbs/guides/editing.ipynb #7c08b2e3
 def edit(
@@ -297,25 +323,34 @@ def edit(
     labels:dict=None,       # names or ids; a missing pitch or family is predicted from the wave, None leaves it open
     reference=None,         # recording at 16 kHz whose timbre the note should have, or True for the wave itself
     n:int=None,             # number of versions of a single wave
+    prepare:bool=True,      # remove silence in front and DC offset, and edit at the level of the training notes
     seed:int=None,          # None draws one
     n_iter:int=None, phase:str='griffinlim', batch_size:int=16, # as for `Mars.generate`
     **settings,             # of sampling, as for `Mars.generate`
 )->torch.Tensor: # (B, n_samples) float32 on the CPU, |x| <= 1; ValueError for arguments that do not fit
-    "Keep part of a note and generate the rest."
+    "Keep part of a note and generate the rest, at the level of the note."
     check_editable(m)
     get_phase_method(phase)
     if not isinstance(labels or {}, dict):
         raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
     region = None if (time_range, freq_range) == (None, None) else dict(time_range=time_range, freq_range=freq_range)
     free = free_tokens(m, keep_scales, region_weights(m.spectrogram, **region) if region else None)
-    wave, seed = source_waves(m, wave, sample_rate, n), check_seed(seed)
-    given = {**predict_labels(m, wave, labels), 'reference': wave if reference is True else reference, **settings}
-    labels, settings = resolve_labels(m, len(wave), given)
-    def edit_batch(i, size):
-        part, rows = wave[i:i+size], {k: v[i:i+size] for k, v in labels.items()}
+    sounds, seed = source_waves(m, wave, sample_rate, n, prepare), check_seed(seed)
+    frame = m.spectrogram.n_fft/m.sample_rate
+    regions = [shift_region(region, shift/m.sample_rate, frame) for shift in sounds.shifts]
+    given = {**predict_labels(m, sounds.waves, labels),
+             'reference': sounds.waves if reference is True else reference, **settings}
+    labels, settings = resolve_labels(m, len(sounds.waves), given)
+    def edit_rows(i, size, free=free): # sounds of one region
+        part, rows, region = sounds.waves[i:i+size], {k: v[i:i+size] for k, v in labels.items()}, regions[i]
+        if sounds.shifts[i] and region: free = free_tokens(m, keep_scales, region_weights(m.spectrogram, **region))
         tokens = edit_tokens(m.var, encode_latent(m, part), free, rows, seed=seed, first=i, **settings)
-        return render_edit(m, part, m.tokens_to_spec(tokens), region, phase, n_iter, seed, i)
-    return torch.cat([*in_batches(edit_batch, len(wave), batch_size)])
+        new = render_edit(m, part, m.tokens_to_spec(tokens), region, phase, n_iter, seed, i)
+        return insert_change(sounds, new - part, i) if region else sounds.restore(new, i)
+    def edit_batch(i, size):
+        if not region or len({*sounds.shifts[i:i+size]}) == 1: return edit_rows(i, size)
+        return torch.cat([edit_rows(j, 1) for j in range(i, i + size)])
+    return torch.cat([*in_batches(edit_batch, len(sounds.waves), batch_size)])
 
 # %% ../../nbs/guides/editing.ipynb #5ad5fc1f
 def interpolation_weights(
@@ -334,8 +369,8 @@ def interpolation_weights(
 # %% ../../nbs/guides/editing.ipynb #aa187033
 def interpolate_labels(m, a, b, w, seed, settings): # -> K token maps
     "Generate notes whose condition lies between two."
+    b, _ = resolve_labels(m, len(w), {**b, 'strict': settings.get('strict')})
     a, settings = resolve_labels(m, len(w), {**a, **settings})
-    b, _ = resolve_labels(m, len(w), {**b})
     return edit_tokens(m.var, None, None, a, labels2=b, weight=w, seed=seed, same_noise=True, **settings)
 
 def interpolate_waves(m, waves, w, keep_scales, labels, seed, settings): # (2, N) -> K token maps
@@ -367,6 +402,7 @@ def interpolate(
     sample_rate:int=16000,  # of the waves, Hz
     *, keep_scales:int=None, # of waves: number of coarse maps of the mixture that are not sampled; None is all
     labels:dict=None,       # of waves: labels of the sampled maps
+    prepare:bool=True,      # of waves: encode them without silence in front, at the level of the training notes
     seed:int=None,          # None draws one
     n_iter:int=None, phase:str='griffinlim', # as for `Mars.generate`
     **settings,             # of sampling, as for `Mars.generate`
@@ -378,9 +414,10 @@ def interpolate(
     check_interpolation(a, b, keep_scales, labels, settings)
     if between_labels: tokens = interpolate_labels(m, a, b, w, seed, settings)
     else:
-        ends = [source_waves(m, x, sample_rate) for x in (a, b)]
-        if [len(x) for x in ends] != [1, 1]:
-            raise ValueError(f'the ends hold {len(ends[0])} and {len(ends[1])} waves; give one and one')
-        tokens = interpolate_waves(m, torch.cat(ends), w, keep_scales, labels, seed, settings)
+        ends = [source_waves(m, x, sample_rate, prepare=prepare) for x in (a, b)]
+        if [len(x.waves) for x in ends] != [1, 1]:
+            raise ValueError(f'the ends hold {len(ends[0].waves)} and {len(ends[1].waves)} waves; give one and one')
+        tokens = interpolate_waves(m, torch.cat([x.waves for x in ends]), w, keep_scales, labels, seed, settings)
     def render(spec): return m.spec_to_wave(spec[None], n_iter=n_iter, seed=seed, phase=phase) # equal initial phases
-    return torch.cat([render(spec) for spec in m.tokens_to_spec(tokens)])
+    waves = torch.cat([render(spec) for spec in m.tokens_to_spec(tokens)])
+    return waves if between_labels else ends[0].between(ends[1], w.tolist()).restore(waves)

@@ -6,17 +6,18 @@
 __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'TEMPORARY', 'DAY', 'JOURNAL', 'RATES', 'MAX_SECONDS', 'FACTORIES', 'lowpass', 'resample',
            'peak_normalize', 'to_int16', 'temporary_path', 'write_aside', 'write_atomic', 'is_abandoned', 'sweep',
            'make_folder', 'finish_save', 'save_together', 'lock_folder', 'unlock_folder', 'locked_folder', 'save_wave',
-           'check_rate', 'check_file', 'read_samples', 'read_audio', 'load_wave', 'standardize_note', 'weights_bytes',
-           'save_weights', 'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
+           'check_rate', 'check_file', 'read_samples', 'read_audio', 'load_wave', 'standardize_note', 'content_hash',
+           'weights_bytes', 'save_weights', 'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
 
 # %% ../../nbs/parts/files.ipynb #aedf00d0
-import hashlib, io, json, math, os, platform, re, secrets, shutil, stat, time, warnings, zlib
+import hashlib, io, json, math, os, platform, re, secrets, shutil, time, warnings, zlib
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from .preparation import fit_full_scale, mix_down
 from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
@@ -305,12 +306,12 @@ def read_audio(
     path, # wav, flac, ogg, mp3 or aiff
     seconds:float=None, # as for `read_samples`
 )->tuple: # (float32 (n,), sample rate in Hz)
-    "Read a file as mono; ValueError if it is not audio, or empty, silent or not finite."
+    "Read a file as mono, |x| <= 1; ValueError if it is not audio, or empty, silent or not finite."
     wave, rate = read_samples(path, seconds)
     if not len(wave): raise ValueError(f'{path} is empty: it holds no samples')
     if not np.isfinite(wave).all(): raise ValueError(f'{path} contains NaN or infinity: export it again')
     if np.abs(wave).max() < 1e-5: raise ValueError(f'{path} is silent: leave it out')
-    return wave.mean(1), rate
+    return fit_full_scale(mix_down(wave, path), path), rate
 
 # %% ../../nbs/parts/files.ipynb #befc4228
 def load_wave(
@@ -334,6 +335,7 @@ def standardize_note(
 )->np.ndarray: # (64000,) int16
     "Resample to 16 kHz, pad or cut to 4 s, round to 16 bits."
     wave = resample(wave, rate)[:N_SAMPLES]
+    wave = wave/max(1, np.abs(wave).max(initial=0)) # resampling can overshoot full scale
     return to_int16(np.pad(wave, (0, N_SAMPLES - len(wave))))
 
 # %% ../../nbs/parts/files.ipynb #a72b37ac
@@ -352,10 +354,45 @@ def _check_audio_files(files):
         if not found: continue
         warnings.warn(f'{len(found)} of {len(files)} files are {action}, such as {found[0].name}', stacklevel=4)
 
-def _file_fingerprint(files):
-    "Hash of names, sizes and modification times."
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
+# %% ../../nbs/parts/files.ipynb #d77d2187
+def _file_hash(path):
+    "BLAKE2b hash of a file's content, 16 bytes in hexadecimal."
+    h = hashlib.blake2b(digest_size=16)
+    with open(path, 'rb') as f:
+        while block := f.read(1 << 20): h.update(block)
+    return h.hexdigest()
+
+def _file_state(path): # -> size, times of the last change of content and of status, inode
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+def _read_index(path):
+    "Stored hashes; none for a missing or damaged file."
+    try: entries = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError): return {}
+    return entries if isinstance(entries, dict) else {}
+
+# %% ../../nbs/parts/files.ipynb #4eb509f4
+def content_hash(
+    files, # paths, in order
+    index, # JSON file of the hashes of earlier calls, written if it can be
+)->str: # 64 hexadecimal digits
+    "Hash of the contents of files, which are read only if they are new or changed."
+    stored = _read_index(index)
+    hashes, new = [], False
+    for file in files:
+        name, state = str(Path(file).absolute()), _file_state(file)
+        entry = stored.get(name)
+        if not (isinstance(entry, list) and entry[:4] == state and len(entry) == 5):
+            entry = [*state, _file_hash(file)]
+            if time.time_ns() - max(state[1:3]) > 2e9: new, stored[name] = True, entry
+        hashes.append(entry[4])
+    if new:
+        try:
+            Path(index).parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(index, json.dumps(stored))
+        except (OSError, ValueError): pass # the files are read again next time
+    return hashlib.sha256(''.join(hashes).encode()).hexdigest()
 
 # %% ../../nbs/parts/files.ipynb #2d8c80dc
 def weights_bytes(

@@ -70,7 +70,7 @@ class Sampler:
         n:int,          # number of notes
         settings:tuple, # of `scale_settings`
     ):
-        T, scales = sum(var.lengths), [*var.scale_of.tolist(), None]
+        T, scales = sum(var.lengths), [*var.scale_index.tolist(), None]
         self.begin = [sum(var.pass_lengths[:k]) for k in range(len(var.pass_lengths))] # first token of each pass
         ends = [b + m for b, m in zip(self.begin, var.pass_lengths)]
         self.settings = [settings[scales[b]] for b in self.begin]
@@ -84,7 +84,7 @@ class Sampler:
         "Set the model, and make the buffers for labels and for uniform numbers, (n, *shape)."
         device = var.position.device
         self.var = onednn_copy(var) if ONEDNN and device.type == 'cpu' else var
-        self.n, self.guided, self.labels = n, guided, var.labels.null(n, device)
+        self.n, self.guided, self.labels = n, guided, var.label_embed.null(n, device)
         self.uniforms = torch.zeros(n, *shape, device=device)
 
     def set_inputs(self, labels, uniforms):
@@ -93,22 +93,23 @@ class Sampler:
         self.uniforms.copy_(uniforms.view_as(self.uniforms))
 
     def condition(self): # (n, D), under guidance (2n, D) with the null labels after the given ones
-        cond, labels = self.var.labels(self.labels), self.var.labels
-        return torch.cat([cond, labels(labels.null(self.n, cond.device))]) if self.guided else cond
+        embed = self.var.label_embed
+        cond = embed(self.labels)
+        return torch.cat([cond, embed(embed.null(self.n, cond.device))]) if self.guided else cond
 
     def start(self):
         "Prepare what all passes share."
         cond, v = self.condition(), self.var
         self.x, self.modulation = cond[:, None] + v.start, v.trunk.modulation(cond)
         self.positions = v.position_embedding().split(v.pass_lengths, 1)
-        self.total, self.tokens = 0, []
+        self.f_hat, self.tokens = 0, []
 
     def run_pass(self, k):
         "Append the tokens of pass k, and prepare the input of the next one."
         if k == 0: self.start()
         self.tokens.append(self.sample_tokens(k, self.logits(k, self.x)))
         if k+1 < len(self.var.pass_lengths):
-            self.total, z = self.var.next_input(k, self.tokens[k], self.total)
+            self.f_hat, z = self.var.next_input(k, self.tokens[k], self.f_hat)
             self.x = self.var.embed(z).repeat(1 + self.guided, 1, 1)
 
     def logits(self, k, x): # (n or 2n, m, D) -> (n, m, V)
@@ -215,7 +216,7 @@ def stream_samples(
 ): # iterator of lists of token maps
     "Sample the tokens of n notes by a `Sampler`."
     settings, seed, first = model.validate_sampling(**settings), check_seed(seed), check_seed(first, 'first')
-    labels = model.labels.check(labels, n)
+    labels = model.label_embed.check(labels, n)
     n = len(labels['pitch'])
     uniforms = note_uniforms(seed, first, n, model.n_uniforms(settings))
     with borrow_sampler(model, n, settings, graph) as sampler: yield from sampler.stream(labels, uniforms)

@@ -99,15 +99,15 @@ class ProductTokenizerConfig(TokenizerConfig):
 
 # %% ../../nbs/parts/product.ipynb #2e055eac
 class ProductPositions(Positions):
-    "Positions with a level vector for the patches and for each of P latent maps."
+    "Positions with a type embedding for the patches and for each of P latent maps."
     def __init__(self, cfg):
         super().__init__(cfg)
         std = math.sqrt(1/(3*cfg.width))
-        self.level = nn.Parameter(nn.init.trunc_normal_(torch.empty(1+cfg.branches, cfg.width), std=std))
+        self.type_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1+cfg.branches, cfg.width), std=std))
 
     def forward(self, patches, latents): # (B, N, D), (B, P*S, D) -> (B, 1+N+P*S, D)
-        maps = self.small @ self.table[:, 1:] + self.level[1:, None] # (P, S, D)
-        patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.level[0]
+        maps = self.small @ self.table[:, 1:] + self.type_embed[1:, None] # (P, S, D)
+        patches = torch.cat([self.cls.expand(len(patches), -1, -1), patches], 1) + self.table + self.type_embed[0]
         return torch.cat([patches, latents + maps.flatten(0, 1)], 1)
 
 class ProductEncoder(Encoder):
@@ -118,7 +118,7 @@ class ProductEncoder(Encoder):
         self.latent = self.branches*h, w # maps one above the other
         self.latents = nn.Parameter(0.02*torch.randn(1, self.branches*h*w, cfg.width))
         self.positions = ProductPositions(cfg)
-        if cfg.local: self.pool = self.pool.repeat(self.branches, 1)
+        if cfg.resample_tokens: self.pool = self.pool.repeat(self.branches, 1)
 
     def forward(self, image):
         z = super().forward(image)                                                     # (B, d, P*h, w)
@@ -171,7 +171,7 @@ ProductVAR = product_transformer(VAR)
 # %% ../../nbs/parts/product.ipynb #b01f7b70
 class ProductCodec(Codec):
     "A codec whose tokens have P codes."
-    parts, kind = (ProductTokenizer, ProductTokenizerConfig), 'product'
+    tokenizer_cls, config_cls, kind = ProductTokenizer, ProductTokenizerConfig, 'product'
     transformer = staticmethod(product_transformer)
 
 class ProductMars(ProductCodec, Mars):

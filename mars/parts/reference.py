@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .classifier import Classifier
-from .codec import as_waves, check_audible, is_single
+from .codec import as_waves, is_single
 from .conditioning import LabelEmbedding
 from .config import setting
+from .preparation import PreparedWaves
 from ..training.tokens import SameInstrumentSampler, embed_notes
 from ..var import VARConfig
 
@@ -106,7 +107,7 @@ class ReferenceVARConfig(VARConfig):
 
     def label_embedding(self)->ReferenceLabelEmbedding:
         "The module that embeds the labels."
-        return ReferenceLabelEmbedding(self.labels, self.width, self.reference_dim,
+        return ReferenceLabelEmbedding(self.label_sizes, self.width, self.reference_dim,
                                        self.label_drop, self.label_drop_each, self.reference_dropout)
 
 def reference_config(
@@ -121,6 +122,7 @@ def embed_reference(
     m,    # a `Mars`
     wave, # as for `as_waves`; cut or padded to 4 s
     sample_rate:int=16000, # of the wave, Hz; resampled if it is another
+    prepare:bool=True, # remove silence in front and DC offset, and set the level of the training notes
 )->torch.Tensor: # (d,) for one sound (N,), else (n, d) float32; ValueError for what does not fit
     "Embed reference sounds with the model's classifier."
     if m.var is None or not getattr(m.var.cfg, 'reference_dim', 0):
@@ -132,6 +134,6 @@ def embed_reference(
     if trained_with and trained_with != digest:
         raise ValueError(f'reference needs the classifier that this model was trained with, {trained_with[:12]}, '
                          f'and this one is {digest[:12]}; set `classifier` of the model to the former')
-    given = check_audible(as_waves(wave, sample_rate, name='reference').cpu()[:, :64000], 'reference')
-    features = m.classifier.features(F.pad(given, (0, 64000 - given.shape[1])))
+    waves = as_waves(wave, sample_rate, name='reference')
+    features = m.classifier.features(PreparedWaves(waves, 64000, 16000, 'reference', prepare).waves)
     return features[0] if is_single(wave) else features

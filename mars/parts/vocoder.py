@@ -230,12 +230,12 @@ class Crops:
 
     def __call__(self,
         step:int, # 0, 1, ...
-        part:int=0, parts:int=1, # part of the step's notes
+        micro_batch:int=0, accumulate:int=1, # which of the step's micro-batches
         device='cpu', # where they are transformed
     )->tuple: # S, the true crop, complex (B, 513, frames + 2*margin), and the input spec (B, 1, 512, frames + 2*margin)
         "Return the crops of a step."
         ls, m, width = self.ls, self.margin, self.frames + 2*self.margin
-        idx, delay, gain, source, start = (x[part::parts] for x in self._choose(step))
+        idx, delay, gain, source, start = (x[micro_batch::accumulate] for x in self._choose(step))
         waves = self.notes.batch([int(i) for i in idx])[0].to(device)/32768
         waves = [F.pad(w[:ls.n_samples], (int(d), 0))[:ls.n_samples]*g for w, d, g in zip(waves, delay, gain)]
         S = ls.stft(torch.stack(waves))[:, 0]
@@ -267,7 +267,7 @@ TRAIN_PRESETS = dict(
     tiny=dict(steps=200, batch_size=8, warmup=20),
     small=dict(steps=3000),
     paper=dict(steps=20000, batch_size=64, lr=1e-3, warmup=500))
-TRAIN_DEFAULTS = dict(batch_size=16, lr=3e-3, warmup=50, final_lr=0.01, betas=(0.9, 0.99), ema=0.99, warm_start=0)
+TRAIN_DEFAULTS = dict(batch_size=16, lr=3e-3, warmup=50, final_lr_ratio=0.01, betas=(0.9, 0.99), ema=0.99, warm_start=0)
 STAGES['vocoder'] = {name: {**TRAIN_DEFAULTS, **preset} for name, preset in TRAIN_PRESETS.items()}
 
 def vocoder_train_config(
@@ -304,7 +304,7 @@ def train_vocoder(
     reconstructions=None, # of `model_reconstructions`, as further input
 )->Vocoder: # trained, in eval mode
     "Train a vocoder on the phases of notes, by maximum likelihood of the phase differences."
-    from mars.train import Stage, default_callbacks, fit
+    from mars.train import TrainingModule, default_callbacks, fit
     from mars.training.checkpoints import CheckpointManager, resume_config
     from mars.training.log import RunLog, versions
     train = (train or vocoder_train_config('tiny')).for_notes(len(notes))
@@ -313,12 +313,12 @@ def train_vocoder(
     vocoder = _initial_vocoder(cfg, spectrogram, init_from).to(device, memory_format=torch.channels_last)
     crops = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed, margin, reconstructions)
     log = RunLog(out) if own_log else log
-    def batch(step, part): return crops(step, part, train.accumulate, device)
+    def batch(step, micro_batch): return crops(step, micro_batch, train.accumulate, device)
     config = dict(train=resume_config(train), shape=asdict(vocoder.cfg), frames=frames, margin=margin, notes=len(notes),
                   reconstructions=len(reconstructions[0]) if reconstructions else 0, init_from=init_from is not None)
     manager = CheckpointManager(out, 'vocoder', config, train.keep_last) if out is not None else None
-    stage = Stage(vocoder, lambda vocoder, crop: step_loss(vocoder, *crop, margin))
-    try: fit(stage, batch, train, default_callbacks(train, log, progress=progress, checkpoints=manager, resume=resume))
+    module = TrainingModule(vocoder, lambda vocoder, crop: step_loss(vocoder, *crop, margin))
+    try: fit(module, batch, train, default_callbacks(train, log, progress=progress, checkpoints=manager, resume=resume))
     finally:
         if own_log: log.close()
     vocoder.info = dict(train_vocoder=asdict(train), versions=versions(device), notes=len(notes))

@@ -323,8 +323,8 @@ def hybrid_experiment(
     prompted = train_frame_model(MAGNeT, data, preset, train, progress, prompt_rate=PROMPT)[0]
     delayed = train_frame_model(DelayPatternLM, data, preset, train, progress, codebook_dropout=HIDE)[0]
     def with_prompt(p): return partial(generate_hybrid, prompted, delayed, p, prompt_settings=begin, **sampling)
-    models = {str(p): SimpleNamespace(labels=prompted.labels, generate=with_prompt(p)) for p in prompts}
-    models['next-token'] = SimpleNamespace(labels=delayed.labels, generate=partial(delayed.generate, **begin))
+    models = {str(p): SimpleNamespace(label_embed=prompted.label_embed, generate=with_prompt(p)) for p in prompts}
+    models['next-token'] = SimpleNamespace(label_embed=delayed.label_embed, generate=partial(delayed.generate, **begin))
     variants = {name: dict(evaluate_variant(m, data, seed), time_ratio={}) for name, m in models.items()}
     for n in batches:
         seconds = time_interleaved({name: call_generate(m, n) for name, m in models.items()}, repeats)
@@ -346,7 +346,7 @@ def part_calls(
     "Split a generation into parts."
     m, d, device = magnet, magnet.validate_sampling(cfg_scale=cfg_scale, **sampling), magnet.position.device
     T, K, rows = m.n_frames, len(d.steps), 2*n if cfg_scale else n
-    modulation = m.trunk.modulation(m.labels(m.labels.check(dict(pitch=60), rows, device)))
+    modulation = m.trunk.modulation(m.label_embed(m.label_embed.check(dict(pitch=60), rows, device)))
     columns = torch.randint(m.special_token_id, (rows, K, T), device=device)
     h = m.hidden_states(columns, modulation, None, NoCache())
     uniforms, p = torch.rand(n, T, device=device), torch.rand(n, T, device=device)

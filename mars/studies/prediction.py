@@ -25,7 +25,7 @@ from ..parts.product import ProductTokenizerConfig, product_transformer
 from ..pipeline import Mars
 from ..evaluation.protocol import MelPCA
 from ..tokenizer import STRIPS, TokenizerConfig
-from ..train import Stage, TrainConfig, default_callbacks, fit, train_tokenizer, var_loss
+from ..train import TrainingModule, TrainConfig, default_callbacks, fit, train_tokenizer, var_loss
 from ..training.log import RunLog
 from ..training.reconstruction import reconstruction_error
 from ..training.tokens import to_device, tokenize
@@ -117,7 +117,7 @@ def study_data(
 def default_study_notes(preset, notes):
     "Return the notes, or the default ones of a size."
     if notes is not None: return notes
-    if preset != 'tiny': return default_notes(velocities=(100,), verbose=False)
+    if preset != 'tiny': return default_notes(velocities=(100,), verbose=False, label='key')
     return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'), range(44, 76), (100,))
 
 def study_splits(
@@ -174,11 +174,11 @@ def train_transformer(
     device, order, log = tokens[0].device, Batches(len(tokens[0]), train.batch_size, train.seed), RunLog()
     seed_all(train.seed)
     model = make(cfg, data.model.tokenizer.cfg).bind(data.model.tokenizer).to(device)
-    def batch(step, part):
+    def batch(step, micro_batch):
         idx = to_device(order.at(step), device)
         return [t[idx] for t in tokens], {k: v[idx] for k, v in labels.items()}
     start = time.perf_counter()
-    fit(Stage(model, var_loss), batch, train, default_callbacks(train, log, progress=progress))
+    fit(TrainingModule(model, var_loss), batch, train, default_callbacks(train, log, progress=progress))
     data.trained[make, cfg, train] = model, [r['loss'] for r in log.rows], time.perf_counter() - start
     return data.trained[make, cfg, train]
 
@@ -204,7 +204,7 @@ def cross_entropy(model, data): # -> dict: held-out set -> nats per token, of al
 @torch.no_grad()
 def generate_images(model, data, seed, batch_size=64, **sampling): # -> (n, ...) images
     "Sample notes with the labels of the held-out notes."
-    labels, out = {k: v for k, v in data.evaluator.labels.items() if k in model.labels.sizes}, []
+    labels, out = {k: v for k, v in data.evaluator.labels.items() if k in model.label_embed.sizes}, []
     for i in range(0, len(labels['pitch']), batch_size):
         batch = {k: v[i:i+batch_size] for k, v in labels.items()}
         tokens = generate(model, batch, seed=seed, first=i, **sampling)

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['INITS', 'WAVE_CONFIGS', 'WAVE_SIZES', 'WINDOWS', 'PRIORS', 'WindowedSAT', 'PerScaleStraightThrough', 'gradient_scale',
-           'PeriodDiscriminator', 'PeriodDiscriminatorConfig', 'PeriodAdversarialLoss', 'StudyStage', 'WaveVariant',
-           'init_tokenizer', 'WaveData', 'wave_data', 'wave_train_settings', 'train_wave_variant', 'clip_features',
-           'seam_jump', 'wave_metrics', 'training_step', 'count_gflop', 'cost_metrics', 'compare_wave_variants',
-           'register_wave_experiment', 'scale_list_variants', 'rvq_variants', 'width_variants',
+           'PeriodDiscriminator', 'PeriodDiscriminatorConfig', 'PeriodAdversarialLoss', 'StudyTrainingModule',
+           'WaveVariant', 'init_tokenizer', 'WaveData', 'wave_data', 'wave_train_settings', 'train_wave_variant',
+           'clip_features', 'seam_jump', 'wave_metrics', 'training_step', 'count_gflop', 'cost_metrics',
+           'compare_wave_variants', 'register_wave_experiment', 'scale_list_variants', 'rvq_variants', 'width_variants',
            'discriminator_variants', 'window_variants', 'prior_data', 'token_entropy', 'prior_metrics', 'phi_variants',
            'design_variants']
 
@@ -19,7 +19,8 @@ import torch, torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.flop_counter import FlopCounterMode
-from ..baselines.aar import SAT, BaselineConfig, SATConfig, SATAdversarialLoss, SATDiscriminatorConfig, SATStage
+from ..baselines.aar import SAT, BaselineConfig, SATAdversarialLoss, SATConfig, SATDiscriminatorConfig
+from ..baselines.aar import SATTrainingModule
 from ..baselines.aar import rvq, scale_lengths
 from ..parts.config import EXPERIMENTS, setting
 from ..ablations import bits_per_note, synthetic_notes, split_notes
@@ -119,7 +120,7 @@ class PeriodAdversarialLoss(SATAdversarialLoss):
         module.discriminators.extend(PeriodDiscriminator(p, self.cfg.width) for p in self.cfg.periods)
         return module
 
-class StudyStage(SATStage):
+class StudyTrainingModule(SATTrainingModule):
     "One training step of a variant."
     def make_discriminator(self, cfg, device, average):
         kind = PeriodAdversarialLoss if isinstance(cfg, PeriodDiscriminatorConfig) else SATAdversarialLoss
@@ -190,7 +191,8 @@ def wave_data(
 )->WaveData:
     "Hold out instruments, and drop notes whose beginning is silent."
     n, sizes = SATConfig(**WAVE_CONFIGS[preset]).n_samples, WAVE_SIZES[preset]
-    if notes is None: notes = synthetic_notes() if preset == 'tiny' else default_notes(velocities=(100,), verbose=False)
+    if notes is None and preset == 'tiny': notes = synthetic_notes()
+    if notes is None: notes = default_notes(velocities=(100,), verbose=False, label='key')
     *sides, info = split_notes(notes, sizes['train'], sizes['test'])
     waves, labels, n_silent = [], {}, 0
     for name, side in zip(('train', 'test'), sides):
@@ -220,10 +222,10 @@ def train_wave_variant(
     clips, cfg = data.clips('train', variant.n_samples), train if variant.revive else replace(train, revive_every=0)
     first = Batches(len(clips), min(len(clips), train.warm_start), train.seed).at(0)
     order, log = Batches(len(clips), min(len(clips), train.batch_size), train.seed), RunLog()
-    def batch(step, part): return clips[to_device(order.at(step), clips.device)]
+    def batch(step, micro_batch): return clips[to_device(order.at(step), clips.device)]
     tok = init_tokenizer(variant, clips[first], train.seed)
-    stage = StudyStage(tok, cfg, variant.discriminator)
-    fit(stage, batch, cfg, default_callbacks(cfg, log, stage.callbacks(), progress=progress))
+    module = StudyTrainingModule(tok, cfg, variant.discriminator)
+    fit(module, batch, cfg, default_callbacks(cfg, log, module.callbacks(), progress=progress))
     data.trained[variant, train] = tok, [float(f"{r['recon']:.5g}") for r in log.rows], log.rows[-1]['seconds']
     return data.trained[variant, train]
 
@@ -269,13 +271,13 @@ def training_step(
 ): # function that computes a step
     "Prepare a training step, discriminators included, without the optimiser's."
     cfg = replace(train, steps=3, revive_every=0)
-    stage = StudyStage(tok, cfg, variant.discriminator)
-    stage.step = 2
+    module = StudyTrainingModule(tok, cfg, variant.discriminator)
+    module.step = 2
     def step():
         tok.train()
-        stage(clips)[0].backward()
+        module(clips)[0].backward()
         tok.zero_grad()
-        if stage.adversary: stage.adversary.update(stage.step, *[torch.cat(x) for x in zip(*stage.recent)])
+        if module.adversary: module.adversary.update(module.step, *[torch.cat(x) for x in zip(*module.recent)])
     return step
 
 def count_gflop(f)->float: # of a function
@@ -436,11 +438,11 @@ def prior_metrics(tok, variant, data, train, preset, progress=False): # -> dict
     prior = SimpleNamespace(sets=sets, trained={}, model=SimpleNamespace(tokenizer=tok))
     var, curve, seconds = train_transformer(VAR, cfg, prior, settings, progress)
     ce, entropy = cross_entropy(var, prior), token_entropy(tokens, tok.cfg.codebook_size)
-    generated = generate(var, {k: v for k, v in labels.items() if k in var.labels.sizes}, seed=train.seed)
+    generated = generate(var, {k: v for k, v in labels.items() if k in var.label_embed.sizes}, seed=train.seed)
     real, recon, generated = map(clip_features, (real, tok.decode(tokens), tok.decode(generated)))
     return dict(ce=ce['held_out']['mean'], ce_new_instruments=ce['new_instruments']['mean'], entropy=entropy,
                 learned=entropy - ce['held_out']['mean'], generated=frechet_distance(real, generated),
-                floor=frechet_distance(real, recon), to_reconstructions=frechet_distance(recon, generated),
+                reconstructed=frechet_distance(real, recon), to_reconstructions=frechet_distance(recon, generated),
                 prior_seconds=seconds, prior_curve=curve)
 
 def phi_variants(cfg, preset):

@@ -51,7 +51,7 @@ class SigtermHandler:
 
 # %% ../../nbs/training/callbacks.ipynb #6fe6cecf
 class MetricsLogger:
-    "Log the metrics of the stage and of the callbacks every `cfg.log_every` steps."
+    "Log the metrics of the training module and of the callbacks every `cfg.log_every` steps."
     def __init__(self, log:RunLog): self.log = log
 
     def before_fit(self, learn):
@@ -86,42 +86,42 @@ class ProgressBar:
 
 # %% ../../nbs/training/callbacks.ipynb #5b195326
 class CodebookRevival:
-    "Revive dead codes of a `TokenizerStage`, and log which share of the codes is used."
-    def __init__(self, stage): self.stage, self.revived = stage, 0
+    "Revive dead codes of a `TokenizerTrainingModule`, and log which share of the codes is used."
+    def __init__(self, module): self.module, self.revived = module, 0
 
     def after_step(self, learn):
         cfg, step = learn.cfg, learn.step
         if not (cfg.revive_every and step % cfg.revive_every == 0 and 0 < step < cfg.revive_until*cfg.steps): return
         patience = cfg.revive_patience*cfg.accumulate # in forward passes
-        self.revived += revive_codes(self.stage.tok, self.stage.recent[-1][0], patience, learn.accelerator)
+        self.revived += revive_codes(self.module.tok, self.module.recent[-1][0], patience, learn.accelerator)
 
     def metrics(self, learn):
-        sum_code_hits(self.stage.tok, learn.accelerator)
-        usage, revived = self.stage.tok.quantizer.usage(reset=True), self.revived
+        sum_code_hits(self.module.tok, learn.accelerator)
+        usage, revived = self.module.tok.quantizer.usage(reset=True), self.revived
         self.revived = 0
         return dict(usage=usage['share'], **{k: usage[k] for k in ('attainable', 'perplexity')}, revived=revived)
 
     def state_dict(self, learn):
-        for sync in (sum_code_hits, sync_idle, clear_code_hits): sync(self.stage.tok, learn.accelerator)
+        for sync in (sum_code_hits, sync_idle, clear_code_hits): sync(self.module.tok, learn.accelerator)
         return dict(revived=torch.tensor(self.revived))
 
     def load_state_dict(self, state, learn):
         self.revived = int(state['revived'])
-        clear_code_hits(self.stage.tok, learn.accelerator)
+        clear_code_hits(self.module.tok, learn.accelerator)
 
 # %% ../../nbs/training/callbacks.ipynb #26d2142a
 class AdversarialTraining:
-    "Train the discriminator of a `TokenizerStage` after the tokenizer's step."
-    def __init__(self, stage): self.stage, self.last = stage, {}
-    def before_step(self, learn): self.stage.step = learn.step
+    "Train the discriminator of a `TokenizerTrainingModule` after the tokenizer's step."
+    def __init__(self, module): self.module, self.last = module, {}
+    def before_step(self, learn): self.module.step = learn.step
 
     def after_step(self, learn):
-        if not self.stage.adversary.active(learn.step): return
-        real, fake = (torch.cat(x) for x in zip(*self.stage.recent))
+        if not self.module.adversary.active(learn.step): return
+        real, fake = (torch.cat(x) for x in zip(*self.module.recent))
         fake = torch.where(learn.nonfinite.bool(), real, fake) # of a skipped step
         with learn.accelerator.autocast():
-            self.last = self.stage.adversary.update(learn.step, self.stage.view(real), self.stage.view(fake))
+            self.last = self.module.adversary.update(learn.step, self.module.view(real), self.module.view(fake))
 
     def metrics(self, learn): return self.last
-    def state_dict(self, learn): return self.stage.adversary.checkpoint()
-    def load_state_dict(self, state, learn): self.stage.adversary.restore(state)
+    def state_dict(self, learn): return self.module.adversary.checkpoint()
+    def load_state_dict(self, state, learn): self.module.adversary.restore(state)

@@ -109,7 +109,7 @@ def run_state(learn)->dict: # name -> tensor
     "Everything that the next step of a run depends on."
     accelerator, moments = learn.accelerator, learn.opt.state_dict()['state']
     generators = gather_object([{k: v.cpu() for k, v in random_state(accelerator.device).items()}])
-    parts = dict(model=dict(learn.stage.named_parameters()), buffers=dict(learn.stage.named_buffers()),
+    parts = dict(model=dict(learn.module.named_parameters()), buffers=dict(learn.module.named_buffers()),
                  opt={f'{i}.{k}': torch.as_tensor(v) for i, s in moments.items() for k, v in s.items()})
     for i, generator in enumerate(generators): parts[f'random{i}'] = generator
     for cb in learn.callbacks:
@@ -119,7 +119,7 @@ def run_state(learn)->dict: # name -> tensor
 @torch.no_grad()
 def set_run_state(learn, tensors):
     "Take back what `run_state` returned."
-    parts, own, moments = {}, dict([*learn.stage.named_parameters(), *learn.stage.named_buffers()]), {}
+    parts, own, moments = {}, dict([*learn.module.named_parameters(), *learn.module.named_buffers()]), {}
     for name, v in tensors.items():
         part, key = name.split('/', 1)
         parts.setdefault(part, {})[key] = v

@@ -19,7 +19,7 @@ from ..parts.quantizer import MultiScaleQuantizer
 def make_accelerator(
     device=None,          # of a run of one process; None takes the GPU if there is one
     precision:str='auto', # 'fp32', 'bf16' or 'auto' (bf16 on CUDA, fp32 elsewhere)
-    accumulate:int=1,     # parts in which a batch is computed
+    accumulate:int=1,     # micro-batches of a step
 )->Accelerator:
     "Make the `Accelerator` of a run: its processes, device and precision."
     single = int(os.environ.get('WORLD_SIZE', 1)) == 1

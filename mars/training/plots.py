@@ -75,10 +75,10 @@ class LivePlot:
     def after_step(self, learn):
         every = learn.cfg.plot_every
         if not (every and learn.accelerator.is_main_process and ((learn.step+1) % every == 0 or learn.last)): return
-        learn.stage.eval()
+        learn.module.eval()
         try: self.show(self.draw(learn.log.all()))
         except Exception as e: warnings.warn(f'no preview was drawn at step {learn.step} ({e})')
-        learn.stage.train()
+        learn.module.train()
 
     def show(self, png):
         "Replace the picture in the notebook and in the run folder."

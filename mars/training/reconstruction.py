@@ -53,7 +53,7 @@ def reconstruction_error(
     model,             # a `Codec` with a trained tokenizer
     notes,             # a source of mars.data
     batch_size:int=16, # notes at a time
-)->dict: # mse, mse_active, share (of the variance), db_active (RMS in dB)
+)->dict: # mse, mse_active, relative_mse (mse over the variance), db_active (RMS in dB)
     "Measure the tokenizer's squared error on notes, in the spectrogram's units of [-1, 1]."
     images, total, tok = Images(notes, model.wave_to_image, model.device, max_cached=0), {}, model.tokenizer
     for i in range(0, len(notes), batch_size):
@@ -62,5 +62,5 @@ def reconstruction_error(
         total = {k: total.get(k, 0.) + v for k, v in sums.items()}
     mse, active, mean = total['error']/total['n'], total['active_error']/total['n_active'], total['x']/total['n']
     half_range_db = -10*math.log10(model.spectrogram.floor) # one unit of the spectrogram in dB
-    share = mse/(total['xx']/total['n'] - mean**2)
-    return dict(mse=mse, mse_active=active, share=share, db_active=math.sqrt(active)*half_range_db)
+    relative = mse/(total['xx']/total['n'] - mean**2)
+    return dict(mse=mse, mse_active=active, relative_mse=relative, db_active=math.sqrt(active)*half_range_db)

@@ -17,10 +17,10 @@ class TrainConfig(Config, presets=STAGES):
     steps:int = setting(600, ge=1)              # optimiser steps
     epochs:float = setting(0., ge=0)            # passes over the notes; above 0 they set `steps`
     batch_size:int = setting(16, ge=1)          # notes a step
-    accumulate:int = setting(1, ge=1)           # parts in which a batch is computed, if it does not fit into memory
+    accumulate:int = setting(1, ge=1)           # micro-batches of a step, where a batch does not fit into memory
     lr:float = setting(5e-3, gt=0)              # peak learning rate
     warmup:int = setting(30, ge=0)              # steps of linear rise
-    final_lr:float = setting(0.05, ge=0)        # end of the cosine, as a share of the peak
+    final_lr_ratio:float = setting(0.05, ge=0)  # learning rate of the last step over `lr`
     betas:tuple = setting((0.9, 0.95))          # of AdamW
     weight_decay:float = setting(0., ge=0)      # on matrices only
     clip:float = setting(1., gt=0)              # largest gradient norm

@@ -26,32 +26,33 @@ def to_device(idx, device): # indices -> int64 tensor
     return idx.pin_memory().to(device, non_blocking=True)
 
 class BatchLoader:
-    "Batches of a run: (step, part) -> what `make` returns for the note numbers of that part."
+    "Batches of a run: (step, micro_batch) -> what `make` returns for the note numbers of that micro-batch."
     def __init__(self,
         notes,             # a source of mars.data, or their number
         cfg,               # a `TrainConfig`: batch_size, accumulate, seed
         make=None,         # note numbers (b,) -> batch on the device; None returns the numbers
         accelerator=None,  # processes that share a batch; None is one
     ):
-        self.order, self.parts, self.make = Batches(notes, cfg.batch_size, cfg.seed), cfg.accumulate, make
+        self.order, self.accumulate, self.make = Batches(notes, cfg.batch_size, cfg.seed), cfg.accumulate, make
         self.accelerator = accelerator
         self.split(range(cfg.batch_size//cfg.accumulate)) # a batch that cannot be shared is refused now
 
-    def split(self, batch, part=0): # (B, ...), of a whole batch -> (b, ...)
-        "Take the share of this process and part."
+    def split(self, batch, micro_batch=0): # (B, ...), of a whole batch -> (b, ...)
+        "Take what this process computes in a micro-batch."
         mine = batch if self.accelerator is None else split_batch(batch, self.accelerator)
-        return mine[part::self.parts]
+        return mine[micro_batch::self.accumulate]
 
-    def indices(self, step, part=0): # -> (b,) note numbers
-        "Note numbers of this process and part."
-        return self.split(self.order.at(step), part)
+    def indices(self, step, micro_batch=0): # -> (b,) note numbers
+        "Note numbers of this process and micro-batch."
+        return self.split(self.order.at(step), micro_batch)
 
-    def following(self, step, part): # -> (b,) note numbers
-        "Note numbers of the next part, which can be read in advance."
-        return self.indices(step, part+1) if part+1 < self.parts else self.indices(step+1)
+    def following(self, step, micro_batch): # -> (b,) note numbers
+        "Note numbers of the next micro-batch, which can be read in advance."
+        last = micro_batch+1 == self.accumulate
+        return self.indices(step+1) if last else self.indices(step, micro_batch+1)
 
-    def __call__(self, step, part=0):
-        idx = self.indices(step, part)
+    def __call__(self, step, micro_batch=0):
+        idx = self.indices(step, micro_batch)
         return self.make(idx) if self.make else idx
 
 # %% ../../nbs/training/tokens.ipynb #f05db981

@@ -73,6 +73,26 @@
   // Comparing sounds is easier when one stops as the next starts.
   document.addEventListener('play', e => $$('audio').forEach(a => { if (a !== e.target) a.pause(); }), true);
 
+  // On a narrow screen the table of contents is a menu
+  const toc = $('.toc details'), narrow = matchMedia('(max-width: 1439px)');
+  if (toc) {
+    const fit = () => { toc.open = !narrow.matches; };
+    narrow.addEventListener('change', fit);
+    document.addEventListener('click', e => { if (narrow.matches && (!toc.contains(e.target) || e.target.closest('a'))) toc.open = false; });
+    fit();
+  }
+
+  const folds = $$('details.fold');
+  if (folds.length > 1) {
+    const button = Object.assign(document.createElement('button'), { className: 'sources', textContent: 'Show all source', type: 'button' });
+    button.addEventListener('click', () => {
+      const open = !folds.every(f => f.open);
+      folds.forEach(f => { f.open = open; });
+      button.textContent = `${open ? 'Hide' : 'Show'} all source`;
+    });
+    $('.title').append(button);
+  }
+
   const links = new Map($$('.toc a').map(a => [decodeURIComponent(a.hash.slice(1)), a]));
   const heads = [...links.keys()].map(id => document.getElementById(id)).filter(Boolean);
   const follow = () => {

@@ -1,7 +1,7 @@
-"""Compare square patches with patches that are long in time, at equal steps:  python benchmarks/cell_shape.py [--steps 600]
+"""Compare square patches with patches that are long in time, at equal steps:  python benchmarks/patch_shape.py [--steps 600]
 
-Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents), and the unexplained
-share of the variance on all 48 training notes.
+Prints, for the tokenizer's reconstructions of the demo's eight notes, how many keep their pitch (pYIN, 50 cents), and the
+relative MSE on all 48 training notes.
 """
 import argparse
 import torch
@@ -23,5 +23,5 @@ for name in args.shapes:
     cfg = TokenizerConfig.preset('tiny', **SHAPES[name])
     m = Mars(train_tokenizer(notes, TrainConfig.preset('tiny', steps=args.steps), cfg, progress=False))
     right = sum(r['right'] for r in measure_pitch(m.reconstruct(torch.stack(waves)), requested))
-    share = 100*reconstruction_error(m, notes)['share']
-    print(f'{name}: {cfg.n_tokens} tokens, {right} of {len(requested)} pitches right, {share:.1f} % of the variance unexplained', flush=True)
+    relative = reconstruction_error(m, notes)['relative_mse']
+    print(f'{name}: {cfg.n_tokens} tokens, {right} of {len(requested)} pitches right, relative MSE {relative:.3f}', flush=True)
