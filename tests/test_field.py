@@ -508,3 +508,142 @@ def test_memory_errors_are_a_sentence(note, monkeypatch):
     def full(*args): raise MemoryError
     monkeypatch.setattr(files, '_read_blocks', full)
     with pytest.raises(ValueError, match='note.wav does not fit into memory: cut it'): files.read_audio(note)
+
+# --- the command line
+
+def refusal(capsys, *argv):
+    "Run `mars` in this process -> its one sentence."
+    from mars.cli import main
+    try: status = main([*map(str, argv)])
+    except SystemExit as e: status = e.code
+    err = capsys.readouterr().err.splitlines()
+    assert status == 2 and err and err[-1].startswith('mars: '), (status, err)
+    return err[-1]
+
+FEW = '--data additive --families organ --pitches 60 --velocities 100 --steps 1 --batch-size 2 --warm-start 2'.split()
+
+@pytest.mark.parametrize('flags, message', [
+    ('--weight-decay=-1', 'weight_decay must be >= 0, got -1'), ('--weight-decay NaN', 'weight_decay must be finite, got nan'), ('--lr 1e400', 'lr must be finite, got inf'), ('--final-lr-ratio NaN', 'must be finite, got nan'),
+    ('--memory 0', 'memory must be above 0 GiB'), ('--memory nan', 'memory must be above 0 GiB, got nan'), ('--betas []', r'betas must be two numbers in \[0, 1\), got \(\)'), ('--betas [NaN,1]', 'betas must be a list of finite numbers, got nan'),
+    ('--betas [0.9]', 'betas must be two numbers'), ('--seed 99999999999999999999', 'seed must be below 2..63'), ('--scales [[1e400,1]]', 'scales must be a list of finite numbers, got inf'), ('--image-shape [NaN,1,1]', 'image_shape must be a list of finite numbers'),
+    ('--width 1000000000', 'this needs more memory than there is'), ('--patch null', 'patch must be a list of numbers, got None'), ('--clip nan', "clip must be of type float, got 'nan'")])
+def test_settings_of_training_are_refused(flags, message, tmp_path, capsys):
+    import re
+    assert re.search(message, refusal(capsys, 'train', 'tokenizer', '--out', tmp_path/'o', *FEW, *flags.split()))
+    assert not [p for p in (tmp_path/'o').rglob('*') if p.suffix == '.safetensors']
+
+@pytest.mark.parametrize('command, message', [
+    ('generate --family=-1', "--family must be a name or an id, got '-1'"), ('generate --pitch 60-', "--pitch must be like 60, 60,64,67 or 48-72 or C4, got '60-'"), ('generate --pitch=--', '--pitch needs a value'), ('generate --pitch -1', 'must be like 60'),
+    ('generate --pitch 0-99999999999999999999', '--pitch must be in 0..127, got 99999999999999999999'), ('generate --pitch 0-999999999', 'must be in 0..127, got 999999999'), ('generate --n 1000000000', '--n must be in 1..1000000, got 1000000000'),
+    ('generate --n-iter 1' + '0'*30, '--n-iter must be'), ('generate --n-iter 10001', '--n-iter must be in 0..10000'), ('generate --temperature inf', '--temperature must be'), ('generate --seed ' + '9'*30, '--seed must be below 2**63'), ('generate --velocity C4', '--velocity must be like 60'),
+    ('generate --set n=3', '--set cannot give n; use --n'), ('generate --set steps=' + '['*50000, 'steps is no setting of a next-scale transformer'), ('edit NOTE --time nan,1', "--time must be finite, got 'nan,1'"), ('edit NOTE --n 99999999', '--n must be in 1..1000'),
+    ('evaluate --batch-size 0', '--batch-size must be >= 1, got 0'), ('demo --out d --steps-var -1', '--steps-var must be >= 1, got -1'), ('reconstruct .', 'is not a regular file'), ('reconstruct none.wav', 'no file none.wav')])
+def test_arguments_are_refused(command, message, note, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert message in refusal(capsys, *(str(note) if x == 'NOTE' else x for x in command.split()))
+
+def test_pitches_by_name():
+    from mars.cli.arguments import note_number, pitches
+    assert pitches('C4,E4-F#4,48') == [60, 64, 65, 66, 48] and pitches('A0-C8') == list(range(21, 109)) and pitches(' c4 ') == [60] and pitches('C-1,Bb3') == [0, 58]
+    assert [note_number(x) for x in ('B♭3', 'F♯4', '7')] == [58, 66, 7]
+
+@pytest.mark.parametrize('command', ['generate', 'edit', 'reconstruct', 'demo'])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(command, note, tmp_path, monkeypatch, capsys):
+    (tmp_path/'file').write_text('')
+    make(0).save_pretrained(tmp_path/'m')
+    def work(*args, **kw): raise AssertionError('it works')
+    for name in ('edit', 'reconstruct', 'decode'): monkeypatch.setattr(Mars, name, work)
+    model = [] if command == 'demo' else ['--model', tmp_path/'m']
+    assert 'cannot be written' in refusal(capsys, command, *([note] if command in ('edit', 'reconstruct') else []), *model, '--out', tmp_path/'file'/'x')
+
+def test_generate_writes_notes_as_they_come(tmp_path, monkeypatch, capsys):
+    from mars.cli import main
+    make(0).save_pretrained(tmp_path/'m')
+    seen, decode = [], Mars.decode
+    def spy(self, *args, **kw):
+        seen.append(len(list((tmp_path/'out').glob('*.wav'))))
+        return decode(self, *args, **kw)
+    monkeypatch.setattr(Mars, 'decode', spy)
+    assert main(['generate', '--model', str(tmp_path/'m'), '--n', '40', '--n-iter', '1', '--out', str(tmp_path/'out'), '--json']) == 0
+    assert seen == [0, 16, 32] and len(json.loads(capsys.readouterr().out)['files']) == 40
+
+# --- config.json
+
+SIZES = ['width', 'encoder_depth', 'decoder_depth', 'n_phi', 'mlp_ratio', 'codebook_size', 'code_dim', 'heads']
+
+@pytest.mark.parametrize('part, field', [('tokenizer', k) for k in SIZES] + [('var', k) for k in ('width', 'depth', 'mlp_ratio', 'heads', 'n_instruments')])
+@pytest.mark.parametrize('value', [10**6, 10**9])
+def test_a_small_config_cannot_ask_for_much_memory(part, field, value, tmp_path):
+    make(0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path/'config.json').read_text())
+    config[part][field] = value
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    began = time.monotonic()
+    def load():
+        with pytest.raises(ValueError): Mars.from_pretrained(tmp_path)
+    assert measured(load)[1] < 200 and time.monotonic() - began < 20
+
+def test_two_branches_of_a_million(tmp_path):
+    from mars.parts.product import ProductMars, ProductTokenizer, ProductTokenizerConfig
+    cfg = ProductTokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4), branches=2)
+    ProductMars(ProductTokenizer(cfg), spectrogram=LogSpectrogram(**LS)).save_pretrained(tmp_path)
+    config = json.loads((tmp_path/'config.json').read_text())
+    config['tokenizer']['branches'] = 10**6
+    (tmp_path/'config.json').write_text(json.dumps(config))
+    with pytest.raises(ValueError): Mars.from_pretrained(tmp_path)
+
+def test_logits_that_overflow_are_an_error(tmp_path):
+    m = make(0)
+    with torch.no_grad(): m.var.start.fill_(1e38)
+    with torch.no_grad(): m.var.head.weight.fill_(1e38)
+    with pytest.raises(ValueError, match='the logits of the model are NaN or infinite'): m.generate(1, n_iter=1, seed=0)
+
+# --- bounded fuzzing
+
+def odd_values(): return [None, True, -1, 0, 3, 10**6, 10**30, .5, float('nan'), float('inf'), 'x', '', [], {}, [[]], [10**6]*3, [0, 0, 0]]
+
+def test_random_changes_of_config_json_are_refused_in_a_sentence(tmp_path):
+    make(0).save_pretrained(tmp_path)
+    text, rng, end = (tmp_path/'config.json').read_text(), np.random.default_rng(0), time.monotonic() + 8
+    base = json.loads(text)
+    places = [(k,) for k in base] + [(k, j) for k in ('spectrogram', 'cmx', 'tokenizer', 'var') for j in base[k]]
+    while time.monotonic() < end:
+        config = json.loads(text)
+        for _ in range(int(rng.integers(1, 3))):
+            *way, last = places[rng.integers(len(places))]
+            values = odd_values()
+            target = config[way[0]] if way and isinstance(config[way[0]], dict) else config
+            target[last] = values[rng.integers(len(values))]
+        (tmp_path/'config.json').write_text(json.dumps(config))
+        try: Mars.from_pretrained(tmp_path)
+        except ValueError as e: assert '\n' not in str(e) and len(str(e)) < 500, config
+
+def test_random_command_lines_end_with_a_status(capsys, tmp_path, monkeypatch):
+    hypothesis = pytest.importorskip('hypothesis')
+    from hypothesis import strategies as st
+    from mars.cli.dispatch import parser
+    flags = ['--pitch', '--family', '--n', '--seed', '--n-iter', '--time', '--freq', '--top-p', '--set', '--velocity', '--keep-scales', '--temperature']
+    text = st.one_of(st.text(max_size=12), st.from_regex(r'-?[0-9,.\-eC#b]{0,14}', fullmatch=True), st.sampled_from(['--', '-', 'nan', '1e400', '=', 'C4-', '9'*40, '['*999]))
+    @hypothesis.settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(st.lists(st.tuples(st.sampled_from(flags), text), max_size=4))
+    def run(pairs):
+        try: parser().parse_args(['edit', 'x.wav', *(f'{k}={v}' for k, v in pairs)])
+        except SystemExit as e: assert e.code in (0, 2)
+    run()
+    assert all(line.startswith('mars: ') for line in capsys.readouterr().err.replace('\x85', '').split('\nmars: ')[0].split('\n')[:1] if line)
+
+def test_random_labels_are_refused_in_a_sentence():
+    hypothesis = pytest.importorskip('hypothesis')
+    from hypothesis import strategies as st
+    m = make(0)
+    scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.sampled_from([10**30, b'x', 1j, object()]))
+    value = st.one_of(scalar, st.lists(scalar, max_size=3), st.dictionaries(st.text(max_size=2), scalar, max_size=2))
+    from mars.parts.conditioning import resolve_labels
+    @hypothesis.settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(st.dictionaries(st.sampled_from(['pitch', 'family', 'source', 'velocity']), value, max_size=4), st.one_of(st.none(), st.integers(-3, 5), scalar))
+    def run(labels, n):
+        try: resolve_labels(m, n, dict(labels))
+        except ValueError as e: assert '\n' not in str(e)
+    with __import__('warnings').catch_warnings():
+        __import__('warnings').simplefilter('ignore')
+        run()

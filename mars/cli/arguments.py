@@ -208,6 +208,10 @@ class ArgumentParser(argparse.ArgumentParser):
         if self.late: late, self.late = self.late, None; late()
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action, arg_strings): # argparse itself removes a value of two dashes
+        if action.option_strings and arg_strings == ['--']: self.error(f'{action.option_strings[0]} needs a value')
+        return super()._get_values(action, arg_strings)
+
     def _print_message(self, message, file=None): # argparse's own hides a broken pipe
         if message: (file or sys.stderr).write(message)
 

@@ -112,7 +112,7 @@ class Config:
         for name in sorted(set(d) - known):
             raise ValueError(f'{cls.__name__} has no field {name!r}; it has {", ".join(sorted(known))}')
         try: return cls(**d)
-        except (TypeError, IndexError): raise ValueError(f'invalid values for {cls.__name__}: {d}') from None
+        except (TypeError, IndexError): raise ValueError(f'invalid values for {cls.__name__}: {str(d)[:200]}') from None
 
 # %% ../../nbs/parts/config.ipynb #b7b19da8
 class Registry(dict):
