@@ -8,6 +8,7 @@ __all__ = ['MAX_ITER', 'compress', 'expand', 'griffin_lim', 'random_phases', 'ge
 
 # %% ../nbs/01_stft.ipynb #bd48226b
 import math, warnings
+from contextlib import contextmanager
 from functools import lru_cache
 import numpy as np
 import torch
@@ -97,6 +98,14 @@ def _check_griffin_lim(magnitude, window, n_fft, momentum, angles):
         raise ValueError(f'angles must have the shape of magnitude {tuple(magnitude.shape)}, got {tuple(angles.shape)}')
     check_field('momentum', momentum, float, ge=0, lt=1)
 
+@contextmanager
+def _one_thread(device):
+    "Use one thread on a CPU: the transforms of a note are too small to share, and threads wait for each other."
+    threads = torch.get_num_threads()
+    if device.type == 'cpu': torch.set_num_threads(1)
+    try: yield
+    finally: torch.set_num_threads(threads)
+
 # %% ../nbs/01_stft.ipynb #c7d0c8f9
 @torch.no_grad()
 def griffin_lim(
@@ -116,7 +125,7 @@ def griffin_lim(
     S = M.to(M.dtype.to_complex()) if angles is None else M*angles.reshape(-1, *angles.shape[-2:]).mT
     size = 1 if M.device.type == 'cpu' else len(M)
     pairs = zip(M.split(size), S.split(size))
-    waves = [_fast_griffin_lim(m, s, window, hop_length, n_iter, momentum) for m, s in pairs]
+    with _one_thread(M.device): waves = [_fast_griffin_lim(m, s, window, hop_length, n_iter, momentum) for m, s in pairs]
     return torch.cat(waves)[:, :length].reshape(*magnitude.shape[:-2], -1)
 
 # %% ../nbs/01_stft.ipynb #a34814e2

@@ -647,3 +647,92 @@ def test_random_labels_are_refused_in_a_sentence():
     with __import__('warnings').catch_warnings():
         __import__('warnings').simplefilter('ignore')
         run()
+
+# --- threads
+
+def test_threads_of_openmp_sleep_while_they_wait():
+    import subprocess, sys
+    code = 'import sys; {}import mars, os; print(os.environ.get("OMP_WAIT_POLICY"))'
+    env = {k: v for k, v in os.environ.items() if k != 'OMP_WAIT_POLICY'} | dict(PYTHONPATH=os.getcwd())
+    def seen(first): return subprocess.run([sys.executable, '-c', code.format(first)], capture_output=True, text=True, env=env).stdout.strip()
+    assert seen('') == 'PASSIVE' and seen('sys.modules["torch"] = None; ') == 'None'
+
+def test_a_note_by_griffin_lim_uses_one_thread(monkeypatch):
+    import mars.stft
+    seen, real, before = [], mars.stft._fast_griffin_lim, torch.get_num_threads()
+    def spy(*args):
+        seen.append(torch.get_num_threads())
+        return real(*args)
+    monkeypatch.setattr(mars.stft, '_fast_griffin_lim', spy)
+    torch.set_num_threads(2)
+    try:
+        LogSpectrogram().decode(torch.rand(2, 1, 512, 256), n_iter=1)
+        assert seen == [1, 1] and torch.get_num_threads() == 2
+    finally: torch.set_num_threads(before)
+
+# --- the page
+
+@pytest.fixture(scope='module')
+def page():
+    pytest.importorskip('gradio')
+    from mars.apps.web import serve
+    server = serve(make(0), port=0)
+    yield server
+    server.close()
+
+def ask(page, path, data=None, **headers):
+    import urllib.request, urllib.error
+    body = None if data is None else data if isinstance(data, bytes) else json.dumps(data).encode()
+    request = urllib.request.Request(page.address.rstrip('/') + path, body, {'Content-Type': 'application/json', **{k.replace('_', '-'): v for k, v in headers.items()}})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply: return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as e: return e.code, e.read().decode()
+
+def test_the_endpoints_of_the_page_and_their_arguments_have_names(page):
+    named = json.loads(ask(page, '/gradio_api/info')[1])['named_endpoints']
+    assert {*named} == {'/generate', '/reconstruct', '/edit'}
+    names = {k: [p['parameter_name'] for p in v['parameters']] for k, v in named.items()}
+    assert names['/generate'][:6] == ['pitch', 'family', 'source', 'velocity', 'n', 'seed'] and names['/reconstruct'][:2] == ['file', 'n_scales'] and names['/edit'][:4] == ['file', 'keep_scales', 'start', 'end']
+
+UPLOAD = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\ntext\r\n--x--\r\n'
+
+@pytest.mark.parametrize('headers, status', [({}, 200), (dict(Origin='OWN'), 200), (dict(Origin='https://example.org'), 403), (dict(Origin='null'), 403), (dict(Origin='http://127.0.0.1:1'), 403),
+    (dict(Sec_Fetch_Site='cross-site'), 403), (dict(Sec_Fetch_Site='same-origin'), 200), (dict(Host='example.org'), 400)])
+def test_uploads_of_other_sites_are_refused(page, headers, status):
+    headers = {k: page.address.rstrip('/') if v == 'OWN' else v for k, v in headers.items()}
+    assert ask(page, '/gradio_api/upload', UPLOAD, **{'Content_Type': 'multipart/form-data; boundary=x', **headers})[0] == status
+    assert ask(page, '/', **headers)[0] == (200 if 'Sec_Fetch_Site' in headers else status) # a link from another site may open the page
+
+@pytest.mark.parametrize('place', [0, 1])
+@pytest.mark.parametrize('url', ['http://example.org/x.wav', 'https://127.0.0.1/x.wav', 'file:///etc/passwd', '/etc/passwd'])
+def test_addresses_in_the_place_of_files_are_refused(page, url, place, monkeypatch):
+    from gradio import processing_utils
+    asked = []
+    async def download(*args, **kw): asked.append(args)
+    for name in ('async_ssrf_protected_download', 'async_ssrf_protected_get'): monkeypatch.setattr(processing_utils, name, download)
+    data = [None, 4, 0, 'griffinlim']
+    data[place] = dict(path=url, meta=dict(_type='gradio.FileData'))
+    event = json.loads(ask(page, '/gradio_api/call/reconstruct', dict(data=data))[1])['event_id']
+    assert 'event: error' in ask(page, f'/gradio_api/call/reconstruct/{event}')[1] and not asked
+
+def test_the_queue_is_bounded_and_files_are_removed(page):
+    from mars.apps.web import MAX_WAITING, PAGE_FOLDER, page_folder
+    assert page.blocks._queue.max_size == MAX_WAITING == 16 and page.blocks.delete_cache == (600, 3600)
+    import tempfile
+    assert PAGE_FOLDER.fullmatch(Path(page.folder.name).name)
+    dead = Path(page.folder.name.replace(f'-{os.getpid()}-', '-4999999-'))
+    dead.mkdir()
+    (dead/'x.wav').write_text('x')
+    page_folder().cleanup()
+    assert not dead.exists() and Path(page.folder.name).exists()
+
+def test_the_page_reads_only_the_beginning_of_a_sound(note):
+    from mars.apps.web import open_sound
+    with pytest.raises(ValueError, match='the sample rate of note.wav must be in 1000..768000 whole Hz, got 10000000'): open_sound(make(0), claim(note, 24, 10**7, 4))
+
+def test_behind_a_socks_proxy(monkeypatch):
+    import subprocess, sys
+    pytest.importorskip('gradio')
+    env = {**os.environ, 'ALL_PROXY': 'socks5://127.0.0.1:9', 'PYTHONPATH': os.getcwd()}
+    done = subprocess.run([sys.executable, '-c', 'from mars.apps.web import gradio; gradio(); import os; print(os.environ.get("NO_PROXY"))'], capture_output=True, text=True, env=env)
+    assert done.stdout == f'{os.environ.get("NO_PROXY")}\n', done.stderr[-500:]

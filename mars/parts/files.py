@@ -122,9 +122,9 @@ def _is_running(pid):
     except OSError: pass # of another user
     return True
 
-def is_abandoned(path)->bool:
+def is_abandoned(path, pattern=TEMPORARY)->bool:
     "Was this made by `temporary_path` in a process that no longer runs?"
-    found = TEMPORARY.fullmatch(path.name)
+    found = pattern.fullmatch(path.name)
     if not found: return False
     if os.name == 'posix' and found[1] == _owner().split('-')[0]: return not _is_running(int(found[2]))
     return time.time() - path.lstat().st_mtime > DAY # made on another machine, or Windows
