@@ -76,7 +76,7 @@ def test_previews_grow_to_the_note(saved):
 
 @pytest.mark.parametrize('call, says', [(lambda m: m.generate(pitch=300), 'label pitch is 300'), (lambda m: m.generate(family='kazoo'), "got 'kazoo'"), (lambda m: m.generate(pitch=60, seed=-1), 'seed is -1'),
     (lambda m: m.generate(pitch=60, temperature=-1), 'temperature is -1'), (lambda m: m.generate(pitch=60, wings=2), 'wings is not a setting'), (lambda m: m.reconstruct(torch.zeros(64000)), 'silent'),
-    (lambda m: m.reconstruct(torch.full((64000,), float('nan'))), 'NaN'), (lambda m: m.reconstruct(torch.randn(64000), sample_rate=0), 'sample_rate is 0'), (lambda m: m.generate(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
+    (lambda m: m.reconstruct(torch.full((64000,), float('nan'))), 'NaN'), (lambda m: m.reconstruct(torch.randn(64000), sample_rate=0), 'must be in 1000..768000 whole Hz, got 0'), (lambda m: m.generate(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
 def test_errors_are_those_of_mars(saved, call, says):
     m = saved[0]
     with pytest.raises(ValueError, match=says) as mine: call(m)

@@ -90,7 +90,7 @@ def _run_options(a): # arguments of `TrainingRun`
 def _fit_memory(train, a, tokenizer_cfg, **stage):
     "Set `accumulate` to what fits into --memory."
     from mars.training.budget import micro_batches_for
-    if not getattr(a, 'memory', None): return train
+    if getattr(a, 'memory', None) is None: return train
     processes = int(os.environ.get('WORLD_SIZE', 1))
     return replace(train, accumulate=micro_batches_for(a.memory, tokenizer_cfg, train, processes=processes, **stage))
 
