@@ -1,7 +1,7 @@
 """Compare square patches with patches long in time:  python benchmarks/patch_shape.py [--steps 600]
 
 Trains a tokenizer at `tiny` with each shape, for equal steps. Prints how many of the demo's eight notes keep their
-pitch when they are reconstructed (pYIN, within 50 cents), and the relative MSE on all 48 training notes. Writes no file.
+pitch when they are reconstructed (pYIN, within 50 cents), and the relative MSE on all 48 training notes.
 """
 import argparse
 import torch

@@ -1,13 +1,13 @@
-"""Choose a model's sampling settings on validation instruments:  python benchmarks/sampling.py --model FOLDER --out FILE.json
+"""Choose a model's sampling settings:  python benchmarks/sampling.py --model FOLDER --out FILE.json [--write]
 
-Each of `SETTINGS` samples notes with the labels of the same notes of Fluid (R3), the validation side of the report's
-split, and the metrics of nbs/studies/prediction evaluate them, averaged over seeds. Prints a line for each setting and
-seed; writes the averages of all settings to --out (committed: results/evaluation/sampling-small.json). --write stores
-the choice in the model's config.json.
+Each of `SETTINGS` samples notes with the labels of the same notes of Fluid (R3), the validation side of the split of
+the report, and the metrics of nbs/studies/prediction evaluate them, averaged over seeds. Prints a line for each setting
+and seed; writes the averages of all settings to --out (committed: results/evaluation/sampling-small.json). --write
+stores the choice in the model's config.json.
 
-The choice: among the settings whose Fréchet distance is at most that of real training notes with the same labels (or at
-most 1.1 times the least, if that is more), the one with the best pitch accuracy. The bound by training notes was added
-after a first look at the results. The standard error of a pitch accuracy of 0.8 on 128 notes is 0.035, so several
+The choice is the setting with the best pitch accuracy among those whose Fréchet distance is at most that of real
+training notes with the same labels (or at most 1.1 times the least, if that is more). The bound by training notes was
+added after a first look at the results. The standard error of a pitch accuracy of 0.8 on 128 notes is 0.035, so several
 settings are usually equally good.
 """
 import argparse, json, statistics
@@ -40,7 +40,7 @@ def score_training_notes(data, train):
     return data.evaluator(torch.cat([data.model.wave_to_image(w.to(device)) for _, w in iter_batches(notes, 64)]))
 
 def choose(variants, bound=0.):
-    "Name of the best pitch accuracy among Fréchet distances up to `bound`; variants: name -> scores, means over seeds."
+    "Name of the setting with the best pitch accuracy among Fréchet distances up to `bound`; variants: name -> scores."
     bound = max(bound, 1.1*min(scores['frechet'] for scores in variants.values()))
     near = {name: scores for name, scores in variants.items() if scores['frechet'] <= bound}
     return max(near, key=lambda name: (near[name]['pitch'], -near[name]['frechet']))

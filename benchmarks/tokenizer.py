@@ -184,7 +184,7 @@ def parser():
     ap.add_argument('--compile', nargs='*', default=['encoder', 'decoder'], choices=['encoder', 'decoder', 'quantizer'],
                     help='modules to compile, each separately; without a value, none; default: encoder decoder')
     ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
-    ap.add_argument('--quick', action='store_true', help='images of 32x32: tests the script, times mean nothing')
+    ap.add_argument('--quick', action='store_true', help='images of 32x32: tests the script, not the speed')
     ap.add_argument('--out', type=Path, help='a JSON file for all rows')
     return ap
 

@@ -1,4 +1,4 @@
-"""Measure training speed of both stages and of the loader:  python benchmarks/train.py [--presets tiny] [--out FILE.json]
+"""Measure training speed of both stages and of the loader:  python benchmarks/train.py [--presets tiny] [--out FILE]
 
 Prints a table and writes its rows to --out (committed: results/benchmarks/train-cpu.json).
 
@@ -68,7 +68,8 @@ def bench_stage(name, train_stage, model, compute_loss, memory, args, peak):
 
 def bench_preset(preset, args, notes, device, peak):
     "Rows of a preset: tokenizer, tokenizer with GAN, transformer."
-    index, cfg, var_cfg = [i % len(notes) for i in range(args.batch)], TokenizerConfig.preset(preset), VARConfig.preset(preset)
+    index = [i % len(notes) for i in range(args.batch)]
+    cfg, var_cfg = TokenizerConfig.preset(preset), VARConfig.preset(preset)
     images = Images(notes, wave_to_image, device, max_cached=0)
     load, image = loader_speed(images, index, device), images(index)[0]
     tok = Tokenizer(cfg).to(device)
