@@ -1,8 +1,8 @@
-"""Measure a tokenizer on unseen instruments at equal bits:  python benchmarks/tokenizer_capacity.py --preset tiny --minutes 6
+"""Measure a tokenizer on unseen instruments:  python benchmarks/tokenizer_capacity.py --preset tiny --minutes 6
 
 Trains a tokenizer for --minutes (or --steps) on some instruments and evaluates it on the notes of others; with --model
-it evaluates a trained one. Baselines with no more bits a note: the mean spectrogram of the same pitch or family, and
-k-means vector quantization of raw patches. Also measures the noise floor (the difference of frames of one note that
+it evaluates a trained one. Baselines of at most as many bits a note: the mean spectrogram of the same pitch or family,
+and k-means vector quantization of raw patches. Also measures the noise floor (the difference of frames of one note that
 share no sample, which no code of so few bits can represent), the code usage on all unseen notes and the log-spectral
 distance of reconstructed waves, next to Griffin-Lim on the true magnitudes.
 
@@ -58,15 +58,15 @@ def measure_error(spec, predict, ls):
         error = (x - predict(idx)).double().square()
         active = active_frames(x, floor=ls.floor).view(len(x), 1, 1, -1).expand_as(x)
         squared, count = squared + error.sum(), count + error.numel()
-        active_squared, active_count = active_squared + error[active].sum(), active_count + active.sum()
+        active_squared, active_count = active_squared + error[active].sum(), active_count + active.sum().item()
         total, total_squared = total + x.double().sum(), total_squared + x.double().square().sum()
     mse, variance = squared/count, total_squared/count - (total/count)**2
     rms_db = (active_squared/active_count).sqrt().item()*-10*math.log10(ls.floor)
     return dict(mse=mse.item(), relative_mse=(mse/variance).item(), db_active=rms_db)
 
 def frame_noise(spec, lags=(4, 6, 8)):
-    """Noise floor of a smooth image: half the mean squared difference of frames `lags` hops apart, extrapolated linearly
-    to no distance. Windows of 1024 samples that are 4 hops of 256 apart share no sample."""
+    """Noise floor of a smooth image: half the mean squared difference of frames `lags` hops apart, extrapolated
+    linearly to no distance. Windows of 1024 samples that are 4 hops of 256 apart share no sample."""
     def half_difference(lag):
         sums = [float((x[..., lag:].float() - x[..., :-lag].float()).square().mean())*len(x) for x in spec.split(64)]
         return sum(sums)/len(spec)/2
@@ -119,7 +119,8 @@ def measure_baselines(spec, train, train_notes, test_notes, sizes, cmx, ls):
         rows[f'mean of the {key}'] = dict(bits=0, **measure_error(spec, predict, ls))
     for patch, V, n in sizes:
         reconstruct = kmeans_reconstruction(train, patch, V, cmx)
-        name, error = f'k-means {patch[0]}x{patch[1]}, {V} codes', measure_error(spec, lambda idx: reconstruct(spec[idx]), ls)
+        error = measure_error(spec, lambda idx: reconstruct(spec[idx]), ls)
+        name = f'k-means {patch[0]}x{patch[1]}, {V} codes'
         rows[name] = dict(bits=int(n*math.log2(V)), **error)
         print(name, rows[name], flush=True)
     return rows
