@@ -242,6 +242,7 @@ def train_tokenizer(
     spectrogram:LogSpectrogram=None, # None is the default one
     discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     module:type=TokenizerTrainingModule, # class of the training module
+    init:Tokenizer=None,         # a trained tokenizer of the same shape, to continue from
     **options,                   # device, progress, log, resume, trackers: as for `TrainingRun`
 )->nn.Module: # the tokenizer, trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."
@@ -251,7 +252,8 @@ def train_tokenizer(
     codec = pipeline_of(cfg) or Codec # the config's class determines the classes of codec and tokenizer
     m = codec(codec.tokenizer_cls(cfg).to(run.device), cmx=cmx, spectrogram=spectrogram)
     images = Images(notes, m.wave_to_image, run.device, gpu_share=.3)
-    if train.warm_start:
+    if init: m.tokenizer.load_state_dict(init.state_dict())
+    elif train.warm_start:
         m.tokenizer.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     if train.compile: compile_parts(m.tokenizer.encoder, m.tokenizer.decoder)
     mel = MelLoss(m.spectrogram, m.cmx).to(run.device) if train.mel_weight else None

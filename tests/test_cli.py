@@ -244,3 +244,18 @@ def test_ctrl_c_is_handed_to_a_handler_of_sigterm():
         assert seen == [signal.SIGTERM]
         with pytest.raises(KeyboardInterrupt): interrupt.notice() # the second one stops at once
     finally: signal.signal(signal.SIGTERM, old)
+
+def test_training_continues_from_the_weights_of_a_model(tmp_path, capsys):
+    "--init takes tokenizer and transformer, --augment doubles the notes, levers of self-correction are flags."
+    from mars.pipeline import Mars
+    a, b = str(tmp_path/'a'), str(tmp_path/'b')
+    data = ['--data', 'additive', '--families', 'guitar,flute', '--pitches', '60-61', '--velocities', '100', '--steps', '2', '--batch-size', '4', '--json']
+    for argv in (['tokenizer', '--out', a], ['var', '--out', a], ['tokenizer', '--init', a, '--out', b],
+                 ['var', '--init', a, '--augment', '1', '--self-correction', '0.3', '--dropout', '0.1', '--out', b]):
+        assert main(['train', *argv, *data]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['notes'] for line in lines] == [12, 12, 12, 24]
+    info = Mars.from_pretrained(b).info
+    assert info['objective']['self_correction'] == 0.3 and Mars.from_pretrained(b).var.cfg.dropout == 0.1
+    assert main(['train', 'tokenizer', '--init', a, '--width', '32', '--out', str(tmp_path/'c'), *data]) == 2
+    assert 'fixes the shape; omit --width or --init' in capsys.readouterr().err
