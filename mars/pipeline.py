@@ -7,7 +7,7 @@ __all__ = ['HUB', 'PUSH', 'download', 'check_arguments', 'find_model', 'read_con
            'GenerationMixin', 'HubModel', 'Mars']
 
 # %% ../nbs/parts/pipeline.ipynb #32ea11c8
-import json, re
+import re
 from pathlib import Path
 from typing import Any
 import torch
@@ -20,7 +20,7 @@ from .parts.config import PIPELINES, SYSTEMS
 from .parts.device import cast_network, in_batches, pick_device, pick_dtype
 from .parts import editing, reference
 from .parts.inference import forget_samplers, generate, stream
-from .parts.files import finish_save, load_network
+from .parts.files import check_sizes, finish_save, load_network, read_json
 from .parts.reference import reference_config
 from .parts.sampling import check_seed
 from .parts.vocoder import Vocoder
@@ -70,7 +70,10 @@ def read_config(
     path:Path, # of config.json
 )->dict: # ValueError for another format
     "Read the settings of a model."
-    config = json.loads(path.read_text())
+    config = read_json(path)
+    if not isinstance(config.get('info') or {}, dict):
+        raise ValueError(f'{path} is damaged: info must be an object; copy it again or train again')
+    check_sizes([v for k, v in config.items() if k != 'info'], path)
     if config.get('kind') in PIPELINES and PIPELINES[config.get('kind')].load is not None: return config
     if config['format'] != FORMAT:
         raise ValueError(f'{path} has format {config["format"]}, this version of mars reads {FORMAT}; '
@@ -111,7 +114,8 @@ def load_model(
         if pipeline.load is not None: return pipeline.load(folder, device, dtype) # a folder with other files
         spectrogram, cmx = LogSpectrogram(**config['spectrogram']), CMX(**config['cmx'])
         tok, var = load_networks(folder, config, pipeline)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+    except torch.OutOfMemoryError: raise
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, RuntimeError):
         raise ValueError(f'{path} is damaged; copy it again or train again') from None
     vocoder = Vocoder.from_pretrained(str(folder)) if (folder/'vocoder.json').exists() else None
     return pipeline(tok, var, cmx, spectrogram, config.get('info'), vocoder).to(device, dtype)

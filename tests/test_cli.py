@@ -106,16 +106,17 @@ def test_the_parser_refuses_in_one_sentence(argv, message, capsys):
 def use(monkeypatch, run): # in the place of what `mars data` does
     monkeypatch.setitem(COMMANDS, 'data', replace(COMMANDS['data'], run=run))
 
-@pytest.mark.parametrize('error, line', [(ValueError('one\ntwo'), 'one'), (OSError(), 'OSError'), (ValueError('x\x00'), 'x\x00')])
+@pytest.mark.parametrize('error, line', [(ValueError('one\ntwo'), 'one'), (OSError(), 'OSError'), (ValueError('x\x00'), 'x\x00'),
+    (MemoryError(), 'this needs more memory than there is; use smaller sizes, a shorter file or fewer notes'), (RecursionError(), 'an input is nested too deeply')])
 def test_errors_are_one_sentence(monkeypatch, capsys, error, line):
     def run(a): raise error
     use(monkeypatch, run)
     assert main(['data', 'nsynth']) == 2 and capsys.readouterr().err == f'mars: {line}\n'
 
 def test_unexpected_errors_keep_their_traceback(monkeypatch):
-    def run(a): raise MemoryError
+    def run(a): raise AssertionError
     use(monkeypatch, run)
-    with pytest.raises(MemoryError): main(['data', 'nsynth'])
+    with pytest.raises(AssertionError): main(['data', 'nsynth'])
 
 # --- stdout is the result's
 
@@ -243,3 +244,18 @@ def test_ctrl_c_is_handed_to_a_handler_of_sigterm():
         assert seen == [signal.SIGTERM]
         with pytest.raises(KeyboardInterrupt): interrupt.notice() # the second one stops at once
     finally: signal.signal(signal.SIGTERM, old)
+
+def test_training_continues_from_the_weights_of_a_model(tmp_path, capsys):
+    "--init takes tokenizer and transformer, --augment doubles the notes, levers of self-correction are flags."
+    from mars.pipeline import Mars
+    a, b = str(tmp_path/'a'), str(tmp_path/'b')
+    data = ['--data', 'additive', '--families', 'guitar,flute', '--pitches', '60-61', '--velocities', '100', '--steps', '2', '--batch-size', '4', '--json']
+    for argv in (['tokenizer', '--out', a], ['var', '--out', a], ['tokenizer', '--init', a, '--out', b],
+                 ['var', '--init', a, '--augment', '1', '--self-correction', '0.3', '--dropout', '0.1', '--out', b]):
+        assert main(['train', *argv, *data]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['notes'] for line in lines] == [12, 12, 12, 24]
+    info = Mars.from_pretrained(b).info
+    assert info['objective']['self_correction'] == 0.3 and Mars.from_pretrained(b).var.cfg.dropout == 0.1
+    assert main(['train', 'tokenizer', '--init', a, '--width', '32', '--out', str(tmp_path/'c'), *data]) == 2
+    assert 'fixes the shape; omit --width or --init' in capsys.readouterr().err

@@ -20,7 +20,7 @@ class Stub:
     def __init__(self, off=lambda pitch, c: 0, level=lambda pitch: 1., tries=1): self.off, self.level, self.tries, self.asked = off, level, tries, []
 
     def stream(self, n, *, pitch, velocity=None, family=None, source=None, seed=0, progress=None):
-        if family and 'kazoo' in family: raise ValueError("'kazoo' is no label here")
+        if family and 'kazoo' in family: raise ValueError("got 'kazoo'")
         def one(i):
             self.asked.append((pitch[i], velocity[i] if velocity else None, family[i] if family else None))
             cents = self.off(pitch[i], i % self.tries)

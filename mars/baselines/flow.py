@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ..cmx import CMX
 from ..data import Batches
-from ..parts.files import load_network, save_together, weights_bytes
+from ..parts.files import check_sizes, load_network, read_json, save_together, weights_bytes
 from ..parts.device import pick_device, pick_dtype, seed_all
 from ..pipeline import Mars, find_model
 from ..stft import LogSpectrogram
@@ -244,11 +244,12 @@ class FlowMars(Mars):
         folder, device, dtype = find_model(name), pick_device(device), pick_dtype(dtype)
         path = folder/'config.json'
         try:
-            c = json.loads(path.read_text())
+            c = read_json(path)
+            check_sizes(c.get('flow'), path)
             if c.get('kind') != 'flow': raise ValueError(f'{folder} holds no flow; give a folder of `train_flow`')
             if c['format'] != 1: raise ValueError(f'format of {path} must be 1, got {c["format"]}; update mars')
             cfg, ls, cmx = FlowConfig.from_dict(c['flow']), LogSpectrogram(**c['spectrogram']), CMX(**c['cmx'])
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
             raise ValueError(f'{path} is damaged; copy it again or train again') from None
         return cls(load_network(lambda: Flow(cfg), folder/'flow.safetensors'), cmx, ls, c.get('info')).to(device, dtype)
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DESCRIPTION', 'COMMANDS', 'ERRORS', 'parser', 'Interrupt', 'resume_hint', 'to_json', 'progress_bars', 'close_pipes',
-           'process_rank', 'n_processes', 'normalize', 'run_subcommand', 'main']
+           'error_line', 'process_rank', 'n_processes', 'normalize', 'run_subcommand', 'main']
 
 # %% ../../nbs/cli/dispatch.ipynb #a043a762
 import contextlib, json, os, shlex, signal, sys, threading, warnings
@@ -81,7 +81,14 @@ def close_pipes():
         except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 # %% ../../nbs/cli/dispatch.ipynb #62304dfd
-ERRORS = ValueError, OSError, ImportError, ArithmeticError, RuntimeError, TypeError # reported in one sentence
+ERRORS = ValueError, OSError, ImportError, ArithmeticError, RuntimeError, TypeError, MemoryError # in one sentence
+
+def error_line(e)->str:
+    "One line about an error."
+    if isinstance(e, MemoryError) or "can't allocate memory" in str(e) or type(e).__name__ == 'OutOfMemoryError':
+        return 'this needs more memory than there is; use smaller sizes, a shorter file or fewer notes'
+    if isinstance(e, RecursionError): return 'an input is nested too deeply'
+    return (str(e).strip() or type(e).__name__).splitlines()[0]
 
 def process_rank()->int: return int(os.environ.get('RANK', 0))
 def n_processes()->int: return int(os.environ.get('WORLD_SIZE', 1))
@@ -103,7 +110,7 @@ def run_subcommand(argv, interrupt)->int: # 0 or 2
         except BrokenPipeError: raise
         except ERRORS as e:
             if interrupt.seen: raise # a consequence of Ctrl-C
-            print(f'mars: {(str(e).strip() or type(e).__name__).splitlines()[0]}', file=sys.stderr)
+            print(f'mars: {error_line(e)}', file=sys.stderr)
             return 2
     if process_rank() == 0: print(json.dumps(to_json(result), allow_nan=False) if a.json else line, flush=True)
     if n_processes() > 1:

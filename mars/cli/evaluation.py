@@ -36,8 +36,9 @@ def run_evaluate(a):
     about = dict(names=dict(model=a.model, data=a.data, train_data=a.train_data),
                  label=splits.test.label,
                  filters={k: list(v) for k, v in filters.items() if v})
+    n = a.n or min(256, len(splits.test))
     counts = {k: getattr(a, k) for k in ('seed', 'n_iter', 'n_resamples', 'n_f0', 'n_train', 'seeds', 'batch_size')}
-    result = evaluate_model(m, splits, a.n, a.out, classifier, phase=a.phase, progress=not a.json, about=about,
+    result = evaluate_model(m, splits, n, a.out, classifier, phase=a.phase, progress=not a.json, about=about,
                             **counts, **sampling_of(a, ('top_k', 'top_p', 'cfg_scale', 'temperature')))
     return json.loads((Path(a.out)/'report.json').read_text(encoding='utf-8')), summary_line(result, a.out)
 
@@ -48,9 +49,9 @@ EVALUATE = (
     Arg('--classifier', default='classifier', metavar='FOLDER',
         help='result of `mars train classifier`, or the name of released weights'),
     Arg('--out', default='evaluation', metavar='FOLDER', help='folder of the report'),
-    Arg('--n', type=Number(int, ge=1), default=256, help='notes in each row of the table'),
+    Arg('--n', type=Number(int, ge=20), help='notes in each row of the table; 256, or as many as the set holds'),
     Arg('--seed', type=Number(int, ge=0), default=0, help='random seed'),
-    Arg('--n-iter', type=Number(int, ge=0), help='iterations of the phase method; its default if not given'),
+    Arg('--n-iter', type=Number(int, ge=0, le=10_000), help='iterations of the phase method; its default if not given'),
     Arg('--n-resamples', type=Number(int, ge=0), default=50, help='bootstrap resamples for each interval'),
     Arg('--n-f0', type=Number(int, ge=0), default=64, help='notes of each row whose pitch is measured'),
     Arg('--n-train', type=Number(int, ge=0), default=8192, help='training notes that are searched for copies'),

@@ -17,7 +17,7 @@ import mars
 from ..data import FAMILIES, SOURCES
 from .config import Config, setting
 from .device import pick_device
-from .files import finish_save, load_network, save_together, weights_bytes
+from .files import check_sizes, finish_save, load_network, read_json, save_together, weights_bytes
 from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
@@ -130,7 +130,8 @@ def _read_config(folder):
     "Return config, hash and info from a classifier's config.json; ValueError for anything else."
     file = folder/'config.json'
     try:
-        c = json.loads(file.read_text())
+        c = read_json(file)
+        check_sizes(c.get('classifier'), file)
         if c.get('kind') != 'classifier':
             raise ValueError(f'{folder} holds a model that is no classifier; give the folder that '
                              '`mars train classifier` wrote')
@@ -138,7 +139,7 @@ def _read_config(folder):
             raise ValueError(f'{file} has format {c["format"]}, this version of mars reads {FORMAT}; '
                              'install the version that wrote it')
         return ClassifierConfig.from_dict(c['classifier']), c['digest'], c['info']
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
         raise ValueError(f'{file} is damaged; copy it again or train again') from None
 
 # %% ../../nbs/parts/classifier.ipynb #be2cc330

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'TEMPORARY', 'DAY', 'JOURNAL', 'RATES', 'MAX_SECONDS', 'FACTORIES', 'lowpass', 'resample',
            'peak_normalize', 'to_int16', 'temporary_path', 'write_aside', 'write_atomic', 'is_abandoned', 'sweep',
-           'make_folder', 'finish_save', 'save_together', 'lock_folder', 'unlock_folder', 'locked_folder', 'save_wave',
-           'check_rate', 'check_file', 'read_samples', 'read_audio', 'load_wave', 'standardize_note', 'content_hash',
-           'weights_bytes', 'save_weights', 'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
+           'make_folder', 'check_file', 'read_json', 'check_sizes', 'finish_save', 'save_together', 'lock_folder',
+           'unlock_folder', 'locked_folder', 'save_wave', 'check_rate', 'read_samples', 'read_audio', 'load_wave',
+           'standardize_note', 'content_hash', 'weights_bytes', 'save_weights', 'load_weights', 'LimitedTensors',
+           'limited_size', 'load_network']
 
 # %% ../../nbs/parts/files.ipynb #aedf00d0
 import hashlib, io, json, math, os, platform, re, secrets, shutil, time, warnings, zlib
@@ -17,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from .preparation import fit_full_scale, mix_down
+from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
 SAMPLE_RATE, N_SAMPLES = 16000, 64000  # Hz; samples of a note (4 s)
@@ -121,9 +122,9 @@ def _is_running(pid):
     except OSError: pass # of another user
     return True
 
-def is_abandoned(path)->bool:
+def is_abandoned(path, pattern=TEMPORARY)->bool:
     "Was this made by `temporary_path` in a process that no longer runs?"
-    found = TEMPORARY.fullmatch(path.name)
+    found = pattern.fullmatch(path.name)
     if not found: return False
     if os.name == 'posix' and found[1] == _owner().split('-')[0]: return not _is_running(int(found[2]))
     return time.time() - path.lstat().st_mtime > DAY # made on another machine, or Windows
@@ -150,6 +151,31 @@ def make_folder(path)->Path: # ValueError if it cannot be written
         raise ValueError(f'the folder {path} cannot be written ({e.strerror}): choose another') from None
     sweep(path)
     return path
+
+# %% ../../nbs/parts/files.ipynb #74d93f2e
+def check_file(path)->Path:
+    "Raise an error unless this is a regular file: reading a pipe or a device may never end."
+    path = Path(path)
+    if not path.exists(): raise FileNotFoundError(f'no file {path}')
+    if not path.is_file(): raise ValueError(f'{path} is not a regular file: give the path of a file')
+    return path
+
+def read_json(path)->dict: # ValueError for anything but an object
+    "Read a JSON object."
+    path = check_file(path)
+    try:
+        if path.stat().st_size > 1 << 28: raise ValueError
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError): content = None # also bytes that are not UTF-8
+    if isinstance(content, dict): return content
+    raise ValueError(f'{path} is damaged: copy it again or train again')
+
+def check_sizes(settings, path, most=10**6):
+    "Raise ValueError if a number in the settings of a network is larger than any network has."
+    if isinstance(settings, (int, float)) and abs(settings) > most:
+        raise ValueError(f'{path} is damaged: it holds the size {settings}; copy it again or train again')
+    if isinstance(settings, dict): settings = [*settings.values()]
+    for value in settings if isinstance(settings, list) else []: check_sizes(value, path, most)
 
 # %% ../../nbs/parts/files.ipynb #2c14285a
 JOURNAL = '.save.json'
@@ -253,13 +279,6 @@ def check_rate(rate, name='sample_rate'):
     if isinstance(rate, bool) or not isinstance(rate, (int, np.integer)) or not RATES[0] <= rate <= RATES[1]:
         raise ValueError(f'{name} must be in {RATES[0]}..{RATES[1]} whole Hz, got {rate!r}')
     return int(rate)
-
-def check_file(path)->Path:
-    "Raise an error unless this is a regular file: reading a pipe or a device may never end."
-    path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f'no file {path}')
-    if not path.is_file(): raise ValueError(f'{path} is not a regular file: give the path of a file')
-    return path
 
 def _no_audio(path): return ValueError(f'{path} is not a readable audio file: give wav, flac, ogg, mp3 or aiff')
 

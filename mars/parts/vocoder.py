@@ -18,7 +18,7 @@ from torch import nn
 import mars
 from .config import Config, PHASES, STAGES, setting
 from .device import pick_device, seed_all
-from .files import finish_save, load_network, save_together, weights_bytes
+from .files import check_sizes, finish_save, load_network, read_json, save_together, weights_bytes
 from .phase import wave_from_phases, integrate, phase_gradient, phase_differences
 from ..stft import LogSpectrogram, compress
 
@@ -59,13 +59,14 @@ def _find_vocoder(name):
 def _read_vocoder_config(file):
     "Config, spectrogram and info from vocoder.json."
     try:
-        content = json.loads(file.read_text())
+        content = read_json(file)
+        check_sizes(content.get('vocoder'), file)
         if content['format'] != FORMAT:
             raise ValueError(f'{file} has format {content["format"]}, this version of mars reads {FORMAT}: '
                              'install the version that wrote it')
         config, spectrogram = VocoderConfig.from_dict(content['vocoder']), LogSpectrogram(**content['spectrogram'])
         return config, spectrogram, content['info']
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
         raise ValueError(f'{file} is damaged: copy it again or train again') from None
 
 def _has_fast_bfloat16()->bool:

@@ -6,7 +6,7 @@
 __all__ = ['saved_bytes', 'fake_tensors', 'step_memory', 'micro_batches_for', 'note_flops', 'cost', 'disk']
 
 # %% ../../nbs/training/budget.ipynb #8ce6c1b0
-import warnings
+import math, warnings
 from contextlib import contextmanager, nullcontext
 from functools import cache
 import torch
@@ -101,6 +101,7 @@ def micro_batches_for(
     notes:int=0,              # whose tokens are on the card in stage two
 )->int: # for `TrainConfig.accumulate`; `ValueError` if not even one note fits
     "Find the fewest equal micro-batches in which a batch fits into memory."
+    if not (math.isfinite(gib) and gib > 0): raise ValueError(f'memory must be above 0 GiB, got {gib}')
     m, batch, card = step_memory(cfg, gan, var, train), train.batch_size//processes, 0.9*gib*2**30
     fixed = m['fixed'] + (4*m['parameters'] if processes > 1 else 0) + 4*cfg.n_tokens*notes
     def needed(size): return fixed + 1.25*max(size*m['per_note'], batch*m['discriminator_per_note'])

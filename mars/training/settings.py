@@ -7,7 +7,7 @@ __all__ = ['TrainConfig']
 
 # %% ../../nbs/training/settings.ipynb #829e0089
 from dataclasses import dataclass, replace
-from ..parts.config import STAGES, Config, setting
+from ..parts.config import STAGES, Config, check_betas, setting
 
 # %% ../../nbs/training/settings.ipynb #42c0c448
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainConfig(Config, presets=STAGES):
     revive_patience:int = setting(50, ge=1)     # steps without use after which a code counts as dead
     revive_until:float = setting(0.8, ge=0)     # share of the steps after which no code is revived
     compile:bool = setting(False)               # torch.compile, which takes minutes; for long runs
-    seed:int = setting(0, ge=0)                 # of weights, order and dropout
+    seed:int = setting(0, ge=0, lt=2**63)       # of weights, order and dropout
     log_every:int = setting(10, ge=1)           # steps between lines of metrics
     save_every:int = setting(250, ge=0)         # steps between checkpoints in the run folder; 0 is never
     keep_last:int = setting(2, ge=1)            # checkpoints that are kept
@@ -44,6 +44,7 @@ class TrainConfig(Config, presets=STAGES):
         if self.stage not in STAGES: raise ValueError(f'stage must be one of {", ".join(STAGES)}, got {self.stage!r}')
         if self.batch_size % self.accumulate:
             raise ValueError(f'accumulate must divide the batch_size of {self.batch_size}, got {self.accumulate}')
+        check_betas(self.betas)
 
     @classmethod
     def preset(cls,
