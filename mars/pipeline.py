@@ -9,6 +9,7 @@ __all__ = ['HUB', 'PUSH', 'download', 'check_arguments', 'find_model', 'read_con
 # %% ../nbs/parts/pipeline.ipynb #32ea11c8
 import json, re
 from pathlib import Path
+from typing import Any
 import torch
 from huggingface_hub import ModelHubMixin
 import mars
@@ -82,13 +83,13 @@ def read_config(
 def load_networks(
     folder:Path,
     config:dict,   # of `read_config`
-    pipeline:type, # class of the model
+    pipeline,      # class of the model
 )->tuple: # (tokenizer, transformer or None); ValueError where the two do not belong together
     "Load the tokenizer and the transformer of a folder."
     tokenizer, tokenizer_config = pipeline.tokenizer_cls, pipeline.config_cls
     tok_cfg, var_cfg = tokenizer_config.from_dict(config['tokenizer']), None
     if config['var']:
-        order = SYSTEMS.find(config.get('system', VAR.system))
+        order:Any = SYSTEMS.find(config.get('system', VAR.system))
         var_cfg = reference_config(order.config, config['var']).from_dict(config['var'])
     tok = load_network(lambda: tokenizer(tok_cfg), folder/'tokenizer.safetensors')
     if var_cfg is None: return tok, None
@@ -110,7 +111,7 @@ def load_model(
     try:
         config = read_config(path)
         pipeline = PIPELINES.find(config.get('kind'))
-        if pipeline.load is not None: return pipeline.load(folder, device, dtype) # another content than below
+        if pipeline.load is not None: return pipeline.load(folder, device, dtype) # a folder with other files
         spectrogram, cmx = LogSpectrogram(**config['spectrogram']), CMX(**config['cmx'])
         tok, var = load_networks(folder, config, pipeline)
     except torch.OutOfMemoryError: raise
@@ -127,20 +128,25 @@ def size_of(net)->str: # such as '7.03 M'
 class GenerationMixin:
     "Notes from labels, for a codec with a transformer."
     info: dict
-    var: VAR|None
+    var: Any # a `VAR` or None
+    embed_reference: Any
+    decode: Any
+    tokens_to_image: Any
+    image_to_spec: Any
+    image_to_wave: Any
 
     def sampling(self, settings:dict={})->dict: # given by the caller -> with the model's own where the caller gave none
         "Complete sampling settings."
         return {**self.info.get('sampling', {}), **settings}
 
     def extra_labels(self, options): # takes its keywords out of `options`
-        "Labels that are no ids: the embedding of `reference`."
+        "Labels that are vectors, not ids: the embedding of `reference`."
         wave, sample_rate = options.pop('reference', None), options.pop('reference_rate', 16000)
         return {} if wave is None else dict(reference=self.embed_reference(wave, sample_rate))
 
     def stream(self,
         n:int=None,           # number of notes; None takes it from the labels, or 1
-        *, seed:int=None,     # None draws one
+        *, seed:int=None,     # None chooses one
         n_iter:int=None, phase:str='griffinlim', # as for `spec_to_wave`
         batch_size:int=16,    # notes at a time
         progress:bool=None,   # show a bar; None shows it for more than one batch
@@ -165,7 +171,7 @@ class GenerationMixin:
         family=None,    # name or id 0..10
         source=None,    # name or id 0..2
         velocity=None,  # 1..127
-        seed:int=None,  # None draws one
+        seed:int=None,  # None chooses one
         **options,      # more labels, sampling settings, n_iter, phase, batch_size, progress: see the table
     )->torch.Tensor: # (n, n_samples) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
         "Generate notes from labels."
@@ -174,7 +180,7 @@ class GenerationMixin:
 
     def preview(self,
         n:int=None,       # number of notes; None takes it from the labels, or 1
-        *, seed:int=None, # None draws one
+        *, seed:int=None, # None chooses one
         n_iter:int=None, phase:str='griffinlim', # as for `spec_to_wave`
         **options,        # labels and sampling settings, see the table
     ): # iterator of K pairs: specs (n, 1, F, T) and waves (n, n_samples) of the scales so far; the last is `generate`'s
@@ -220,7 +226,7 @@ class HubModel(ModelHubMixin):
 # %% ../nbs/parts/pipeline.ipynb #8fd15802
 class Mars(GenerationMixin, HubModel, Codec, **CARD):
     "Codec and transformer: encode, decode, reconstruct, generate, edit, save, load."
-    load = None # loader of a kind of model whose folder holds something else
+    load = None # loader of a pipeline class whose folder has other files
     classifier = None # for reference sounds; None takes the packaged one
     edit, interpolate, embed_reference = editing.edit, editing.interpolate, reference.embed_reference
 

@@ -43,7 +43,7 @@ class TokenizerConfig(Config, presets=PRESETS):
     decoder_depth:int = setting(12, ge=0)      # blocks of the decoder
     heads:int = setting(12, ge=1)              # attention heads
     mlp_ratio:float = setting(4., gt=0)        # hidden width of the MLP over width
-    layer_scale:float = setting(0.1, ge=0)     # initial LayerScale; 0 leaves it out. 1e-5 cripples random weights
+    layer_scale:float = setting(0.1, ge=0)     # initial LayerScale; 0 is none. 1e-5 is too small for random weights
     drop_path:float = setting(0., ge=0, lt=1)  # stochastic depth of the last block, rising linearly from 0
     resample_tokens:bool = setting(False)      # add pooled patches to the latents, and upsampled latents to the patches
     scales:tuple = setting((1, 1, 2, 3, 3, 4, 5, 6, 8, 11)) # token maps, sides or (h, w), up to the latent map
@@ -200,7 +200,7 @@ class Decoder(nn.Module):
 def check_image(
     image,            # what should be a batch of images
     shape:tuple,      # (C, H, W) of the config
-    finite:bool=True, # look at the values, which a GPU must wait for
+    finite:bool=True, # also check the values, which waits for a GPU
 ):
     "Raise `ValueError` for images of another shape, or with NaN or infinite values."
     got = tuple(getattr(image, 'shape', ()))
@@ -249,7 +249,7 @@ class Tokenizer(nn.Module):
     @torch.no_grad()
     def decode(self,
         tokens:list,       # K token maps, or the first few of them
-        n_scales:int=None, # use only so many scales (a coarse preview); None is all
+        n_scales:int=None, # use only the first n_scales maps (a coarse preview); None is all
     )->torch.Tensor: # (B, C, H, W) in [-1, 1]; ValueError for tokens that do not fit
         "Turn token maps back into images."
         self.quantizer.check(tokens)

@@ -67,7 +67,7 @@ class TrainingModule(nn.Module):
 
     def forward(self, batch): return self.loss(self.model, batch)
 
-# substrings of parameter names
+# substrings of the names of parameters without weight decay
 NO_DECAY = ('position', 'scale_embed', 'type_embed', 'start', 'bias', 'log_scale', 'cls', 'mask', 'latents')
 
 def param_groups(model, weight_decay):
@@ -289,7 +289,7 @@ def train_var(
     train:TrainConfig=None, # settings; None is the tiny preset
     cfg:VARConfig=None,     # shape; None is the tiny preset
     out:Path=None,          # run folder; None keeps everything in memory
-    model:type=VAR,         # VAR, or another order of prediction
+    model:type[VAR]=VAR,    # VAR, or another order of prediction
     extra_labels=None,      # source of labels that notes do not have; None takes the config's
     init:VAR=None,          # a trained transformer of the same shape and tokens, to start from
     **options,              # device, progress, log, resume, trackers: as for `TrainingRun`

@@ -9,6 +9,7 @@ __all__ = ['VARConfig', 'scale_indices', 'scale_mask', 'KVCache', 'Attention', '
 # %% ../nbs/03_var.ipynb #f7a39571
 import math
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -37,7 +38,7 @@ class VARConfig(Config, presets=dict(
     label_drop:float = setting(0.1, ge=0, le=1)      # chance that a training note loses all its labels (for guidance)
     label_drop_each:float = setting(0.1, ge=0, le=1) # chance that it loses each single label (for partial labels)
     n_instruments:int = setting(0, ge=0)       # size of an optional table of instrument ids; 0 leaves it out
-    extra_labels = None                        # class of a source of further labels, as for `train_var`
+    extra_labels: ClassVar[Any] = None         # class that computes further labels, as for `train_var`
 
     def __post_init__(self):
         super().__post_init__()
@@ -210,14 +211,19 @@ class ScaleEmbeddings(nn.Module):
         return F.linear(h.float(), self.head.weight.float(), self.head.bias.float())
 
 # %% ../nbs/03_var.ipynb #82d30301
-def next_scale_loss(logits, tokens, lengths): # (B, T, V), K token maps, tokens of each scale -> scalar, dict of (K,)
-    "Cross-entropy over all tokens; loss and accuracy per scale."
+def next_scale_loss(
+    logits:torch.Tensor,       # (B, T, V)
+    tokens:list,               # K token maps, the targets
+    lengths:list,              # tokens of each scale
+    weights:torch.Tensor=None, # (T,) of the tokens, with mean 1; None weights all alike
+)->tuple: # scalar, dict of 'loss' and 'accuracy' per scale, (K,) each, unweighted
+    "Cross-entropy over all tokens."
     target = torch.cat(tokens, 1)
     ce = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction='none').view_as(target)
     def by_scale(x): return torch.stack([scale.mean() for scale in x.split(lengths, 1)])
     with torch.no_grad():
         metrics = dict(loss=by_scale(ce), accuracy=by_scale((logits.argmax(-1) == target).float()))
-    return ce.mean(), metrics
+    return (ce if weights is None else ce*weights).mean(), metrics
 
 class ScaleTransformer(ScaleEmbeddings):
     "Embeddings, trunk and head over token maps, trained by teacher forcing."
@@ -264,7 +270,7 @@ class ScaleTransformer(ScaleEmbeddings):
 # %% ../nbs/03_var.ipynb #86a1f404
 class VAR(ScaleTransformer):
     "Next-scale transformer over token maps (MARS; VAR, Tian et al. 2024)."
-    system, config = 'next-scale', VARConfig
+    system, config = 'next-scale', VARConfig # name in `SYSTEMS` and config.json, and config class
 
     def next_input(self, k, tokens, f_hat): # f_hat_{k-1} -> f_hat_k and the input of pass k+1 (B, n, d)
         f_hat = f_hat + self.quantizer.contribution(k, tokens)
@@ -278,8 +284,8 @@ class VAR(ScaleTransformer):
     @torch.no_grad()
     def stream(self, labels:dict=None, n:int=None, *, seed:int=None, first:int=0, **settings): # as for `generate`
         "Yield the token maps so far after each scale: K lists of 1, 2, ... K maps."
-        settings, device = self.validate_sampling(**settings), self.start.device
-        guided = any(s for s, *_ in settings)
+        by_scale, device = self.validate_sampling(**settings), self.start.device
+        guided = any(s for s, *_ in by_scale)
         labels = self.label_embed.check(labels, n, device)
         n = len(labels['pitch'])
         uniforms = note_uniforms(check_seed(seed), check_seed(first, 'first'), n, sum(self.lengths)).to(device)
@@ -291,12 +297,12 @@ class VAR(ScaleTransformer):
         modulation = self.trunk.modulation(cond)
         cache = self.trunk.cache(len(cond), sum(self.lengths), device, cond.dtype)
         x, f_hat, tokens = cond[:, None] + self.start, 0, []
-        for k, (s, *filters) in enumerate(settings):
+        for k, (s, *filters) in enumerate(by_scale):
             h = self.trunk(x + positions[k], modulation, cache=cache)                     # (n or 2n, h_k*w_k, D)
             if guided: h = (1+s)*h[:n].float() - s*h[n:].float()                          # (n, h_k*w_k, D)
             tokens.append(sample(self.logits(h), uniforms[k], *filters))                  # (n, h_k*w_k)
             yield [*tokens]
-            if k+1 == len(settings): return
+            if k+1 == len(by_scale): return
             f_hat, z = self.next_input(k, tokens[k], f_hat)
             x = self.embed(z).repeat(1 + guided, 1, 1)
 

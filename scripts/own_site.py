@@ -24,12 +24,12 @@ def frame(table):
     if cells and max(map(len, cells)) <= LONGEST: table = re.sub(r'\bdataframe\b', 'dataframe digits', table, count=1)
     table = HEAD.sub(lambda m: m[0].replace('_', '_<wbr>'), table)
     def cell(m):
-        if not re.match(r'\s*(?!NaN\b|nan\b|inf\b)[^\W\d_][\w ]', m[1]): return m[0]
+        if not re.match(r'\s*(?!NaN\b|nan\b|inf\b)(?:[^\W\d_][\w ]|{)', m[1]): return m[0]
         return f'<td class="words{" long" if len(m[1]) > LONG else ""}">{m[1]}</td>'
     return CELL.sub(cell, table)
 
 def own(page):
-    "The page without scripts of other hosts, the line that introduces jQuery to require.js and links in links; with marked tables"
+    "The page without scripts of other hosts, the line that introduces jQuery and links in links; with marked tables"
     page = NESTED.sub(r'\1\2', DEFINE.sub('', FOREIGN.sub('', page)))
     return FRAME.sub(lambda m: frame(m[0]), page)
 
@@ -42,4 +42,5 @@ def main(folder):
             changed += 1
     if changed: print(f'own_site: mended {changed} pages', file=sys.stderr)
 
-if __name__ == '__main__': main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs'))
+if __name__ == '__main__':
+    main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs'))

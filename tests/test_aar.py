@@ -304,7 +304,7 @@ def test_waves_of_other_lengths_are_cut_or_padded_for_the_tokenizer(model):
     assert torch.equal(model.wave_to_image(CLIPS[:, :1000])[:, 1000:], torch.zeros(8, 2200)) and torch.equal(model.wave_to_image(CLIPS[0].repeat(3)), CLIPS[:1])
     assert torch.equal(model.wave_to_image((CLIPS[0]*32768).round().short()), CLIPS[:1])
 
-@pytest.mark.parametrize('what, words', [(dict(pitch=200), 'pitch'), (dict(pitch=60, cfg_scale='x'), 'cfg_scale'), (dict(pitch=60, steps=3), 'steps is no setting'), (dict(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
+@pytest.mark.parametrize('what, words', [(dict(pitch=200), 'pitch'), (dict(pitch=60, cfg_scale='x'), 'cfg_scale'), (dict(pitch=60, steps=3), 'steps is not a setting'), (dict(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
 def test_bad_requests_get_one_sentence(model, what, words):
     with pytest.raises(ValueError, match=words) as e: model.generate(**what)
     assert '\n' not in str(e.value)

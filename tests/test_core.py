@@ -36,6 +36,10 @@ def test_functions_of_the_core_are_short():
     lengths = [n for p in CORE for _, n in statements(p)]
     assert np.quantile(lengths, .9) <= 25, sorted(((n, name) for p in CORE for name, n in statements(p)), reverse=True)[:10]
 
+def test_classes_of_the_core_fit_on_a_screen():
+    long = [(n, name) for p in CORE for name, n in definitions(p, ast.ClassDef) if n > 60]
+    assert not long, long
+
 @pytest.mark.parametrize('path', CORE, ids=lambda p: p.stem)
 def test_the_core_is_free_of_options_and_optimised_paths(path):
     assert not [word for word in FOREIGN if word in path.read_text()]

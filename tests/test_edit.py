@@ -313,8 +313,8 @@ def test_condition_is_mixed_and_the_null_is_not(m):
     (dict(time_range=(.07, .02)), 'the first must be below the second'), (dict(time_range=(0, 9)), 'within 0..0.124 s'), (dict(time_range=(-1, .05)), 'time_range is'), (dict(time_range=(.02, .021)), 'cannot separate less than 0.016 s'),
     (dict(time_range=.5), 'give two numbers in s'), (dict(time_range=('a', 'b')), 'give two numbers in s'), (dict(time_range=(1, 2, 3)), 'give two numbers in s'), (dict(time_range=(True, 2)), 'give two numbers in s'),
     (dict(freq_range=(5000, 9000)), 'within 0..8000 Hz'), (dict(freq_range=(1000, 1100)), 'only 100 Hz wide'), (dict(freq_range=(0, float('inf'))), 'give two numbers in Hz'),
-    (dict(labels=dict(pitch=200)), 'pitch is 200'), (dict(labels=dict(family='kazoo')), "'kazoo' is no label"), (dict(labels=dict(colour=3)), 'colour is no setting'), (dict(labels=60), 'labels are int'), (dict(labels=dict(pitch=[60, 61])), 'there are 4 notes'),
-    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is no setting'),
+    (dict(labels=dict(pitch=200)), 'pitch is 200'), (dict(labels=dict(family='kazoo')), "got 'kazoo'"), (dict(labels=dict(colour=3)), 'colour is not a setting'), (dict(labels=60), 'labels are int'), (dict(labels=dict(pitch=[60, 61])), 'there are 4 notes'),
+    (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is not a setting'),
     (dict(sample_rate=0), 'whole Hz'), (dict(n_iter=-1), 'n_iter')])
 def test_bad_edits(m, waves, kw, says):
     with pytest.raises(ValueError, match=says): m.edit(waves, **{'n_iter': 2, **kw})
@@ -333,7 +333,7 @@ def test_bad_ends(m, waves):
     with pytest.raises(ValueError, match='2 and 1 waves'): m.interpolate(waves[:2], waves[2])
     with pytest.raises(ValueError, match='two waves or two dicts'): m.interpolate(waves[0], dict(pitch=60))
     with pytest.raises(ValueError, match='leave keep_scales and labels out'): m.interpolate(dict(pitch=60), dict(pitch=70), keep_scales=1)
-    with pytest.raises(ValueError, match='colour is no setting'): m.interpolate(dict(colour=60), dict(pitch=70))
+    with pytest.raises(ValueError, match='colour is not a setting'): m.interpolate(dict(colour=60), dict(pitch=70))
     assert interpolation_weights(np.array([.5])).tolist() == [.5] and interpolation_weights(3).tolist() == [0, .5, 1]
 
 def test_models_that_cannot(waves):
@@ -361,7 +361,7 @@ def test_shell(tmp_path, capsys):
     assert torch.equal(old[:16000], new[:16000]) and torch.equal(old[32000:], new[32000:]) and not torch.equal(old, new)
     status, said = run('--freq', '2000,')
     assert status == 0 and 'a-edited.wav' in said.out
-    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "'kazoo' is no label"), (('--reference', str(tmp_path/'a.wav')), 'has reference_dim 0'), (('--reference', str(tmp_path/'b.wav')), 'no file')):
+    for bad, says in ((('--time', '2,1'), 'time_range is'), (('--keep-scales', '99'), 'keep_scales is 99'), (('--family', 'kazoo'), "got 'kazoo'"), (('--reference', str(tmp_path/'a.wav')), 'has reference_dim 0'), (('--reference', str(tmp_path/'b.wav')), 'no file')):
         status, said = run(*bad)
         assert status == 2 and says in said.err and len(said.err.strip().splitlines()) == 1, said.err
     with pytest.raises(SystemExit): run('--time', 'soon')

@@ -1,10 +1,11 @@
 """Instruments out: what an exported instrument is in a real sampler, and what a MIDI file becomes."""
 import itertools, json
+from collections import Counter
 import mido, numpy as np, pytest, soundfile, torch
 import mars.apps.instruments as instruments
 from mars.data import AdditiveNotes, NSynth
 from mars.eval import f0
-from mars.apps.instruments import NoteEvent, NoteRequest, Sample, SampleBank, export_instrument, find_loop, loudness, mix
+from mars.apps.instruments import NoteEvent, NoteRequest, Sample, SampleBank, export_instrument, find_loop, find_loops, loudness, mix
 from mars.apps.instruments import most_stable_take, play_midi, read_midi, sfz_text, shift, timbre_steps
 from mars.pipeline import Mars
 from mars.tokenizer import STRIPS, Tokenizer, TokenizerConfig
@@ -19,7 +20,7 @@ class Stub:
     def __init__(self, off=lambda pitch, c: 0, level=lambda pitch: 1., tries=1): self.off, self.level, self.tries, self.asked = off, level, tries, []
 
     def stream(self, n, *, pitch, velocity=None, family=None, source=None, seed=0, progress=None):
-        if family and 'kazoo' in family: raise ValueError("'kazoo' is no label here")
+        if family and 'kazoo' in family: raise ValueError("got 'kazoo'")
         def one(i):
             self.asked.append((pitch[i], velocity[i] if velocity else None, family[i] if family else None))
             cents = self.off(pitch[i], i % self.tries)
@@ -203,7 +204,7 @@ def test_reading(tmp_path):
               [on(0, 36, 100, 9), off(.1, 36, 9), (.2, mido.Message('pitchwheel', pitch=500)), (.3, mido.Message('pitchwheel', pitch=0)), cc(.3, 7, 90)]]
     struck, left = read_midi(midi(tmp_path/'a.mid', tracks))
     assert [(round(s.start, 3), round(s.end, 3), s.pitch, s.velocity, s.program, s.channel) for s in struck] == [
-        (0, .5, 60, 100, 73, 0), (0, 2, 40, 90, 32, 3), (.5, 1, 62, 100, 73, 0), (1, 1.5, 62, 50, 73, 0), (1.5, 2, 64, 100, 73, 0)]  # struck again; never let go
+        (0, .5, 60, 100, 73, 0), (0, 2, 40, 90, 32, 3), (.5, 1.5, 62, 100, 73, 0), (1, 1.5, 62, 50, 73, 0), (1.5, 2, 64, 100, 73, 0)]  # struck again and released once; never let go
     assert left == {'drum notes': 1, 'pitch bends': 1}
 
 def test_tempo_and_types(tmp_path):
@@ -278,7 +279,60 @@ def test_velocity_release_and_the_end_of_a_note():
     wave = mix([soft, hard], [tone]*2, release=.1)
     assert abs(loudness(wave[32000:40000]) - loudness(wave[:8000]) - 40*np.log10(120/40)) < .3
     assert loud(wave[9700:31000]) < -80 and len(wave) <= 41600
-    assert len(mix([NoteEvent(0, 9, 60, 100, 0, 0)], [tone])) <= 64000  # held for 9 s, over after 4
+
+def test_held_notes_sound_as_long_as_they_are_held():
+    "A steady note is looped, an octave up as well, where its sample is over after 2 s; a plucked one is counted."
+    organ, pluck = (Sample(NoteRequest(60, 100, f), AdditiveNotes(f'{f}_{s}_800', 60, 100)[0][0].numpy(), 60., 1) for f, s in (('organ', 'electronic'), ('guitar', 'acoustic')))
+    for pitch in (60, 72):
+        wave, ended = mix([NoteEvent(0, 8, pitch, 100, 0, 0)], [organ], release=.1, ended=(count := Counter())), count
+        assert not ended and 128000 <= len(wave) <= 129700 and abs(loud(wave[112000:127000]) - loud(wave[16000:32000])) < 1.5
+        assert abs(f0(wave[112000:127000]).midi - pitch) < .1 and np.abs(np.diff(wave[40000:127000])).max() < 1.3*np.abs(np.diff(wave[8000:32000])).max()
+    wave = mix([NoteEvent(0, 8, 60, 100, 0, 0)], [pluck], ended=count)
+    assert len(wave) <= 64000 and count == {'notes that decay before their key is released': 1}
+
+def test_all_samples_of_a_looped_instrument_loop(tmp_path):
+    "One of them decays by 8 dB; alone it would not loop."
+    model, stream = Stub(), Stub.stream
+    def fading(n, *, pitch, **kw): return (w*torch.from_numpy(10**(-(p == 63)*np.arange(64000)/64000*20/20)).float() for p, w in zip(pitch, torch.cat([*stream(model, n, pitch=pitch, **kw)])[:, None]))
+    model.stream = fading
+    made = export_instrument(model, tmp_path/'organ', 'organ', pitches=(60, 63, 66), velocities=100, tries=1, loop=True)
+    assert all(row['loop'] for row in made['samples'])
+    _, play = player(made['file'])
+    wave = play(63, seconds=9)
+    assert abs(loud(wave[16000*7:16000*8]) - loud(wave[16000*3:16000*4])) < 1.5 and find_loop(soundfile.read(f'{made["folder"]}/samples/organ-060-100.wav')[0]) is not None
+    assert find_loops([AdditiveNotes('guitar', p, 100)[0][0].numpy() for p in (60, 64)]) == [None, None]
+
+def test_volume_and_expression(tmp_path):
+    organ = Sample(NoteRequest(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
+    tune = midi(tmp_path/'a.mid', [[cc(0, 7, 50), on(0, 60), cc(1, 11, 64), off(2, 60)], [on(2.5, 60, channel=1), off(3.5, 60, 1)]])
+    events, left = read_midi(tune)
+    wave = mix(events, [organ]*2, release=.05)
+    levels = [loud(wave[int(16000*a):int(16000*a + 8000)]) for a in (2.75, .25, 1.25)]
+    assert np.abs(np.diff(levels) - [40*np.log10(.5), 40*np.log10(64/127)]).max() < .5 and not left
+    with pytest.raises(ValueError, match='every note has the volume 0'): mix([NoteEvent(0, 1, 60, 100, 0, 0, ((0, 0.),))], [organ])
+
+@pytest.mark.parametrize('harm', ['key signature', 'unknown chunk', 'RIFF', 'SysEx', 'cut off'])
+def test_what_other_programs_write_is_played(tmp_path, harm):
+    "Not refused for what does not matter."
+    data = midi(tmp_path/'a.mid', [[on(0, 60), off(.5, 60), on(.5, 62), off(1, 62)]]).read_bytes()
+    header, track = data[:14], bytearray(data[data.rindex(b'MTrk'):])
+    def with_start(extra): return header[:10] + b'\0\1' + header[12:] + b'MTrk' + (len(track) - 8 + len(extra)).to_bytes(4, 'big') + extra + track[8:]
+    changed = {'key signature': with_start(b'\0\xff\x59\x02\x0f\x01'), 'unknown chunk': header + b'XFIH\0\0\0\3abc' + data[14:], 'RIFF': b'RIFF\0\0\0\0RMIDdata\0\0\0\0' + data,
+               'SysEx': with_start(b'\0\xf0\x04\x43\xff\x90\xf7'), 'cut off': data[:-3]}[harm]
+    (tmp_path/'b.mid').write_bytes(changed)
+    notes, left = read_midi(tmp_path/'b.mid')
+    assert [(n.pitch, n.start) for n in notes] == [(60, 0), (62, .5)]
+    assert left == {'SysEx': {'SysEx messages': 1}, 'cut off': {'ends of damaged tracks': 1}}.get(harm, {})
+
+@pytest.mark.parametrize('events, want', [
+    ([on(0, 60), on(.5, 60, 50), off(.5, 60), off(1, 60)], [(0, .5, 100), (.5, 1, 50)]), # the next press stands before the release at one tick
+    ([on(0, 60), on(.5, 60, 50), off(.55, 60), off(1, 60)], [(0, .55, 100), (.5, 1, 50)]), # legato on one key
+    ([on(0, 60), on(.5, 60, 50), off(.55, 60)], [(0, .55, 100), (.5, .55, 50)]), # one release for two presses ends both, as in pretty_midi
+    ([on(0, 60), on(0, 60, 50), off(.5, 60), off(1, 60)], [(0, .5, 100), (0, 1, 50)]),
+    ([on(0, 60), off(0, 60), on(.5, 60), off(1, 60)], [(.5, 1, 100)])]) # no length
+def test_presses_and_releases_are_paired(tmp_path, events, want):
+    found, _ = read_midi(midi(tmp_path/'a.mid', [events]))
+    assert sorted((round(n.start, 3), round(n.end, 3), n.velocity) for n in found) == sorted(want)
 
 def test_many_voices_do_not_clip():
     tone = Sample(NoteRequest(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)

@@ -6,7 +6,7 @@ import mars
 
 PACKAGE = Path(mars.__file__).parent
 LAYERS = '''
-cmx parts.config parts.codebook parts.warm_start parts.preparation
+cmx parts.config parts.codebook parts.warm_start parts.preparation parts.midi
 parts.files parts.device parts.sampling parts.quantizer stft
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
 data.folder data.nsynth data.tuning data.augment
@@ -18,7 +18,7 @@ var
 parts.inference
 parts.codec
 training.settings training.distributed training.log training.checkpoints
-training.tokens
+training.tokens training.self_correction
 training.plots training.reconstruction training.callbacks
 training.run
 parts.reference

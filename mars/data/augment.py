@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from .notes import Notes
 from ..parts.config import Config, setting
-from ..parts.files import SAMPLE_RATE, peak_normalize, to_int16
+from ..parts.files import SAMPLE_RATE, to_int16
 
 # %% ../../nbs/data/augment.ipynb #a1888737
 FFT_SIZE = 1 << 17 # more than twice a note of 4 s: no wrap-around

@@ -8,7 +8,7 @@ __all__ = ['HOLD', 'GM_RANGES', 'SOUNDFONT_FOLDERS', 'SOUNDFONT_NAMES', 'Preset'
            'render_note']
 
 # %% ../../nbs/data/soundfont.ipynb #704fb2d3
-import contextlib, ctypes, hashlib, importlib, os, re, threading
+import contextlib, ctypes, importlib, os, re, threading
 from collections import namedtuple
 from functools import lru_cache
 from pathlib import Path

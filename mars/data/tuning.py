@@ -124,7 +124,7 @@ def program_tunings(
     cache=None, # folder of the measurements; None: the user's cache folder
 )->dict: # (bank, program) -> `Tuning`
     "Tunings of programs, measured once for each SoundFont and renderer."
-    name = find_renderer(renderer).name
+    name = find_renderer(renderer).name # type: ignore[attr-defined]
     file = (Path(cache) if cache else cache_dir())/f'tuning-{font.digest}-{name}.json'
     stored = _read_measurements(file)
     before = json.dumps(stored)

@@ -803,16 +803,17 @@ def merge_seeds(report)->dict: # row -> {column: value}
 
 def is_spread(v)->bool: return type(v) is tuple # mean and standard deviation; an interval is a named tuple or an object
 
-def short(x)->str: # three digits; rounding errors are 0
-    return '0' if abs(x) < 1e-6 else f'{x:.3g}'
+def short(x)->str: # three digits, two below 0.01; rounding errors are 0
+    if abs(x) < 1e-6: return '0'
+    return f'{x:,.0f}' if abs(x) >= 1000 else f'{x:.3g}' if abs(x) >= 0.01 else f'{x:.2g}'
 
 def format_html(v)->str: # a value, an interval, (mean, standard deviation), or None
     "Write a value with its uncertainty on a second line."
     if v is None: return ''
     value = v[0] if is_spread(v) else value_of(v)
     if not math.isfinite(value): return ''
-    if is_spread(v): return f'{short(value)}<br><small>± {v[1]:.1g}</small>'
-    return f'{short(value)}<br><small>{short(v.low)} to {short(v.high)}</small>' if hasattr(v, 'low') else short(value)
+    spread = f'± {v[1]:.2g}' if is_spread(v) else f'{short(v.low)}–{short(v.high)}' if hasattr(v, 'low') else ''
+    return f'{short(value)}<br><small style="white-space: nowrap">{spread}</small>' if spread else short(value)
 
 # %% ../../nbs/evaluation/report.ipynb #4a1f66d2
 def best_rows(rows, column, larger)->set: # names

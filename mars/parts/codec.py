@@ -12,6 +12,7 @@ __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', '
 import json, math, warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -85,8 +86,8 @@ def as_waves(
 # %% ../../nbs/parts/codec.ipynb #fb98ae46
 CARD_MARK = '<!-- Made by mars from config.json; a card without this line is left alone. -->'
 REPO, PAPER = 'https://github.com/mars-spectrogram/mars', 'https://arxiv.org/abs/2509.26007'
-CARD = dict(library_name='mars-spectrogram', license='apache-2.0', pipeline_tag='text-to-audio', # metadata
-            tags=['audio-generation', 'music', 'spectrogram', 'next-scale', 'mars'])
+CARD:dict = dict(library_name='mars-spectrogram', license='apache-2.0', pipeline_tag='text-to-audio', # metadata
+                 tags=['audio-generation', 'music', 'spectrogram', 'next-scale', 'mars'])
 
 def flatten_numbers(d, path=()): # nested dict -> pairs of a name and a number
     for key, value in d.items():
@@ -116,7 +117,7 @@ def card_data(m)->list: # lines
     lines = ['## Data', '', f'- {notes} notes{instruments}' if notes else '- not recorded']
     if pitches: lines += [f'- MIDI pitches {pitches[0]} to {pitches[1]}']
     convention = dict(key='keys, as in NSynth: some organs, guitar harmonics and leads sound one or two octaves away',
-                      sound='the pitches that sound', file='as the files give them').get(data.get('label'))
+                      sound='the pitches that sound', file='as the files give them').get(str(data.get('label')))
     if convention: lines += [f'- Pitch labels are {convention}']
     if corrected := data.get('corrected'):
         lines += ['- Pitch labels were corrected: ' + '; '.join(f'{k} {v}' for k, v in corrected.items())]
@@ -221,7 +222,7 @@ def fade_in(wave, n_samples): # (B, N), changed in place -> the same
 
 class WaveImages:
     "Waveforms to images and back: spectrogram and CMX."
-    vocoder = None       # a pipeline has one
+    vocoder: Any = None  # a pipeline has one
     device: torch.device # of the networks
 
     def __init__(self,
@@ -271,8 +272,8 @@ class Codec(WaveImages):
     "Waveforms to tokens and back: spectrogram, CMX and tokenizer."
     tokenizer_cls:type = Tokenizer
     config_cls:type = TokenizerConfig
-    kind:str|None = None # `kind` in config.json
-    var = None           # a pipeline has one
+    kind:str|None = None # name of the pipeline class in config.json; None is `Mars`
+    var: Any = None      # a pipeline has one
 
     def __init__(self,
         tokenizer:Tokenizer,             # trained or not

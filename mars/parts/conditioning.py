@@ -40,7 +40,7 @@ def count_notes(
     return int(n)
 
 def given_labels(labels, known)->dict: # dict or None, names of the model's labels -> the labels that are not None
-    "Raise `ValueError` for labels that are no dict or have an unknown name."
+    "Raise `ValueError` for labels that are not a dict or have an unknown name."
     if not isinstance(labels, dict | None):
         raise ValueError(f'labels are {type(labels).__name__}; give a dict such as dict(pitch=60)')
     given = {name: v for name, v in (labels or {}).items() if v is not None}
@@ -49,7 +49,7 @@ def given_labels(labels, known)->dict: # dict or None, names of the model's labe
     return given
 
 def check_label_range(name, ids, size): # int64 (n,), number of values
-    "Raise `ValueError` for ids outside the table; -1 is no label, and velocity begins with 1."
+    "Raise `ValueError` for ids outside the table; -1 means no label, and velocity starts at 1."
     low = 1 if name == 'velocity' else 0
     wrong = (ids != -1) & ((ids < low) | (ids >= size))
     if wrong.any():
@@ -63,7 +63,7 @@ class LabelEmbedding(nn.Module):
         super().__init__()
         self.sizes, self.dropout = dict(sizes), dropout
         self.dropout_each = {name: dropout_each for name in sizes}
-        self.nulls = {name: ((), -1) for name in sizes} # shape and value of one note's null
+        self.nulls:dict = {name: ((), -1) for name in sizes} # shape and value of one note's null
         self.tables = nn.ModuleDict({name: nn.Embedding(size+1, width) for name, size in sizes.items()})
         for table in self.tables.values(): nn.init.trunc_normal_(table.weight, std=math.sqrt(1/(3*width)))
 
@@ -114,30 +114,32 @@ class LabelEmbedding(nn.Module):
 def label_id(
     value,      # None, an id or a name
     names=None, # the names in order of their ids; None where a label has none
+    label='label', # for the message
 )->int: # -1 for None; ValueError for an unknown name
     "Turn one label into its id."
     if value is None: return -1
     if isinstance(value, str):
         if names is None or value not in names:
-            choices = ', '.join(names) if names else 'the numbers'
-            raise ValueError(f'{value!r} is no label here; choose one of {choices}')
+            choices = f'one of {", ".join(names)}' if names else 'an integer'
+            raise ValueError(f'{label} must be {choices}, got {value!r}')
         return names.index(value)
     try: i = operator.index(value)
     except TypeError: i = None
     if i is None or isinstance(value, (bool, np.bool_)) or abs(i) >= 2**31:
-        raise ValueError(f'label {value!r} is no whole number in range; give an id or a name')
+        raise ValueError(f'{label} must be an id or a name, got {value!r}')
     return i
 
 def label_ids(
     value,      # None, an id, a name, or a list or tensor of them
     names=None, # the names in order of their ids; None where a label has none
+    label='label', # for messages
 ):              # None, an int, or an int64 tensor (n,); ValueError for an unknown name
     "Turn label names into ids."
     if value is None: return None
     if isinstance(value, str) or not hasattr(value, '__len__') or getattr(value, 'ndim', 1) == 0:
-        return label_id(value, names)
+        return label_id(value, names, label)
     if not len(value): raise ValueError('an empty list of labels was given; leave the label out')
-    return torch.tensor([label_id(v, names) for v in value])
+    return torch.tensor([label_id(v, names, label) for v in value])
 
 # %% ../../nbs/parts/conditioning.ipynb #051c6431
 def _outside(name, values, bounds):
@@ -166,7 +168,7 @@ def outside_training(
 # %% ../../nbs/parts/conditioning.ipynb #380dc343
 def resolve_labels(
     m,          # a `Mars`
-    n:int,      # number of notes; None takes it from the labels, or 1
+    n:int|None, # number of notes; None takes it from the labels, or 1
     given:dict, # labels by name or number, sampling settings, and strict: refuse labels outside the training range
 )->tuple: # (complete labels, sampling settings with the model's defaults); ValueError for what does not fit
     "Split keywords into labels and sampling settings, and check both."
@@ -175,7 +177,7 @@ def resolve_labels(
                          'train one with `mars train var --out FOLDER`')
     settings = {k: v for k, v in given.items() if v is not None}
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=m.info.get('instruments'))
-    labels = {k: label_ids(settings.pop(k, None), v) for k, v in names.items()}
+    labels = {k: label_ids(settings.pop(k, None), v, k) for k, v in names.items()}
     strict = settings.pop('strict', False)
     labels = m.var.label_embed.check({**labels, **m.extra_labels(settings)}, n)
     data = m.info.get('data')
@@ -186,5 +188,5 @@ def resolve_labels(
     settings = m.sampling(settings)
     known = {*inspect.signature(m.var.generate).parameters} - {'labels', 'n', 'seed', 'first'}
     if unknown := [k for k in settings if k not in known]:
-        raise ValueError(f'{unknown[0]} is no setting of a {m.var.system} transformer; leave it out')
+        raise ValueError(f'{unknown[0]} is not a setting of a {m.var.system} transformer; leave it out')
     return labels, settings

@@ -125,7 +125,7 @@ class Registry(dict):
         self.kind, self.modules = kind, modules
 
     def find(self,
-        name:str, # of an entry
+        name:str|None, # of an entry
     ):            # the entry; ValueError with the list of names if there is none
         "Look up an entry."
         if name in self: return self[name]
@@ -146,6 +146,6 @@ EXPERIMENTS = Registry('experiment', 'mars.studies')
 
 def pipeline_of(
     cfg, # of a tokenizer
-)->type|None: # class of the pipeline, if one is registered
+)->Any: # class of the pipeline; None if there is none
     "Find the pipeline whose tokenizer has a config of this class."
     return next((p for p in PIPELINES.values() if p.config_cls is type(cfg)), None)

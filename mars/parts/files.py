@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .preparation import fit_full_scale, mix_down
 from torch.overrides import TorchFunctionMode
+from .preparation import fit_full_scale, mix_down
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
 SAMPLE_RATE, N_SAMPLES = 16000, 64000  # Hz; samples of a note (4 s)
@@ -287,7 +287,7 @@ def _missing_bytes(path): # of a WAV or AIFF file: libsndfile reads one that is 
         head, size = f.read(12), path.stat().st_size
         order = {b'RIFF': 'little', b'FORM': 'big'}.get(head[:4])
         while order and len(chunk := f.read(8)) == 8:
-            n = int.from_bytes(chunk[4:], order)
+            n = int.from_bytes(chunk[4:], order) # type: ignore[arg-type]
             if chunk[:4] in (b'data', b'SSND'): return max(0, f.tell() + n - size) if n < 0xffffff00 else 0 # streamed
             f.seek(n + n % 2, os.SEEK_CUR)
     return 0
@@ -382,8 +382,8 @@ def _file_hash(path):
     return h.hexdigest()
 
 def _file_state(path): # -> size, times of the last change of content and of status, inode
-    stat = os.stat(path)
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    s = os.stat(path)
+    return [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]
 
 def _read_index(path):
     "Stored hashes; none for a missing or damaged file."

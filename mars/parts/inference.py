@@ -158,7 +158,7 @@ class GraphedSampler:
         except RuntimeError as e:
             warnings.warn('the passes could not be recorded as CUDA graphs and run one by one '
                           f'({str(e).splitlines()[0]})')
-        else: sampler.run_pass = lambda k: graphs[k].replay()
+        else: sampler.run_pass = lambda k: graphs[k].replay() # type: ignore[method-assign]
 
     def stream(self, labels, uniforms, *inputs): # as `Sampler.stream`
         return self.sampler.stream(labels, uniforms, *inputs)
@@ -189,7 +189,7 @@ def borrow_sampler(
     settings,        # of `model.validate_sampling`
     graph:bool=None, # as for `use_graphs`
 ):
-    "Provide a sampler for n notes and these settings, a recorded one where there is one of the last two kinds of call."
+    "Provide a sampler for n notes and these settings; a recorded one is reused if either of the last two keys matches."
     new = getattr(model, 'sampler', Sampler)
     if not use_graphs(model, graph):
         yield new(model, n, settings)
@@ -209,7 +209,7 @@ def stream_samples(
     model,            # a `VAR`, or another prediction order with a sampler
     labels:dict=None, # any subset of the labels, one value each or one per note
     n:int=None,       # number of notes; None takes it from the labels, or 1
-    *, seed:int=None, # None draws one
+    *, seed:int=None, # None chooses one
     first:int=0,      # index of the first note, when a large batch is split
     graph:bool=None,  # as for `use_graphs`
     **settings,       # as for `model.validate_sampling`
@@ -229,7 +229,7 @@ def stream(
     model,            # a `VAR` or another prediction order
     labels:dict=None, # any subset of the labels, one value each or one per note
     n:int=None,       # number of notes; None takes it from the labels, or 1
-    **settings,       # as for `model.generate`, and for a `VAR` graph
+    **settings,       # as for `model.generate`; a `VAR` also takes `graph`
 ): # iterator of lists of token maps, as `model.stream`
     "Sample tokens by a `Sampler` for a `VAR`, by its own method for another prediction order."
     return stream_samples(model, labels, n, **settings) if is_plain(model) else model.stream(labels, n, **settings)
@@ -238,7 +238,7 @@ def generate(
     model,            # a `VAR` or another prediction order
     labels:dict=None, # any subset of the labels, one value each or one per note
     n:int=None,       # number of notes; None takes it from the labels, or 1
-    **settings,       # as for `model.generate`, and for a `VAR` graph
+    **settings,       # as for `model.generate`; a `VAR` also takes `graph`
 )->list: # K int64 token maps, those of `model.generate`
     "Sample tokens by a `Sampler` for a `VAR`, by its own method for another prediction order."
     if not is_plain(model): return model.generate(labels, n, **settings)

@@ -15,9 +15,9 @@ from .codebook import Codebook, nearest_code
 
 # %% ../../nbs/parts/quantizer.ipynb #5117347f
 def resampling_matrix(
-    src:tuple, # (height, width) of the grid to come from
-    dst:tuple, # (height, width) of the grid to go to
-    mode:str,  # 'area' (to go down), 'bicubic' or 'bilinear' (to go up)
+    src:tuple, # (height, width) of the source grid
+    dst:tuple, # (height, width) of the target grid
+    mode:str,  # 'area' (for downsampling), 'bicubic' or 'bilinear' (for upsampling)
 )->torch.Tensor: # (dst height*width, src height*width) float32
     "Return the matrix that does what `F.interpolate` does to a row-major flattened map."
     n = math.prod(src)

@@ -113,7 +113,7 @@ class ReferenceVARConfig(VARConfig):
 def reference_config(
     config:type, # class of a transformer's config
     fields:dict, # of a config.json or of the command line
-)->type: # `ReferenceVARConfig` if the fields set `reference_dim`, else the given class
+)->type[VARConfig]: # `ReferenceVARConfig` if the fields set `reference_dim`, else the given class
     "Choose the config class that has these fields."
     return ReferenceVARConfig if config is VARConfig and fields.get('reference_dim') else config
 

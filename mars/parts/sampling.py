@@ -86,11 +86,12 @@ def per_scale(
                          f'give one number, or a list of one for each of the {K} scales')
     if getattr(value, 'ndim', 1) == 0 and hasattr(value, 'item'): value = value.item()
     if not hasattr(value, '__len__'): value = [value]*K
-    values = value.tolist() if hasattr(value, 'tolist') else list(value)
+    values:list = value.tolist() if hasattr(value, 'tolist') else list(value)
     if len(values) != K:
         raise ValueError(f'{name} lists {len(values)} values; give one number, or one for each of the {K} scales')
     for v in values:
-        if isinstance(v, bool) or not isinstance(v, kind) or not (math.isfinite(v) and 0 <= v <= high):
+        is_kind = isinstance(v, kind) and not isinstance(v, bool)
+        if not is_kind or not (math.isfinite(v) and 0 <= v <= high):
             what = 'a whole number' if kind is numbers.Integral else 'a number'
             raise ValueError(f'{name} is {v!r}; it must be {what} {f"in 0..{high}" if high < math.inf else ">= 0"}')
     return values

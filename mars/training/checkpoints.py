@@ -86,7 +86,8 @@ def resume_config(
 def random_state(device)->dict: # name -> tensor
     "Return the state of python's, numpy's and torch's random generators."
     version, words, gauss = random.getstate()
-    name, keys, pos, has, cached = np.random.get_state()
+    state:tuple = np.random.get_state() # type: ignore[assignment]
+    _, keys, pos, has, cached = state
     gauss = torch.tensor(math.nan if gauss is None else gauss, dtype=torch.double)
     out = dict(python=torch.tensor(words), python_gauss=gauss,
                numpy=torch.from_numpy(keys.astype(np.int64)), torch=torch.get_rng_state(),

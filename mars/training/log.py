@@ -8,6 +8,7 @@ __all__ = ['flat_row', 'check_tracker', 'open_tracker', 'read_log', 'RunLog', 'v
 # %% ../../nbs/training/log.ipynb #374ce56c
 import json, platform, sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 import torch
 from ..parts.files import write_atomic
@@ -25,7 +26,7 @@ def flat_row(
         else: out[name] = v
     return out
 
-def check_tracker(name:str)->type: # `ValueError` for one that is unknown or not installed
+def check_tracker(name:str)->Any: # a class; `ValueError` for one that is unknown or not installed
     "Find the class of one of accelerate's trackers."
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     available = [str(getattr(t, 'value', t)) for t in get_available_trackers()]
@@ -71,17 +72,18 @@ class RunLog:
         trackers=(),      # names of accelerate's trackers ('tensorboard', 'wandb', ...), or trackers
         settings:dict=None, # of the run, for the trackers
     ):
-        self.rows, self.file, self.folder = [], None, folder
+        self.rows, self.file = [], None
         self.trackers = [open_tracker(t, folder, settings or {}) for t in trackers]
-        if folder is not None:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.file = open(Path(folder)/'metrics.jsonl', 'a')
+        if folder is None: return
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.folder/'metrics.jsonl', 'a')
 
     def rewind(self, stage, step):
         "Remove what a stage logged from a step on: a resumed run will log it again."
-        if self.file is None or not (Path(self.folder)/'metrics.jsonl').exists(): return
+        if self.file is None or not (self.folder/'metrics.jsonl').exists(): return
         self.file.close()
-        rows, path = read_log(self.folder), Path(self.folder)/'metrics.jsonl'
+        rows, path = read_log(self.folder), self.folder/'metrics.jsonl'
         write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
         self.file = open(path, 'a')
 

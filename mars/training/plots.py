@@ -101,8 +101,8 @@ def reconstruction_preview(
     idx = spread(len(notes))
     def draw(rows):
         image, tok = images(idx)[0], codec.tokenizer
-        specs = [codec.image_to_spec(x) for x in (image, tok.decode(tok.encode(image)))]
-        return preview(rows, stage, ('recon', 'vq', 'commit'), *specs, _titles(notes, idx))
+        real, model = (codec.image_to_spec(x) for x in (image, tok.decode(tok.encode(image))))
+        return preview(rows, stage, ('recon', 'vq', 'commit'), real, model, _titles(notes, idx))
     return draw
 
 def generation_preview(
@@ -119,6 +119,6 @@ def generation_preview(
         top_k = min(10, codec.tokenizer.cfg.codebook_size)
         generated = var.generate(labels(idx), len(idx), seed=0, top_k=top_k)
         var.trunk._compiled_call_impl = compiled
-        specs = [codec.tokens_to_spec(t) for t in ([t[idx].long() for t in tokens], generated)]
-        return preview(rows, 'var', ('loss',), *specs, _titles(notes, idx))
+        real, model = (codec.tokens_to_spec(t) for t in ([t[idx].long() for t in tokens], generated))
+        return preview(rows, 'var', ('loss',), real, model, _titles(notes, idx))
     return draw

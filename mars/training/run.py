@@ -55,7 +55,7 @@ class TrainingRun:
         self.picture = self.out and self.out/f'{cfg.stage}.png'
 
     def lock(self):
-        "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if one is there."
+        "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if it is in use."
         error = None
         if self.out and self.accelerator.is_main_process:
             try: lock_folder(make_folder(self.out))
@@ -74,7 +74,7 @@ class TrainingRun:
         "Write settings.json and open the log; close it at the end."
         cfg, log, config = self.cfg, self.log, dict(train=resume_config(self.cfg), **config)
         if self.out and self.main: write_settings(self.out, cfg.stage, {**config, **self.facts})
-        if log is None: log = RunLog(*((self.out, self.trackers) if self.main else (None, ())), config['train'])
+        if log is None: log = RunLog(self.out, self.trackers, config['train']) if self.main else RunLog()
         if not self.main: seed_all(cfg.seed + 7919*self.accelerator.process_index) # dropout of its own
         checkpoints = self.out and CheckpointManager(self.out, cfg.stage, config, cfg.keep_last)
         try: yield dict(log=log, progress=self.progress, preview=preview, checkpoints=checkpoints, resume=self.resume)
@@ -108,6 +108,6 @@ def init_from(var, init):
 
 def compile_parts(*parts):
     "Compile parts of a network in place."
-    # the adaptive weight needs two backward passes through the decoder's last layer, which donated buffers forbid
+    # the GAN's adaptive weight needs two backward passes through the decoder's last layer, which donated buffers forbid
     torch._functorch.config.donated_buffer = False
     for part in parts: part.compile(dynamic=False)

@@ -13,7 +13,7 @@ from ..parts.config import STAGES, Config, check_betas, setting
 @dataclass(frozen=True)
 class TrainConfig(Config, presets=STAGES):
     "How one stage is trained. `preset(name, stage)` gives the usual values."
-    stage:str = setting('tokenizer')            # 'tokenizer' or 'var'
+    stage:str = setting('tokenizer')            # 'tokenizer', 'var' or another name in STAGES
     steps:int = setting(600, ge=1)              # optimiser steps
     epochs:float = setting(0., ge=0)            # passes over the notes; above 0 they set `steps`
     batch_size:int = setting(16, ge=1)          # notes a step
@@ -24,13 +24,13 @@ class TrainConfig(Config, presets=STAGES):
     betas:tuple = setting((0.9, 0.95))          # of AdamW
     weight_decay:float = setting(0., ge=0)      # on matrices only
     clip:float = setting(1., gt=0)              # largest gradient norm
-    ema:float = setting(0., ge=0, lt=1)         # decay of the averaged weights, the result of the run; 0 is off
+    ema:float = setting(0., ge=0, lt=1)         # decay of the averaged weights, which the run returns; 0 is off
     precision:str = setting('auto', choices=('auto', 'fp32', 'bf16')) # auto is bf16 on CUDA, fp32 elsewhere
     warm_start:int = setting(256, ge=0)         # notes for the tokenizer's initial principal components; 0 is none
     revive_every:int = setting(50, ge=0)        # steps between revivals of dead codes; 0 is never
-    revive_patience:int = setting(50, ge=1)     # a code is dead when no vector chose it for so many steps
+    revive_patience:int = setting(50, ge=1)     # steps without use after which a code counts as dead
     revive_until:float = setting(0.8, ge=0)     # share of the steps after which no code is revived
-    compile:bool = setting(False)               # torch.compile; for runs long enough to pay for its minutes
+    compile:bool = setting(False)               # torch.compile, which takes minutes; for long runs
     seed:int = setting(0, ge=0, lt=2**63)       # of weights, order and dropout
     log_every:int = setting(10, ge=1)           # steps between lines of metrics
     save_every:int = setting(250, ge=0)         # steps between checkpoints in the run folder; 0 is never
@@ -49,7 +49,7 @@ class TrainConfig(Config, presets=STAGES):
     @classmethod
     def preset(cls,
         name:str,              # 'tiny', 'small' or 'paper'
-        stage:str='tokenizer', # 'tokenizer' or 'var'
+        stage:str='tokenizer', # 'tokenizer', 'var' or another name in STAGES
         **kwargs,              # fields to override
     )->'TrainConfig':
         "Return the usual settings of a stage at a size."

@@ -99,8 +99,9 @@ class Images:
         following=(), # those of the next batch, which are read in advance
     )->tuple: # images (B, C, H, W), labels dict of (B,)
         "Return the images of some notes."
-        if self.cached is None and self.waves is None: return self.compute(list(idx), list(following))
-        x, labels = self.cached or self.waves
+        stored = self.cached or self.waves
+        if stored is None: return self.compute(list(idx), list(following))
+        x, labels = stored
         idx = to_device(idx, self.device)
         return x[idx] if self.cached else self.to_image(x[idx]), {k: v[idx] for k, v in labels.items()}
 
@@ -131,8 +132,8 @@ def tokenize(
     lo, hi = _my_range(len(notes), accelerator) if accelerator else (0, len(notes))
     for i in range(lo, hi, batch_size):
         image, labels = images(range(i, min(i+batch_size, hi)))
-        tokens = {k: t.int().cpu() for k, t in enumerate(model.tokenizer.encode(image))}
-        parts.append((tokens, {k: v.cpu() for k, v in labels.items()}))
+        maps = {k: t.int().cpu() for k, t in enumerate(model.tokenizer.encode(image))}
+        parts.append((maps, {k: v.cpu() for k, v in labels.items()}))
     tokens, labels = zip(*(gather_object(parts) if accelerator else parts))
     return ([t.to(model.device).long() for t in _cat(tokens).values()],
             {k: v.to(model.device) for k, v in _cat(labels).items()})
@@ -228,7 +229,8 @@ def embed_notes(
     ids = json.dumps([classifier.digest, names_hash(notes)]).encode()
     name = hashlib.sha256(ids + waves.numpy().tobytes()).hexdigest()
     cached = read_cached(path, name) if path else None
-    if all(gather_object([cached is not None]) if accelerator else [cached is not None]): return cached['reference']
+    everywhere = all(gather_object([cached is not None])) if accelerator else True
+    if cached is not None and everywhere: return cached['reference']
     lo, hi = _my_range(len(notes), accelerator) if accelerator else (0, len(notes))
     parts = [classifier.features(notes.batch(range(i, min(i+64, hi)))[0]).cpu() for i in range(lo, hi, 64)]
     features = torch.cat(gather_object(parts) if accelerator else parts)

@@ -82,6 +82,12 @@
     fit();
   }
 
+  // A wide equation is set smaller before it scrolls
+  $$('.equation').forEach(e => {
+    const share = e.clientWidth / e.scrollWidth;
+    if (share < 1) e.style.fontSize = `${Math.max(0.85, 1.1 * share * 0.99)}em`;
+  });
+
   const folds = $$('details.fold');
   if (folds.length > 1) {
     const button = Object.assign(document.createElement('button'), { className: 'sources', textContent: 'Show all source', type: 'button' });
