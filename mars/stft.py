@@ -125,7 +125,8 @@ def griffin_lim(
     S = M.to(M.dtype.to_complex()) if angles is None else M*angles.reshape(-1, *angles.shape[-2:]).mT
     size = 1 if M.device.type == 'cpu' else len(M)
     pairs = zip(M.split(size), S.split(size))
-    with _one_thread(M.device): waves = [_fast_griffin_lim(m, s, window, hop_length, n_iter, momentum) for m, s in pairs]
+    with _one_thread(M.device):
+        waves = [_fast_griffin_lim(m, s, window, hop_length, n_iter, momentum) for m, s in pairs]
     return torch.cat(waves)[:, :length].reshape(*magnitude.shape[:-2], -1)
 
 # %% ../nbs/01_stft.ipynb #a34814e2

@@ -229,8 +229,9 @@ def test_two_runs_in_one_folder(tmp_path):
     os.close(fd)
     stage_two(tmp_path)
     assert not files._LOCKED
+    settings = (tmp_path/'settings.json').read_bytes()
     with pytest.raises(ValueError, match='was made with another'): stage_two_resume(tmp_path)
-    assert not files._LOCKED
+    assert not files._LOCKED and settings == (tmp_path/'settings.json').read_bytes()
 
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)
@@ -749,3 +750,50 @@ def test_the_messages_of_a_midi_file_are_bounded(tmp_path):
     with pytest.raises(ValueError, match='larger than 16 MiB'): read_midi(tmp_path/'b.mid')
     os.mkfifo(tmp_path/'c.mid')
     with pytest.raises((ValueError, FileNotFoundError)): read_midi(tmp_path/'c.mid')
+
+# --- locales
+
+def test_text_files_name_their_encoding():
+    import ast
+    for path in Path(files.__file__).parent.parent.rglob('*.py'):
+        for call in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(call, ast.Call) or any(k.arg == 'encoding' for k in call.keywords): continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, 'id', '')
+            mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else 'r'
+            text = name in ('read_text', 'write_text') or (isinstance(call.func, ast.Name) and name == 'open' and 'b' not in str(mode))
+            assert not text or (name == 'write_text' and len(call.args) > 1), f'{path}:{call.lineno}'
+
+def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch):
+    from dataclasses import replace
+    from mars.cli import main
+    from mars.cli.dispatch import COMMANDS
+    import sys
+    monkeypatch.setitem(COMMANDS, 'data', replace(COMMANDS['data'], run=lambda a: ({}, 'Flöte 笛')))
+    out = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
+    monkeypatch.setattr(sys, 'stdout', out)
+    assert main(['data', 'nsynth']) == 0
+    out.flush()
+    assert out.buffer.getvalue() == b'Fl\\xf6te \\u7b1b\n'
+
+@pytest.mark.parametrize('size, given, used', [(100, [], 100), (300, [], 256), (300, ['--n', '40'], 40)])
+def test_the_default_number_of_notes_of_an_evaluation_fits_the_set(size, given, used, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    import mars.evaluation.report as report, mars.cli.evaluation as command
+    from mars.cli.dispatch import parser
+    from mars.parts.classifier import Classifier
+    seen = []
+    class Stop(Exception): pass
+    def evaluate(m, splits, n, *args, **kw):
+        seen.append(n)
+        raise Stop
+    monkeypatch.setattr(report, 'evaluate_model', evaluate)
+    monkeypatch.setattr(report, 'load_model', lambda *args: make(0))
+    monkeypatch.setattr(Classifier, 'from_pretrained', lambda *args: None)
+    monkeypatch.setattr(command, 'reference_notes', lambda a, m: (SimpleNamespace(test=Sized(size)), {}))
+    with pytest.raises(Stop): command.run_evaluate(parser().parse_args(['evaluate', '--out', str(tmp_path), *given]))
+    assert seen == [used]
+
+class Sized(list):
+    "A set of so many notes."
+    label = 'sound'
+    def __init__(self, n): super().__init__(range(n))
