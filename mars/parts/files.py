@@ -177,7 +177,8 @@ def check_sizes(settings, path, most=10**6):
     if isinstance(settings, (int, float)) and abs(settings) > most:
         raise ValueError(f'{path} is damaged: it holds the size {settings}; copy it again or train again')
     if isinstance(settings, list): settings = dict(enumerate(settings))
-    for name, value in settings.items() if isinstance(settings, dict) else (): check_sizes(value, path, 1000 if name in COUNTS else most)
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        check_sizes(value, path, 1000 if name in COUNTS else most)
 
 # %% ../../nbs/parts/files.ipynb #2c14285a
 JOURNAL = '.save.json'
