@@ -37,7 +37,10 @@ def train_stage(out, stage, steps=12, resume=False, drop=0., norm='group', gan=.
         m, shape = Mars.from_pretrained(out, 'cpu'), VARConfig.preset('tiny', label_drop=0., label_drop_each=0., drop_path=drop)
         train_var(notes, m, TrainConfig.preset('tiny', 'var', **train), shape, resume=resume, **how)
 
-def _train(out, stage, kw): train_stage(out, stage, **kw)
+def _train(out, stage, kw):
+    import mars.training.distributed as distributed
+    distributed.TIMEOUT = kw.pop('timeout', distributed.TIMEOUT)
+    train_stage(out, stage, **kw)
 
 def start(n, folder, stage, **kw): # -> runs
     "Start a run of n processes with the environment that torchrun would give them."
@@ -114,6 +117,18 @@ def test_sigterm_to_one_of_two_stops_both(tmp_path):
     assert [r.wait()[0] for r in runs] == [143, 143]
     done = int(max((tmp_path/'checkpoints').iterdir()).stem.split('-')[1])
     assert done == read_log(tmp_path)[-1]['step'] + 1
+
+@pytest.mark.parametrize('number, message', [(signal.SIGSTOP, 'has not answered for 5 s'), (signal.SIGKILL, 'has ended|has not answered for 5 s')])
+def test_a_process_that_stops_answering_is_reported(number, message, tmp_path):
+    import re
+    runs = start(2, tmp_path, 'tokenizer', steps=10**4, gan=0., timeout=5)
+    while not (tmp_path/'metrics.jsonl').exists() or not read_log(tmp_path):
+        assert all(r.alive for r in runs), runs[0].text + runs[1].text
+        time.sleep(.01)
+    os.kill(runs[1].process.pid, number)
+    status, text = runs[0].wait(120)
+    runs[1].process.kill()
+    assert status == 1 and re.search(f'ValueError: another process of this run ({message}): start all of them again with --resume', text), text[-1500:]
 
 def test_processes_and_parts_of_a_batch_go_together(tmp_path):
     kw = dict(revive_every=0, steps=6, gan=0.) # the PatchGAN's adaptive weight is one of each part, and revivals pick from the last
