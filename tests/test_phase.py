@@ -374,7 +374,7 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     assert {c['method'] for c in r['cores']} <= set(few) and all(c['one note'] > 0 and c['two workers'] > 0 for c in r['cores'])
     for name, row in rows.items():
         if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
-    assert r['about']['vocoder']['parameters'] > 0
+    assert r['info']['vocoder']['parameters'] > 0
 
 def test_the_command_trains_from_other_weights_and_on_reconstructions(tmp_path, capsys):
     from mars.cli import main

@@ -518,11 +518,11 @@ def test_benchmark(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT/'benchmarks'/'var.py'), '--quick', '--device', 'cpu', '--json', str(tmp_path/'out.json')], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     out = json.loads((tmp_path/'out.json').read_text())
-    assert (out['passes'], out['tokens'], out['plain_agrees']) == (4, 30, 1.) and out['matmul_gflops'] > 0 and out['bandwidth_gb'] > 0
+    assert (out['passes'], out['tokens'], out['loop_agreement']) == (4, 30, 1.) and out['matmul_gflops'] > 0 and out['bandwidth_gb'] > 0
     for guided in ('plain', 'guided'):
         r = out[guided]
         assert list(r['stages']) == ['tokens', 'decode', 'phase'] and list(r['batches']) == ['1', '2'] and r['note'] == pytest.approx(sum(t['least'] for t in r['stages'].values()))
-        for name in ('flat', 'loop'): assert r[name]['ratio'] == pytest.approx(r[name]['theirs']['least']/r[name]['ours']['least'])
+        for name in ('flat', 'loop'): assert r[name]['ratio'] == pytest.approx(r[name]['baseline']['least']/r[name]['sampler']['least'])
         assert set(r['roofline']) == {'bandwidth', 'gflop', 'flops'}
     gflop = lambda rows: (rows*(2*30*2*12*64**2 + (1 + 4*5 + 9*14 + 16*30)*4*64*2 + 2*14*64**2) + 2*30*256*64)/1e9
     assert out['plain']['roofline']['gflop'] == pytest.approx(gflop(1)) and out['guided']['roofline']['gflop'] == pytest.approx(gflop(2))
