@@ -117,11 +117,11 @@ def wave(tmp_path_factory):
     x = AdditiveNotes(('organ_electronic_800',), (60,), (100,))[0][0]
     return str(save_wave(tmp_path_factory.mktemp('app')/'organ.wav', x)), x
 
-def test_page_says_what_it_is_and_where_it_runs(page):
+def test_page_has_title_and_tabs(page):
     assert page.title() == 'MARS' and page.locator('h1').inner_text() == 'MARS'
     assert [t.inner_text() for t in page.get_by_role('tab').filter(visible=True).all()] == ['Generate', 'Reconstruct', 'Edit']
 
-def test_generated_notes_are_those_of_the_library(page):
+def test_generated_notes_equal_those_of_the_library(page):
     from mars.pipeline import Mars
     here = panel(page, 'Generate')
     press(page, 'Generate')
@@ -131,7 +131,7 @@ def test_generated_notes_are_those_of_the_library(page):
     for (x, rate), y in zip(made, want): assert rate == 16000 and np.abs(x-y).max() < 2e-3
     assert here.locator('img[src^="data:image"], img[src*="/file="], .matplotlib img').filter(visible=True).count() >= 1
 
-def test_sound_is_sent_through_the_tokenizer(page, wave):
+def test_an_uploaded_sound_is_reconstructed(page, wave):
     from mars.eval import f0
     here = panel(page, 'Reconstruct')
     drop(here, wave[0])
@@ -141,7 +141,7 @@ def test_sound_is_sent_through_the_tokenizer(page, wave):
     assert np.abs(mine[0]-wave[1].numpy()).max() < 1e-3
     assert abs(100*(f0(back[0]).midi-60)) < 50
 
-def test_edit_changes_a_span_and_nothing_else(page, wave):
+def test_edit_changes_the_span_only(page, wave):
     here = panel(page, 'Edit')
     drop(here, wave[0])
     number(here, 'from (s)', 1)
@@ -152,7 +152,7 @@ def test_edit_changes_a_span_and_nothing_else(page, wave):
     for x in made:
         assert np.array_equal(x[:16000], mine[:16000]) and np.array_equal(x[32000:], mine[32000:]) and np.abs(x-mine).max() > .01
 
-def test_what_cannot_be_done_is_said_in_a_sentence(page, wave):
+def test_errors_are_shown_as_one_sentence(page, wave):
     here = panel(page, 'Edit')
     drop(here, wave[0])
     number(here, 'from (s)', 3)
@@ -161,14 +161,14 @@ def test_what_cannot_be_done_is_said_in_a_sentence(page, wave):
     page.get_by_text('the range from 3 to 2 s is empty').first.wait_for(timeout=20000)
     number(here, 'from (s)', 1)
 
-def test_an_emptied_seed_is_a_seed(page):
+def test_generation_works_with_an_empty_seed_field(page):
     here = panel(page, 'Generate')
     number(here, 'pitch', 62)
     here.get_by_label('seed').fill('')
     press(page, 'Generate')
     assert len(sounds(here)) == 2 and 'Sample 2' in here.inner_text()
 
-def test_a_note_of_the_model_can_be_taken(page, running):
+def test_a_generated_note_can_be_reconstructed(page, running):
     here = panel(page, 'Reconstruct')
     def sources(): return {a.get_attribute('src') for a in here.locator('audio').all()}
     before, end = sources(), time.time() + 60
@@ -179,7 +179,7 @@ def test_a_note_of_the_model_can_be_taken(page, running):
     mine, back = sounds(here)[-2:]
     assert mine[1] == 16000 and np.abs(mine[0]).max() > .01 and back[0].shape == mine[0].shape == (64000,)
 
-def test_nothing_went_wrong_and_nothing_left_the_machine(page):
+def test_no_errors_and_no_external_requests(page):
     assert not page.foreign
     assert not page.errors
 
@@ -190,14 +190,14 @@ def test_page_fits_a_phone(page):
         panel(page, title)
         assert page.evaluate('document.documentElement.scrollWidth') <= PHONE['width'], title
 
-def test_ctrl_c_ends_it_well_and_leaves_no_files(running, page):
+def test_ctrl_c_exits_cleanly_and_leaves_no_files(running, page):
     process, _ = running
     kept = [f for f in Path(tempfile.gettempdir()).glob('mars-app-*') if f.stat().st_mtime >= process.began]
     assert any(f.rglob('*.wav') for f in kept)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0 and not [f for f in kept if f.exists()]
 
-def test_sigterm_ends_it_as_well():
+def test_sigterm_exits_cleanly():
     process = command('app', '--port', '0')
     address_of(process)
     kept = [f for f in Path(tempfile.gettempdir()).glob('mars-app-*') if f.stat().st_mtime >= process.began]
@@ -206,7 +206,7 @@ def test_sigterm_ends_it_as_well():
 
 @pytest.mark.parametrize('argv, word', [(['--port', 'TAKEN'], 'is in use; give another with --port'), (['--model', 'nowhere'], "no model 'nowhere'"),
                                         (['--host', '::1'], "got '::1'; use 127.0.0.1")])
-def test_refusals_are_one_line(argv, word, capsys):
+def test_invalid_arguments_print_one_line(argv, word, capsys):
     pytest.importorskip('gradio')
     from mars.cli import main
     with socket.socket() as s:

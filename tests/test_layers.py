@@ -80,7 +80,7 @@ def wrong(arrows):
     return [f'{here} -> {there} ({", ".join(sorted(filter(None, names))) or "the module"})' for (here, there), names in sorted(arrows.items())
             if there not in EMPTY and not own(here, there)]
 
-def test_every_module_has_a_row(): assert {*sources()} - EMPTY == {*ROW}
+def test_every_module_has_a_layer(): assert {*sources()} - EMPTY == {*ROW}
 
 def test_imports_point_down(): assert not wrong(arrows()), 'imports that point up or across:\n' + '\n'.join(wrong(arrows()))
 
@@ -90,7 +90,7 @@ def test_no_lookup_by_module_name(): # a registry holds objects, not addresses
 
 @pytest.mark.parametrize('line', ['from mars.pipeline import Mars', 'from ..pipeline import Mars', 'def f():\n    from mars.pipeline import Mars',
                                   'if TYPE_CHECKING:\n    from mars.pipeline import Mars', 'import mars.pipeline', 'import_module("mars.pipeline")'])
-def test_an_upward_import_is_found(tmp_path, line):
+def test_an_upward_import_is_detected(tmp_path, line):
     (tmp_path/'parts').mkdir()
     (tmp_path/'parts'/'files.py').write_text(line)
     assert [w.startswith('parts.files -> pipeline') for w in wrong(arrows(tmp_path))] == [True]

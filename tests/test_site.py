@@ -52,7 +52,7 @@ def test_piano_is_small_and_complete():
         assert [len(c) for c in have.values()] == [n['bytes'] for n in made['notes']]
 
 @pytest.mark.parametrize('family', ['flute', 'bass'])
-def test_clips_have_the_recorded_length_and_pitch(family):
+def test_clips_have_the_listed_length_and_pitch(family):
     import soundfile as sf
     from mars.eval import f0
     notes = [n for n in MADE['families'][family]['notes'] if n['cents'] is not None and abs(n['cents']) < 50 and n['voiced'] > .9]
@@ -68,13 +68,13 @@ def test_piano_record_counts_right():
     assert MADE['notes'] == len(notes) and MADE['right'] == right('cents') and MADE['first_seed_right'] == right('first_seed_cents')
 
 @pytest.mark.parametrize('name', ['path.svg', 'path-tall.svg'])
-def test_picture_of_the_path_is_a_picture(name):
+def test_path_drawing_is_a_valid_svg(name):
     svg = ET.parse(ROOT/'nbs'/'images'/name).getroot()
     words = ' '.join(t.text for t in svg.iter('{http://www.w3.org/2000/svg}text'))
     for word in ('wave', 'spec', 'image', 'tokens', 'VAR'): assert word in words
     assert len(list(svg.iter('{http://www.w3.org/2000/svg}image'))) > 10
 
-def test_results_table_holds_the_numbers_of_the_results_files():
+def test_results_table_matches_the_results_files():
     readme = (ROOT/'README.md').read_text(encoding='utf-8')
     named = re.findall(r'`results/(evaluation/small-[\w-]+\.json)`', readme)
     assert len(named) == 2
@@ -89,7 +89,7 @@ def test_readme_is_short():
     text = re.sub(r'```.*?```|<[^>]+>|\]\([^)]*\)', ' ', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
     assert len(re.findall(r"[A-Za-z0-9'’.-]*[A-Za-z][\w'’.-]*", text)) < 900
 
-def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_path):
+def test_external_scripts_and_nested_links_are_removed(tmp_path):
     "The three lines that Quarto puts before a notebook with HTML outputs; and what nbdev makes of [`X`](x.ipynb)"
     page = ('<head><script src="site_libs/a.js"></script>\n<script src="https://cdn.example.org/require.min.js" integrity="sha512-x" crossorigin="anonymous"></script>\n'
             '<script src="https://cdn.example.org/jquery.min.js" data-relocate-top="true"></script>\n'
@@ -211,9 +211,9 @@ def test_page_opens_without_an_error(found):
     assert page['status'] == 200 and page['title'] and page['h1'] >= 1
     assert not page['errors']
 
-def test_page_asks_nothing_of_another_host(found): assert not found[1]['foreign']
+def test_page_makes_no_external_requests(found): assert not found[1]['foreign']
 
-def test_page_links_lead_somewhere(found, seen):
+def test_page_links_resolve(found, seen):
     name, page, _ = found
     broken = []
     for link in page['links']:
@@ -225,7 +225,7 @@ def test_page_links_lead_somewhere(found, seen):
         if not (DOCS/path).exists() or (frag and path in PAGES and unquote(frag) not in seen[path]['ids']): broken.append(link)
     assert not broken
 
-def test_page_images_have_a_size_and_words(found):
+def test_page_images_have_size_and_alt_text(found):
     for image in found[1]['images']: assert image['width'] > 1 and image['height'] > 1 and image['alt'] is not None, image
 
 def test_page_players_have_a_duration(found):
@@ -237,7 +237,7 @@ def test_page_players_have_a_duration(found):
     assert len(page['sounds']) >= sum(x.count('<audio') for x in shown)
     for sound in page['sounds']: assert sound['error'] is None and sound['duration'] and .05 < sound['duration'] < 60, sound
 
-def test_page_formulas_are_set(found):
+def test_page_formulas_are_rendered(found):
     _, page, notebook = found
     wrong = [m for m in page['math'] if m['wrong'] or min(m['box']) < 2]
     assert not wrong and not page['unset'] and not page['raw']
@@ -266,11 +266,11 @@ def test_page_folds_the_source(found):
     cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
     assert not page['open'] and page['folds'] == sum(bool(re.search(r'^#\| *exports$', ''.join(c['source']), re.M)) for c in cells)
 
-def test_page_has_room_for_lines_of_120_letters(found): assert not found[1]['narrow']
+def test_page_fits_lines_of_120_columns(found): assert not found[1]['narrow']
 
 # ---- the first screen, and a dark one ----
 
-def test_first_screen_holds_picture_sounds_and_piano(visit, host):
+def test_first_screen_has_drawing_sounds_and_piano(visit, host):
     page = visit(f'{host}/index.html')
     page.wait_for_selector('.piano-keys button')
     ends = page.evaluate("['.hero img', '.hero audio', '.piano-keys'].flatMap(s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect().bottom))")
@@ -332,7 +332,7 @@ def search(page, term):
     return [(h.get_attribute('href'), h.inner_text()) for h in hits.all()]
 
 @pytest.mark.parametrize('start', ['tokenizer.html', 'parts/quantizer.html'])
-def test_search_finds_a_term_and_leads_to_it(visit, host, start):
+def test_search_result_links_to_the_term(visit, host, start):
     page = visit(f'{host}/{start}')
     hits = search(page, 'demultiplex')
     assert hits and any('cmx' in href for href, _ in hits)
@@ -418,7 +418,7 @@ def test_key_in_between_is_resampled_to_its_pitch(visit, host, by):
     assert abs(100*(pitch(x, rate)-by-note['f0'])) < 25
     assert 'resampled' in page.locator('.piano-says').inner_text()
 
-def test_letters_play_and_leave_the_search_alone(visit, host):
+def test_letter_keys_play_and_do_not_affect_the_search(visit, host):
     "A plays the C marked A, here after moves to the octave with a note in tune; Z and X move it"
     page, note = visit(f'{host}/index.html'), in_tune('flute', 60, 71)[0]
     choose(page, 'flute')
@@ -453,7 +453,7 @@ def test_two_keys_sound_together_and_volume_holds(visit, host):
     page.wait_for_timeout(900)
     assert loud > .05 and np.abs(hold(page, 60, .4)[0][-4096:]).max() < 1e-3
 
-def test_piano_can_be_used_without_seeing_it(visit, host):
+def test_piano_is_accessible(visit, host):
     page = visit(f'{host}/index.html')
     assert page.get_by_label('Family').count() == 1 and page.get_by_label('Volume').count() == 1
     assert page.locator('.piano-keys[role=group][aria-label]').count() == 1 and page.locator('.piano-says[role=status]').count() == 1

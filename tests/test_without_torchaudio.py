@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     return out
 
-def test_the_block_works(tmp_path):
+def test_torchaudio_is_blocked(tmp_path):
     done = run_python(f'{BLOCK}import torchaudio', tmp_path)
     assert done.returncode == 1 and 'OSError: Could not load this library' in done.stderr
 
