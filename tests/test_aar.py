@@ -1,4 +1,4 @@
-"""SAT and AAR: shapes, lists, the quantizer on waves, the transformers of its tokens, folders, precisions, training and judges, at unit-test size."""
+"""SAT and AAR at unit-test size: scale lists, the quantizer on waves, transformers, folders, precisions, training, discriminators."""
 import functools, json, math
 from dataclasses import replace
 import pytest
@@ -112,7 +112,7 @@ def test_scales_have_separate_codes_and_plain_codebooks_no_convolution():
 # --- codes: a start from the data, and revival
 
 def residuals(tok, clips):
-    "What each scale is asked to code."
+    "The residual that each scale quantizes."
     with torch.no_grad():
         f, q = tok.latent(clips), tok.quantizer
         for k, t in enumerate(q.encode(f)):

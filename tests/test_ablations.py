@@ -1,4 +1,4 @@
-"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which variant is better."""
+"""The experiments of 06_ablations at a sixteenth of their size: properties that hold at any size, not which variant is better."""
 import json, math
 from pathlib import Path
 import pytest, torch
@@ -177,7 +177,7 @@ def test_invalid_arguments_raise_one_sentence(args, says):
     assert '\n' not in str(e.value)
 
 def test_mel_weight_trains_and_is_off_by_default(small):
-    "The option of stage one: logged, and 0 for equal pictures"
+    "The option of stage one: logged, and 0 for equal images."
     cfg = TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=16, scales=(1, 2, 4))
     logs = {}
     for w in (0., 0.5):

@@ -1,4 +1,4 @@
-"""The page of `mars app`: served by the command, opened in headless Chromium, used by its buttons, its sounds compared."""
+"""The page of `mars app`, served by the command and operated in headless Chromium; its waves are compared."""
 import base64, io, os, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def command(*argv):
     return process
 
 def address_of(process):
-    "The line that says where the page is"
+    "The printed line with the page's address."
     for line in process.stderr:
         if found := re.search(r'http://\S+', line): return found[0]
     pytest.fail(f'mars app ended with {process.wait()}')
@@ -84,7 +84,7 @@ def running():
 
 @pytest.fixture(scope='module')
 def page(running):
-    "The page, with all that went wrong and all that was asked of another host"
+    "The page, with all its errors and all external requests."
     with chromium() as browser:
         page = browser.new_page(viewport=dict(width=1280, height=900))
         page.errors, page.foreign = [], []
@@ -96,7 +96,7 @@ def page(running):
         yield page
 
 def number(here, label, value):
-    "Type into the field beside a slider."
+    "Type into the field of a slider."
     field = here.get_by_label(f'number input for {label}')
     field.fill(str(value))
     field.press('Tab')

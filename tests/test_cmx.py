@@ -1,4 +1,4 @@
-"""Properties of channel multiplexing: a lossless permutation for all sizes, types and layouts, and the larger patch it equals."""
+"""Properties of channel multiplexing: a lossless permutation for all sizes, types and layouts, equivalent to a larger patch."""
 import subprocess, sys
 from dataclasses import FrozenInstanceError, asdict
 from math import prod

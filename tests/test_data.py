@@ -1,4 +1,4 @@
-"""Labelled notes: labels, sources, splits, cache, NSynth on a synthesised fixture, and every error's sentence."""
+"""Labelled notes: labels, sources, splits, cache, NSynth on a synthesised fixture, and error messages."""
 import hashlib, http.server, io, json, os, tarfile, threading, warnings
 from pathlib import Path
 import numpy as np
@@ -309,7 +309,7 @@ def test_cache_on_a_full_or_unwritable_disk(fixture, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('how', ['folder', 'nsynth', 'replaced'])
 def test_caches_depend_on_file_contents(tmp_path, how):
-    "Two sets with the same names, sizes and times, and a file that is replaced with its time kept."
+    "Two sets with equal names, sizes and times, and a replaced file with an unchanged time."
     def write(root, pitch):
         wave, = AdditiveNotes('organ_electronic_800', pitch, 100).batch([0])[0]
         if how == 'nsynth':
@@ -560,7 +560,7 @@ def test_credits(tmp_path):
     assert not (tmp_path/'x.md').exists()
 
 def test_committed_credits_are_up_to_date(tmp_path):
-    "mars/CREDITS.md is made by `write_credits`, from the records of the SoundFonts, the recorded examples and the packaged weights."
+    "mars/CREDITS.md equals the output of `write_credits` for SoundFonts, recorded examples and packaged weights."
     package, top = Path(mars.__file__).parent/'CREDITS.md', Path(__file__).resolve().parent.parent/'CREDITS.md'
     assert package.read_text() == top.read_text()
     records = data.write_credits(tmp_path/'CREDITS.md')

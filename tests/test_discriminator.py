@@ -1,4 +1,4 @@
-"""The adversarial part of stage one: what the PatchGAN sees, what the losses are worth, and that a run can stop and go on."""
+"""The adversarial part of stage one: receptive field of the PatchGAN, values of the losses, and resume."""
 import json, math
 from dataclasses import FrozenInstanceError, asdict, replace
 
@@ -401,7 +401,7 @@ def test_a_checkpoint_of_another_config_is_refused(spoil, key):
 
 @pytest.mark.parametrize('norm', ['batch', 'group'])
 def test_the_discriminator_stops_a_generator_from_averaging(norm):
-    "Squared error alone answers the mean of two equally likely pictures, from every start; with the discriminator it answers one of them, from most."
+    "Squared error alone gives the mean of two equally likely images; with the discriminator, one of them from most seeds."
     bars = torch.full((2, 2, 16, 32), -1.)
     bars[0, ..., 8:] = bars[1, ..., 20:] = 0.5
     def nearest(weight, seed, steps=240):

@@ -1,4 +1,4 @@
-"""The stand-in for Quarto and the blocks of the API, on a small made-up `_proc` folder; and the built site, when it is there."""
+"""The stand-in for Quarto and the API blocks, on a small artificial `_proc` folder; and the built site if it exists."""
 import base64, importlib.util, json, posixpath, re, struct, subprocess, sys, zlib
 from html.parser import HTMLParser
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Editing: which tokens are kept and drawn, what a region leaves alone, what lies between two notes, and what is refused."""
+"""Editing: kept and sampled tokens, regions, interpolation between two notes, and invalid input."""
 import json, warnings
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_first_scales_equal_the_source(m, waves):
         assert all(same[:keep]) and not (keep < 4 and same[-1])
 
 def test_finer_tokens_outside_correct_changes_of_coarse_tokens(m, waves):
-    "Tokens found anew bring the sum nearer to the source than its own tokens on top of strange coarse ones."
+    "Recomputed finer tokens are nearer to the source than its own finer tokens on top of new coarse ones."
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.full((1, h*w), k < 2) for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
     anew = edit_tokens(m.var, f, free, full(m, 4), seed=1)

@@ -1,4 +1,4 @@
-"The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on bad input."
+"The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on invalid input."
 import ast, json, math
 from pathlib import Path
 import numpy as np, pytest, torch

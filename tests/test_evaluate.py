@@ -1,4 +1,4 @@
-"mars evaluate: which notes, which rows, what is left out, what is kept in memory, what is refused."
+"mars evaluate: notes, rows, warnings, memory and invalid input."
 import json
 from pathlib import Path
 import pytest, torch

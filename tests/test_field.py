@@ -1,4 +1,4 @@
-"""Runs that are killed, odd files, damaged downloads, bounded memory: what users of such a program meet."""
+"""Killed runs, unusual files, damaged downloads and bounded memory."""
 import builtins, io, json, os, shutil, time
 from pathlib import Path
 import numpy as np

@@ -105,7 +105,7 @@ def test_every_patch_depends_on_all_patches_time_and_labels(flow):
 
 @torch.no_grad()
 def test_initial_output_does_not_depend_on_noise(flow):
-    "x_0 says nothing of the note, and t*x_t is 0 there."
+    "x_0 is independent of the note, and t*x_t is 0 at t = 0."
     labels = flow.label_embed.check({})
     a, b = (flow(torch.randn(1, 2, 32, 32), torch.zeros(1), labels) for _ in range(2))
     assert torch.equal(a, b)
@@ -220,7 +220,7 @@ def test_has_the_methods_of_mars():
     with pytest.raises(ValueError, match='but the flow makes'): FlowMars(make(), CMX(1, 1), SPEC)
 
 def test_overfits_a_few_notes():
-    "Asked by all the labels they were trained with: a null that was never trained moves a note by as much as it happens to."
+    "Requested with all trained labels, because an untrained null embedding changes a note arbitrarily."
     log, notes = RunLog(), AdditiveNotes('flute_acoustic_800', range(60, 76, 4), (100,))
     train, cfg = TrainConfig.preset('tiny', 'flow', steps=200, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
     m = train_flow(notes, train, cfg, device='cpu', progress=False, log=log, spectrogram=SPEC)

@@ -1,4 +1,4 @@
-"""The packaged weights give the outputs they gave when golden.safetensors was written: exactly on the same processor and versions, closely elsewhere."""
+"""The packaged weights reproduce golden.safetensors: exactly on the same processor and versions, closely elsewhere."""
 import json, sys
 from pathlib import Path
 import pytest, torch

@@ -1,4 +1,4 @@
-"""Instruments out: what an exported instrument is in a real sampler, and what a MIDI file becomes."""
+"""Exported instruments in a sampler, and rendered MIDI files."""
 import itertools, json
 from collections import Counter
 import mido, numpy as np, pytest, soundfile, torch
@@ -15,7 +15,7 @@ from mars.var import VAR, VARConfig
 pysfizz = pytest.importorskip('pysfizz', reason='the extra dev installs sfizz where there is a wheel of it')
 
 class Stub:
-    "A model whose notes are known: additive ones, as many cents off as `off` says of (pitch, try), or noise for None."
+    "A model with known notes: additive ones, `off(pitch, try)` cents out of tune, or noise for None."
     info, classifier = dict(data=dict(pitches=[48, 72], credits=['nobody (CC0): us'])), None
     def __init__(self, off=lambda pitch, c: 0, level=lambda pitch: 1., tries=1): self.off, self.level, self.tries, self.asked = off, level, tries, []
 

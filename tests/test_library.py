@@ -1,4 +1,4 @@
-"""`import mars`: names that come when they are used, waves in any form, models that travel with a card."""
+"""`import mars`: lazy names, input forms of waves, and model cards."""
 import ast, importlib, json, os, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -149,7 +149,7 @@ def test_model_card_of_the_packaged_weights():
     assert credits and all(c in card.text for c in credits) and '| measured | value |' in card.text
 
 class Hub:
-    "Stands for HfApi: keeps what it is given"
+    "Replaces HfApi: records its arguments."
     calls = []
     def __init__(self, token=None): self.token = token
     def create_repo(self, repo_id, private=None, exist_ok=False):

@@ -1,4 +1,4 @@
-"""MAGNeT, delayed and flat next-token prediction: order, cache, windows, span table, schedules, masked decoding, prompts, rescoring, at unit-test size."""
+"""MAGNeT, delayed and flat next-token prediction: order, cache, windows, spans, schedules, decoding, prompts, rescoring."""
 import copy, math
 import pytest
 import torch

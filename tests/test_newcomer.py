@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the files beside the code, the two notebooks that run anywhere, and `mars.apps.troubleshooting`."""
+"""Files next to the code, the two notebooks that run anywhere, and `mars.apps.troubleshooting`."""
 import ast, configparser, json, re, shutil, sys, types
 from pathlib import Path
 

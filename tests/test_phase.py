@@ -1,4 +1,4 @@
-"Ways back from magnitude to sound: the measures, PGHI by heap and by tree, the vocoder with its folder, its training and its place in Mars and the shell."
+"Phase reconstruction: metrics, PGHI by heap and by tree, and the vocoder (folder, training, Mars, command line)."
 import json, math, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -115,7 +115,7 @@ def test_heap_and_tree_agree_on_consistent_gradients(shape, share):
 
 @pytest.mark.parametrize('shape, seed, quiet', [((4, 5), 1, 0.), ((12, 9), 2, 0.), ((9, 14), 3, .4), ((1, 20), 4, 0.), ((20, 1), 5, .2), ((40, 30), 6, .1)])
 def test_tree_is_the_maximum_spanning_tree(shape, seed, quiet):
-    "Against Kruskal's algorithm in plain Python, with steps that contradict each other, so that another path would give another phase."
+    "Against Kruskal's algorithm in plain Python, with inconsistent differences: another path gives another phase."
     rng = np.random.default_rng(seed)
     m, a, d, start = rng.random(shape)+.01, rng.normal(size=shape), rng.normal(size=shape), rng.random(shape)
     m[rng.random(shape) < quiet] = 0.
@@ -177,7 +177,7 @@ def test_trailing_silence_is_skipped(small):
 # --- the registry
 
 def test_stft_does_not_need_phase():
-    "The other methods register themselves when their module is imported; until then the error says which module that is."
+    "Other methods register when their module is imported; until then the error names the module."
     code = """
 import sys, mars.stft
 assert 'mars.parts.phase' not in sys.modules
@@ -224,7 +224,7 @@ def test_loss_is_a_likelihood():
     assert torch.allclose(torch.trapezoid(density, angle), torch.full((3,), 2*math.pi), atol=1e-2)
 
 def test_the_true_phases_have_less_loss(vocoder, small):
-    "A network that said the true steps, surely, would have less loss than the theory's."
+    "A network that predicts the true differences with certainty has less loss than the theoretical one."
     S = small.stft(tone(69, 4000, 700)[None])[:, 0]
     class Oracle(torch.nn.Module):
         spectrogram = small

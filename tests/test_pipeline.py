@@ -1,4 +1,4 @@
-"""Mars, the whole path in one object: labels, batches, previews, precision, files and errors, on a quarter of a second of sound."""
+"""Mars: labels, batches, previews, precision, files and errors, on waves of a quarter of a second."""
 import copy, json, os, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np
@@ -255,7 +255,7 @@ def test_the_mps_fallback_is_set_before_torch_is_imported(platform, first, value
     assert done.stdout.strip() == (value if platform == 'darwin' or value == '0' else 'None'), done.stderr
 
 class OnMPS(torch.Tensor):
-    "A tensor on the CPU that says that it is on MPS, and has no float64 there"
+    "A tensor on the CPU that reports the device MPS and refuses float64."
     @classmethod
     def __torch_function__(cls, f, types, args=(), kwargs=None):
         if getattr(f, '__self__', None) is torch.Tensor.device: return torch.device('mps')

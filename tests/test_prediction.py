@@ -1,4 +1,4 @@
-"""The prediction experiments at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The prediction experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,7 @@ def test_the_upper_bound_is_the_ratio_of_passes():
     assert b['speed_up'] == pytest.approx(b['flat']/b['scale']) and b['share_of_ceiling'] == pytest.approx(b['speed_up']/28.6)
 
 def test_each_step_of_the_ladder_records_its_passes_once(monkeypatch):
-    "The store of graphs, on a CPU that says it is a GPU and records nothing; the steps of the ladder share models."
+    "The cache of graphs, on a CPU that reports itself as a GPU and records nothing; steps of the ladder share models."
     class OnGPU(torch.nn.Parameter): is_cuda = True
     made, cfg = [], VARConfig.preset('tiny')
     model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()

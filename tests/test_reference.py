@@ -1,4 +1,4 @@
-"""Reference conditioning: a sound to resemble, from the embedding of a note to the note that is made."""
+"""Reference conditioning, from the embedding of a reference note to the generated note."""
 import json, math
 from dataclasses import asdict
 from functools import partial
@@ -281,7 +281,8 @@ def test_models_without_reference_conditioning_raise():
 # --- what it is for
 
 def test_another_reference_changes_timbre_and_not_f0(ears):
-    "Like a guitar, then like a reed, by notes that the model has not heard; nothing is said of the family. Timbre is judged by what the tokenizer makes of the notes, so that it need not be a good one."
+    """References are a guitar and a reed that the model was not trained on, without a family label. Timbre is compared\
+    with the tokenizer's reconstructions, because the tokenizer is a weak one."""
     names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
     notes = AdditiveNotes(names, asked, (100,))
     tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=60, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)

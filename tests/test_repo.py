@@ -1,4 +1,4 @@
-"""The repository itself: what it declares, what its modules import, and the shape of its notebooks."""
+"""The repository: its metadata, the imports of its modules, and the structure of its notebooks."""
 import ast, configparser, json, os, re, runpy, subprocess, sys
 from pathlib import Path
 

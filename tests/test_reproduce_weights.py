@@ -1,4 +1,4 @@
-"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes to the same weights, keeps the split, and records its data."""
+"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes to equal weights, uses the split, records its data."""
 import json, os, signal, sys
 from pathlib import Path
 import pytest, torch

@@ -1,4 +1,4 @@
-"""The experiments on SAT at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The SAT experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The site as people meet it: each page of `_docs` in headless Chromium, at desktop and at phone width, and the piano heard.
+"""The built site: each page of `_docs` in headless Chromium, at desktop and at phone width, and the sound of the piano.
 
 `scripts/test.sh` builds `_docs` first. The same tests hold for Quarto's pages and for those of its stand-in.
 """
@@ -179,7 +179,7 @@ def page_of(notebook): return re.sub(r'(^|/)\d+[a-zA-Z]*_', r'\1', notebook.remo
 PAGES = set(map(page_of, NAMES))
 
 class Seen(dict):
-    "{page: what was found on it}: each page is opened once, when it is first asked for"
+    "{page: measurements}: each page is opened once, on first use."
     def __init__(self, page, host):
         super().__init__()
         self.page, self.host, self.errors, self.asked = page, host, [], []
@@ -308,7 +308,7 @@ def test_page_can_be_read_in_light_and_dark(visit, host, name):
 
 @pytest.fixture(scope='module')
 def visit(browser):
-    "A page in a context of its own, with a recorder before the loudspeakers; closed at the end"
+    "A page in a separate context that records its audio output; closed at the end."
     contexts = []
     def open_(url, **settings):
         contexts.append(browser.new_context(**(dict(viewport=dict(width=1280, height=900)) | settings)))
@@ -320,7 +320,7 @@ def visit(browser):
     for context in contexts: context.close()
 
 def search(page, term):
-    "Addresses and texts of the hits, in the stand-in's box or in Quarto's"
+    "Addresses and texts of the hits, in the search box of the stand-in or of Quarto."
     if page.locator('#page-search').count():
         page.fill('#page-search', term)
         hits = page.locator('#page-results a')
@@ -378,7 +378,7 @@ def pitch(samples, rate):
     return f0(samples[start:], int(rate)).midi
 
 def in_tune(family, low=48, high=76, cents=25):
-    "Notes of a family that were measured right and held throughout, so that pYIN can tell what is heard"
+    "Notes of a family that are in tune and sustained, whose pitch pYIN can measure."
     notes = [n for n in MADE['families'][family]['notes'] if low <= n['pitch'] <= high and n['cents'] is not None and abs(n['cents']) < cents and n['voiced'] > .9]
     if not notes: pytest.skip(f'{family} has no note in tune between {low} and {high}: make the piano from better weights')
     return notes

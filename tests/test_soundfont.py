@@ -1,4 +1,4 @@
-"""Rendering from SoundFonts. Tests that need one are skipped where none, or no renderer, is installed."""
+"""Rendering from SoundFonts. Tests are skipped if no SoundFont or no renderer is installed."""
 import os, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -76,7 +76,7 @@ print(n)
 
 @needs_soundfont
 def test_every_mapped_program_renders():
-    "In a process of its own, so that a renderer that hangs or crashes fails this test and nothing else."
+    "In a separate process: a renderer that hangs or crashes fails only this test."
     done = subprocess.run([sys.executable, '-c', SWEEP], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 400

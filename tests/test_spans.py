@@ -1,4 +1,4 @@
-"""MAGNeT's claims at unit size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The MAGNeT experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from pathlib import Path
 import pytest
@@ -72,7 +72,7 @@ def test_evaluations_are_cached(data, magnet, monkeypatch):
 # --- leaking
 
 class CopyNeighbour(torch.nn.Module):
-    "Predicts the token of a visible frame at most `reach` away says, the nearest first."
+    "Predicts the token of the nearest visible frame within `reach`."
     n_frames, lengths = 200, [200]
     def __init__(self, reach): super().__init__(); self.reach = reach
     def forward(self, tokens, labels, stage, masked):

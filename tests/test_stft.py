@@ -1,4 +1,4 @@
-"LogSpectrogram, Griffin-Lim, the distances: what the notebook shows, on more shapes and on recorded notes."
+"LogSpectrogram, Griffin-Lim and distances, on more shapes than the notebook and on recorded notes."
 import math
 import numpy as np
 import pytest

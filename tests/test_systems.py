@@ -1,4 +1,4 @@
-"""The sister systems as models: one folder, one command line, one judge for all, at unit-test size."""
+"""The baselines as models at unit-test size: a common folder format, command line and evaluation."""
 import json
 from dataclasses import asdict
 import pytest, torch

@@ -1,4 +1,4 @@
-"""The quantizer and the tokenizer, beyond what their notebooks test."""
+"""The quantizer and the tokenizer, in addition to the tests of their notebooks."""
 import pytest, torch
 from torch import nn
 from mars.cmx import CMX

@@ -1,4 +1,4 @@
-"""Training that survives: kill -9, signals, damaged checkpoints, full disks, NaN and infinite losses."""
+"""Robust training: kill -9, signals, damaged checkpoints, full disks, NaN and infinite losses."""
 import json, os, random, shutil, signal, time, traceback
 from pathlib import Path
 import numpy as np

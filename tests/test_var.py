@@ -1,4 +1,4 @@
-"""The next-scale transformer: what it promises about order, cache, guidance, labels, seeds and precision, at unit-test size."""
+"""The next-scale transformer at unit-test size: order, cache, guidance, labels, seeds and precision."""
 import copy, json, math, pickle, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -280,7 +280,7 @@ def test_autocast_training_step():
 # --- recorded passes
 
 class Tape(TorchDispatchMode):
-    "Stands for a CUDA graph on the CPU: keeps every operation with its tensors; `replay` repeats them on the same memory, without Python."
+    "Replaces a CUDA graph on the CPU: records every operation with its tensors; `replay` repeats them on the same memory."
     def __init__(self): super().__init__(); self.ops = []
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -332,7 +332,7 @@ def test_graphs_on_a_gpu():
 
 @torch.no_grad()
 def test_recorded_passes_are_stored_and_used_by_one_generation_at_a_time(monkeypatch):
-    "The store of graphs, on a CPU that says it is a GPU and records nothing."
+    "The cache of graphs, on a CPU that reports itself as a GPU and records nothing."
     var, made = make(), []
     class OnGPU(torch.nn.Parameter): is_cuda = True
     var.start = OnGPU(var.start.data)

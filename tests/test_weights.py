@@ -1,4 +1,4 @@
-"""The weights that ship with the package: small enough, found by name, in tune."""
+"""The packaged weights: size, names and pitch."""
 import json
 from pathlib import Path
 import pytest

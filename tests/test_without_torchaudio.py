@@ -1,4 +1,4 @@
-"The package works where torchaudio is installed but cannot be loaded, as with a build of torch that does not match it."
+"The package works where torchaudio is installed but cannot be loaded, as with a mismatched build of torch."
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest
