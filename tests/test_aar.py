@@ -151,7 +151,7 @@ def test_warm_start_puts_codes_on_frames():
 
 @functools.cache
 def clusters(n, steps=300, revive=True):
-    "Mean squared error of 1024 codes on 256 prototypes in 8 dimensions with noise of 0.1, and the largest norms of a code and of the data."
+    "MSE of 1024 codes on 256 prototypes in 8 dimensions with noise of 0.1, and the largest norms of codes and data."
     torch.manual_seed(0)
     q, prototypes = PerScaleQuantizer(((1, 1),), 1024, 8, n_phi=0, lookup='euclidean').train(), torch.randn(256, 8)
     draw = lambda: (prototypes[torch.randint(256, (n,))] + .1*torch.randn(n, 8))[:, :, None, None]

@@ -27,7 +27,7 @@ def small():
 
 @pytest.fixture(scope='module')
 def ran(small, tmp_path_factory):
-    "Each experiment, run once with two steps: name -> (result, what was written)"
+    "Each experiment, run once with two steps: name -> (result, written results)."
     done, folder = {}, tmp_path_factory.mktemp('results')
     def run(name):
         if name not in done:
@@ -52,7 +52,7 @@ def test_an_experiment_runs_and_is_written(ran, name):
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
 def test_bits_equal_those_of_the_tokens(small, name):
-    "Counted on the tokens that an untrained tokenizer makes"
+    "Counted on the tokens of an untrained tokenizer."
     ls = small['spectrogram']
     variants = getattr(ablations, f'{name}_variants')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.tokenizer_config('tiny', ls, CMX(2, 1)), CMX(2, 1))}
     for variant in variants.values():
@@ -116,7 +116,7 @@ def test_variants_can_be_built_at_every_size(name, preset):
     for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_per_note(variant.cfg) > 0
 
 def test_schedules():
-    "AAR's totals at 75 positions, and lists that end at the latent map"
+    "AAR's totals at 75 positions, and scale lists that end at the latent map."
     floor = lambda s: [int(c + 1e-9) for c in token_counts(s, 16, 75).tolist()]
     assert sum(floor('linear')) == 601 and sum(floor('quadratic')) == 455
     for s in ('linear', 'quadratic', 'logarithmic'):
@@ -145,7 +145,7 @@ def test_results_of_two_sizes_are_separate(tmp_path):
     with pytest.raises(FileNotFoundError, match='mars ablate gan --out .*gan.json'): load_results('gan', tmp_path)
 
 def test_runs_are_appended_to_one_file(monkeypatch, tmp_path, capsys):
-    "`mars ablate` adds a seed, replaces the same one, and leaves the file alone where it cannot."
+    "`mars ablate` adds a seed, replaces an equal one, and leaves the file unchanged if it fails."
     from mars.cli import main
     out, runs = tmp_path/'cmx.json', []
     def fake(preset, seed, **kwargs): return runs.append(seed) or dict(experiment='cmx', preset=preset, seed=seed, run=len(runs), variants={})
@@ -198,7 +198,7 @@ def test_cli_passes_the_notes(monkeypatch, capsys):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_committed_results(name):
-    "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
+    "Three seeds of each experiment at `tiny`, with equal versions and notes."
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
     assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['info']['torch'], tuple(r['variants'])) for r in results}) == 1

@@ -37,7 +37,7 @@ def press(page, title):
     return here
 
 def drop(here, file):
-    "Choose a file in the open tab, in the place of the one that is there."
+    "Choose a file in the open tab, in place of the present one."
     if here.get_by_label('Clear').count(): here.get_by_label('Clear').first.click()
     here.locator('input[type=file]').first.set_input_files(file)
     here.locator('audio').first.wait_for(state='attached')
@@ -104,7 +104,7 @@ def number(here, label, value):
 BYTES = "async url => { const b = new Uint8Array(await (await fetch(url)).arrayBuffer()); let s = ''; for (let i = 0; i < b.length; i += 32768) s += String.fromCharCode(...b.subarray(i, i+32768)); return btoa(s) }"
 
 def sounds(here):
-    "(samples, rate) of every player of a tab that holds something"
+    "(samples, rate) of every player with a sound in a tab."
     import soundfile
     here.locator('audio').first.wait_for(state='attached', timeout=20000)
     urls = filter(None, (player.get_attribute('src') for player in here.locator('audio').all()))

@@ -54,7 +54,7 @@ def test_labels_dict():
 # one interface
 
 def check_source(ds):
-    "What every source promises."
+    "The interface of every source."
     wave, note = ds[0]
     assert wave.shape == (64000,) and wave.dtype == torch.float32 and wave.isfinite().all() and 0 < wave.abs().max() <= 1
     assert isinstance(note, Note) and ds[-1][1] == ds.notes[-1] and len(ds.labels) == len(ds)
@@ -237,7 +237,7 @@ def folder_of(tmp_path, wave, **kwargs):
     return NoteFolder(tmp_path, cache=False, **kwargs)
 
 def test_folder_removes_silence_and_dc_and_sets_the_level(tmp_path, small):
-    "Silence in front, DC offset and another level; as published with prepare=False."
+    "Leading silence, DC offset and level are corrected; prepare=False leaves the wave unchanged."
     note = small[0][0].numpy()
     late = .1*np.pad(note, (8000, 0)) + .05
     with pytest.warns(UserWarning, match=rf'{NAME}: 0.50 s of silence in front removed, DC offset of 0.05 removed, level changed by \+20.0 dB; `mars data check'): wave = folder_of(tmp_path, late)[0][0]
@@ -385,7 +385,7 @@ def test_example_notes():
 
 @needs_soundfont
 def test_fluid_renderings_are_split_with_fluid(tmp_path):
-    "A published set may hold renderings of FluidR3, named so by x_name: they stay on the side of its programs 0 and 4."
+    "Renderings of FluidR3 in a published set (see x_name) are on the same side as its programs 0 and 4."
     write_nsynth_fixture(tmp_path, dict(test=(0, 1, 2)), ('keyboard',), (60,), (100,), None)
     file = tmp_path/'nsynth-test'/'examples.json'
     examples = json.loads(file.read_text())
@@ -401,7 +401,7 @@ def test_fluid_renderings_are_split_with_fluid(tmp_path):
 # download
 
 class Server(http.server.BaseHTTPRequestHandler):
-    "Serves one body with ranges; `cut` breaks the first reply off after so many bytes."
+    "Serves one body with ranges; the first reply ends after `cut` bytes."
     body, cut, seen, ranges = b'', None, [], True
     def do_GET(self):
         cls = type(self)
@@ -574,7 +574,7 @@ def test_all_sources_of_the_weights_are_credited(model):
     assert len(names) > 20 and all(name.split(' (')[0] in text for name in names)
 
 def test_nsynth_from_download_to_batches(server, tmp_path):
-    "download -> check -> unpack -> convert -> both stages -> measure -> a note, by the commands that the real NSynth takes."
+    "download, check, unpack, convert, train both stages, evaluate, generate: with the commands for the real NSynth."
     from mars.cli import main
     from mars.pipeline import Mars
     from mars.training.reconstruction import reconstruction_error

@@ -146,7 +146,7 @@ def test_the_source_spectrogram_reproduces_the_source():
         assert (back-x).square().sum() < 1e-4*x.square().sum() < (control-x).square().sum()
 
 def test_the_edited_region_contains_the_new_sound():
-    "A tone of another pitch sounds within the span, at its level, and the source outside."
+    "The span contains a tone of another pitch at its level; outside is the source."
     ls, t = LogSpectrogram(), torch.arange(64000)/16000
     x, y = (.4*torch.sin(2*torch.pi*f*t)[None] for f in (440., 660.))
     new = insert_spectrogram(ls, x, ls.encode(y), (1, 3))[:, 20000:44000]
@@ -243,7 +243,7 @@ def level(x): return 20*torch.log10(x.abs().amax(-1))
 
 @pytest.mark.parametrize('gain', [.1, 1., 4.])
 def test_the_level_is_normalised(m, waves, gain):
-    "Reconstruction, edit and passage of a soft note are those of the note, softer; of one beyond full scale, at full scale."
+    "Results for a softer note are equal but softer; results for a note beyond full scale are at full scale."
     x, loud = waves/waves.abs().amax(-1, keepdim=True)*.89, .89*gain
     for call in (lambda w: m.reconstruct(w, n_iter=3), lambda w: m.edit(w, keep_scales=1, **FAST), lambda w: m.interpolate(w[0], w[1], 3, **FAST)):
         a, b = call(x), call(gain*x)
@@ -256,7 +256,7 @@ def test_the_level_is_normalised(m, waves, gain):
     if gain < 1: torch.testing.assert_close(new/gain, m.edit(x, time_range=(.02, .07), keep_scales=0, **FAST), atol=2e-3, rtol=0)
 
 def test_an_edit_preserves_leading_silence_and_dc(m, waves):
-    "The region is moved with the note, and outside of it not a sample changes."
+    "The region moves with the note, and no sample outside changes."
     late = torch.nn.functional.pad(waves[:2], (640, 0))[:, :m.n_samples] + torch.tensor([[0.], [.3]])
     with pytest.warns(UserWarning, match='0.0[34] s of silence in front removed') as said: new = m.edit(late, time_range=(.06, .1), keep_scales=0, **FAST)
     assert any('DC offset of 0.3 removed' in str(w.message) for w in said)

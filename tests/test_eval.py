@@ -256,7 +256,7 @@ def test_f0_over_the_range(partials, pitches):
     assert min(r.voiced for r in found) > .9
 
 def test_f0_finds_short_periods():
-    "Two partials at 3.7 kHz: the coarse pass takes three periods for one."
+    "Two partials at 3.7 kHz: the coarse pass finds three periods as one."
     assert abs(cents_error(f0(tone(106, 3, seed=14)).midi, 106)) < 20
 
 def test_f0_other_rates_types_and_short_notes():

@@ -166,7 +166,7 @@ def test_memorisation_alarms():
     assert memorisation_alarms(dict(a=quiet, b=loud, c={}, d=chance)) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'], d=[])
 
 def test_training_copies_raise_every_alarm(sides):
-    "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
+    "The notes and features of a real report without a model: 120 held-out notes, copies, notes of the third instrument."
     from mars.evaluation.protocol import evaluate
     many = make_splits(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
@@ -216,7 +216,7 @@ def test_committed_reports_can_be_written_again(path):
 # Memory
 
 def test_no_batch_grows_with_n(model, sides, monkeypatch):
-    "The most notes that any step reads, makes or stores at a time."
+    "The largest number of notes that any step reads, generates or stores at a time."
     def most(n):
         seen = []
         get, conv, spec, measure = NoteSet.__getitem__, report.write_notes, Mars.tokens_to_spec, report.evaluate

@@ -51,7 +51,7 @@ def killed_at(n, monkeypatch, f):
     return bool(dead)
 
 def every_kill(monkeypatch, prepare, f):
-    "Yield after every kill, with everything prepared before each; the last one is the run that is not killed."
+    "Yield after every kill, each from a fresh start; the last run is not killed."
     for n in range(1000):
         prepare()
         dead = killed_at(n, monkeypatch, f)

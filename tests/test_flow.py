@@ -17,7 +17,7 @@ SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 NOTES = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,))
 
 def make(loud=1., **kwargs):
-    "A random flow whose blocks and labels matter."
+    "A random flow with open gates: blocks and labels influence the output."
     torch.manual_seed(0)
     flow = Flow(FlowConfig.preset('tiny', **{'gamma_init': 1., **SMALL, **kwargs})).eval()
     with torch.no_grad():
@@ -25,7 +25,7 @@ def make(loud=1., **kwargs):
     return flow
 
 class Toy(Flow):
-    "A flow whose ends are given."
+    "A flow with given end points."
     def __init__(self, end, shift=1.):
         super().__init__(FlowConfig.preset('tiny', shift=shift, **SMALL))
         self.end, self.seen = end, []
@@ -111,7 +111,7 @@ def test_initial_output_does_not_depend_on_noise(flow):
     assert torch.equal(a, b)
 
 def test_warm_start_preserves_patches():
-    "With as many channels as directions, the layers keep a patch: leaving is the inverse of entering, up to a scale for each direction."
+    "With as many channels as directions, the output layer inverts the input layer up to a scale for each direction."
     torch.manual_seed(0)
     image = torch.rand(50, 2, 32, 32) @ torch.rand(32, 32)/16 - 1
     flow = make(width=128, heads=2).warm_start(image)

@@ -61,7 +61,7 @@ def test_take_selection_is_the_shortest_path():
         assert most_stable_take(z, ok, reference) == list(min((p for p in itertools.product(range(3), repeat=4) if ok[np.arange(4), list(p)].all()), key=cost))
 
 def test_take_selection_prefers_one_of_two_instruments():
-    "Of three tries one is always of the organ that the others are not: the path stays with one instrument."
+    "Each pitch has a take of an organ and one of a reed: the path stays with one instrument."
     bank = SampleBank(Stub(), tries=2)
     organ, other = (AdditiveNotes(name, range(60, 70, 3), 100) for name in ('organ_electronic_800', 'reed_acoustic_800'))
     waves = torch.stack([torch.stack([(organ, other)[(i + j) % 2][i][0] for j in range(2)]) for i in range(4)])
@@ -138,7 +138,7 @@ def test_the_wav_folder_has_the_layout_of_nsynth(tmp_path):
     assert {'instrument_family_str', 'qualities', 'pitch', 'x_generated'} <= set(next(iter(json.loads((tmp_path/'wav'/'examples.json').read_text()).values())))
 
 def test_the_classifier_predicts_missing_labels(tmp_path, monkeypatch):
-    "Like a sound: NSynth's layout wants a family and a source."
+    "With a reference: NSynth's layout needs a family and a source."
     m = hearing(ReferenceVARConfig.preset('tiny'))
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     made = export_instrument(m, tmp_path/'x', reference=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
@@ -159,7 +159,7 @@ def test_an_instrument_without_notes_in_tune_is_refused(tmp_path):
 # --- one sound in
 
 def hearing(config):
-    "Untrained: for the wiring."
+    "An untrained model."
     torch.manual_seed(0)
     cfg = TokenizerConfig.preset('tiny', **STRIPS)
     return Mars(Tokenizer(cfg), VAR(config, cfg))
@@ -232,7 +232,7 @@ def test_damaged_midi_files(tmp_path, data):
 # --- playing
 
 def test_pitches_at_their_times(tmp_path):
-    "Notes 30 cents off, others 80 off, and one beyond the model's pitches: each sounds at its pitch."
+    "Notes 30 cents off, others 80 off, and one outside the model's pitches: each has its pitch."
     notes = [60, 64, 67, 72, 71, 79]
     model = Stub(lambda pitch, c: {64: 80, 67: -30}.get(pitch, 20))
     tune = midi(tmp_path/'a.mid', [[e for i, p in enumerate(notes) for e in (on(.8*i, p), off(.8*i + .7, p))]])
@@ -281,7 +281,7 @@ def test_velocity_release_and_the_end_of_a_note():
     assert loud(wave[9700:31000]) < -80 and len(wave) <= 41600
 
 def test_held_notes_last_as_long_as_requested():
-    "A steady note is looped, an octave up as well, where its sample is over after 2 s; a plucked one is counted."
+    "A steady note is looped, also an octave up, where its sample ends after 2 s; a plucked note is counted as ended."
     organ, pluck = (Sample(NoteRequest(60, 100, f), AdditiveNotes(f'{f}_{s}_800', 60, 100)[0][0].numpy(), 60., 1) for f, s in (('organ', 'electronic'), ('guitar', 'acoustic')))
     for pitch in (60, 72):
         wave, ended = mix([NoteEvent(0, 8, pitch, 100, 0, 0)], [organ], release=.1, ended=(count := Counter())), count
@@ -313,7 +313,7 @@ def test_volume_and_expression(tmp_path):
 
 @pytest.mark.parametrize('harm', ['key signature', 'unknown chunk', 'RIFF', 'SysEx', 'cut off'])
 def test_midi_files_of_other_programs_are_rendered(tmp_path, harm):
-    "Not refused for what does not matter."
+    "Irrelevant properties of a file are no reason to refuse it."
     data = midi(tmp_path/'a.mid', [[on(0, 60), off(.5, 60), on(.5, 62), off(1, 62)]]).read_bytes()
     header, track = data[:14], bytearray(data[data.rindex(b'MTrk'):])
     def with_start(extra): return header[:10] + b'\0\1' + header[12:] + b'MTrk' + (len(track) - 8 + len(extra)).to_bytes(4, 'big') + extra + track[8:]

@@ -56,7 +56,7 @@ def module_name(path, package=PACKAGE):
 def sources(package=PACKAGE): return {module_name(p, package): p for p in sorted(package.rglob('*.py')) if p.stem != '_modidx' and p != package/'__init__.py'}
 
 def imported(node, here, is_package):
-    "The modules of `mars` that an import statement or a call of import_module names, and the names it takes from them."
+    "The modules of `mars` in an import statement or an import_module call, and the imported names."
     if isinstance(node, ast.Import): return [(a.name[5:], '') for a in node.names if a.name.startswith('mars.')]
     if isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) in ('import_module', '__import__'):
         return [(a.value[5:], '') for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith('mars.')]

@@ -45,7 +45,7 @@ def test_all_is_short_and_every_name_has_its_module():
     assert not hasattr(mars, '_nothing')
 
 def test_type_checkers_see_the_lazy_names():
-    "The imports under TYPE_CHECKING are those of the table"
+    "The imports under TYPE_CHECKING equal the table."
     tree = ast.parse(Path(mars.__file__).read_text())
     seen = {a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level for a in n.names}
     assert seen == mars._HOMES == {n: mars._HOMES[n] for n in mars.__all__}
@@ -172,7 +172,7 @@ def test_push_to_hub(m, tmp_path, monkeypatch):
     assert m.save_pretrained(tmp_path/'me') is None
 
 def test_a_hub_model_loads_from_the_cache(m, tmp_path):
-    "The layout that a download leaves: offline, a revision's snapshot is found by owner/name"
+    "The cache layout of a download: offline, the snapshot of a revision is found by owner/name."
     repo, commit = tmp_path/'models--me--notes', 'a'*40
     m.save_pretrained(repo/'snapshots'/commit)
     (repo/'refs').mkdir()

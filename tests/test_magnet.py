@@ -18,7 +18,7 @@ ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1,
 SYSTEMS = [FlatPatternLM, DelayPatternLM, MAGNeT]
 
 def make(model, sharp=50., cfg=UNIT, seed=0, **kwargs):
-    "A random model whose blocks and labels matter: gates open, head enlarged."
+    "A random model with open gates and an enlarged head: blocks and labels influence the output."
     torch.manual_seed(seed)
     m = model(model.config(**{**dict(depth=2, width=32, heads=2, gamma_init=1.), **kwargs}), cfg).eval()
     with torch.no_grad(): m.head.weight.mul_(sharp)
@@ -87,7 +87,7 @@ def test_cached_logits_equal_teacher_forced_logits(order, kwargs, monkeypatch):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 def test_flat_is_next_token_in_another_order():
-    "Same weights; the interleaved tokens, read as one long map of another tokenizer, get the same scores."
+    "With equal weights, the interleaved tokens as one long map of another tokenizer have equal logits."
     m, tokens = make(FlatPatternLM), draw()
     assert {k: v.shape for k, v in m.state_dict().items()} == {k: v.shape for k, v in make(NextToken, cfg=UNIT).state_dict().items()}
     seen, forward = [], m.trunk.forward
@@ -410,7 +410,7 @@ def test_invalid_tokens_are_refused(model):
     with pytest.raises(ValueError, match='does not fit'): model.bind(SAT(SATConfig.from_dict({**vars(UNIT), 'code_dim': 4})))
 
 def test_generation_does_not_depend_on_training_mode(model):
-    "Stochastic depth and label dropout are of training, even while a model trains."
+    "Generation uses no stochastic depth and no label dropout, also in training mode."
     m = make(type(model), drop_path=.5, label_drop=1.)
     want = flat(m.generate(ALL, seed=0))
     assert torch.equal(flat(m.train().generate(ALL, seed=0)), want) and m.training
@@ -443,7 +443,7 @@ def test_labels_are_dropped_per_note(magnet):
                          ids=lambda v: getattr(v, 'system', None))
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
-    "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
+    "Each pass reads and writes fixed buffers: replayed from a tape, like a CUDA graph, it gives the same tokens."
     monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.validate_sampling(**settings)

@@ -21,7 +21,7 @@ from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
-    "The random model of test_var with masked prediction, whose known tokens matter."
+    "The random model of test_var with masked prediction, where known tokens influence the output."
     torch.manual_seed(0)
     kind = pipeline_of(tok_cfg)
     model = kind.transformer(MaskedScale)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
@@ -51,7 +51,7 @@ def test_the_masked_share_is_exact(shape):
 
 @pytest.mark.parametrize('shape, long', [((1, 24), 1), ((24, 1), 0), ((24, 2), 0), ((6, 24), 1), ((12, 12), 1)])
 def test_spans_lie_along_the_longer_side(shape, long):
-    "Three masked cells are one span, or several where one is cut by the edge."
+    "Three masked cells are one span, or several where the edge cuts one."
     mask = mask_spans(shape, torch.full((200,), 3/math.prod(shape))).view(200, *shape)
     line = mask.sum(1 + long)
     whole = line.amax(1) == 3
@@ -211,7 +211,7 @@ def test_stream_yields_every_scale(model):
 @pytest.mark.parametrize('name', ['square', 'two', 'wide'])
 @torch.no_grad()
 def test_passes_can_be_recorded(name):
-    "Replayed from a tape, as a CUDA graph would be, the passes of a scale sample the same tokens."
+    "Replayed from a tape, like a CUDA graph, the passes of a scale sample the same tokens."
     m = make(CFGS[name])
     settings = m.validate_sampling(cfg_scale=1.)
     run = MaskedSampler(m, 3, settings)

@@ -29,7 +29,7 @@ def test_citation_agrees_with_settings(citation):
     assert [a['name'] for a in citation['authors']] == [CFG['author']]
 
 def test_citation_has_the_required_fields(citation):
-    "The keys that Citation File Format 1.2.0 requires, and types that it knows; cffconvert checked the whole when it was written"
+    "The required keys and the types of Citation File Format 1.2.0."
     assert citation['cff-version'] == '1.2.0' and {'message', 'title', 'authors'} <= set(citation) and citation['type'] == 'software'
     known = set('abstract authors cff-version commit contact date-released doi identifiers keywords license license-url message preferred-citation references repository repository-artifact repository-code title type url version'.split())
     assert set(citation) <= known
@@ -99,7 +99,7 @@ def test_first_cells_install_only_on_colab(name, colab, there, expected, monkeyp
     assert asked == [('pip', f'install -q git+{CFG["git_url"]}')]*expected
 
 def test_needs_nothing_but_the_package(name):
-    "No export, no test tools, no files of the repository: it runs where only the wheel is"
+    "No export, no test tools, no repository files: it runs with the wheel alone."
     text = '\n'.join(code(name))
     assert not re.search(r'^#\|', text, re.M) and '../' not in text
     tops = {(n.module or '').split('.')[0] if isinstance(n, ast.ImportFrom) else a.name.split('.')[0]
@@ -155,7 +155,7 @@ def test_other_labels_differ_from_the_given_ones():
     assert _other_values(torch.tensor([5, 5])) is None
 
 def test_label_gain_is_positive_for_a_used_label(model, notes, monkeypatch):
-    "A transformer whose logits are nudged to the true tokens of a pitch gains by the pitch alone"
+    "A transformer whose logits are shifted to the true tokens of a pitch has a gain for the pitch label only."
     import torch, torch.nn.functional as F
     from mars.training.tokens import tokenize
     from mars.apps.troubleshooting import label_gain

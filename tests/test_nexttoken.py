@@ -103,7 +103,7 @@ def test_settings_of_a_scale_apply_to_its_tokens(model):
 
 @torch.no_grad()
 def test_passes_can_be_recorded(model):
-    "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
+    "Each pass reads and writes fixed buffers: replayed from a tape, like a CUDA graph, it gives the same tokens."
     from test_var import Tape
     run = Sampler(model, 3, scale_settings(4, 256))
     tapes = [Tape() for _ in run.settings]

@@ -82,7 +82,7 @@ def test_noise_between_partials_in_db(db):
 # --- PGHI
 
 def test_gradient_is_exact_for_a_gaussian_window():
-    "The theory's own case: a sine and a click, seen through a long Gaussian."
+    "A sine and a click with a long Gaussian window, where the theory is exact."
     n, hop, gamma = 256, 32, .08*256**2
     window = torch.exp(-math.pi*(torch.arange(n, dtype=torch.double)-n/2).square()/gamma)
     t = torch.arange(4096, dtype=torch.double)
@@ -155,7 +155,7 @@ def test_silence_stays_silent(small):
 # --- refining
 
 def test_refine_preserves_a_consistent_sound(small, spec):
-    "The phases of a wave are a common point of both sets: no projection and no reflection may leave it."
+    "The phases of a wave are in both sets: projections and reflections leave them unchanged."
     S = small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69)]))[:, 0]
     phases = torch.where(S.abs() > 0, S/S.abs().clamp(min=1e-20), 1.)
     made, true = refine(S.abs(), phases, small.window(), 64, 20), small.istft(S[:, None])
@@ -341,7 +341,7 @@ def test_the_error_without_weights_names_the_remedy(monkeypatch, small, spec, tm
     mars.parts.vocoder._packaged.cache_clear()
 
 def test_packaged_weights():
-    "Those that ship: they load, fit the default spectrogram, and beat PGHI on a note that they never saw."
+    "The packaged weights load, fit the default spectrogram, and are better than PGHI on a held-out note."
     if not (ROOT/'mars'/'weights'/'vocoder'/'vocoder.json').exists(): pytest.skip('no weights in this clone')
     ls, waves = LogSpectrogram(), torch.stack([tone(50, delay=3000), tone(64, delay=3000)])
     S = ls.stft(waves)[:, 0]

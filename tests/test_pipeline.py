@@ -89,7 +89,7 @@ def test_instruments(tmp_path):
     with pytest.raises(ValueError, match='label instrument is 3, outside 0..2'): wide(m, None, instrument=3)
 
 def test_labels_outside_the_training_range():
-    "One warning in one line, an error with strict=True, nothing for what the notes cover or for models without a record."
+    "A one-line warning, an error with strict=True, and neither inside the range or for models without a record."
     m = make(info=dict(data=dict(pitches=[36, 96], velocities=[25, 127], families=dict(flute=['acoustic'], bass=['electronic', 'synthetic']))))
     for labels, text in ((dict(pitch=[24, 60, 108]), 'pitch 24, 108 is outside 36..96'), (dict(velocity=3), 'velocity 3 is outside 25..127'),
                          (dict(family='flute', source=['acoustic', 'synthetic']), 'flute was acoustic, not synthetic'), (dict(family='organ'), 'there were no notes of family organ')):
@@ -275,7 +275,7 @@ def test_the_fake_mps_has_no_float64():
         with pytest.raises(TypeError, match='float64'): f()
 
 def test_mps_never_uses_float64():
-    "Each of these computes in float64, on the CPU where the device has none; the result is that of the CPU"
+    "Each of these computes in float64, on the CPU if the device has none; the result equals that of the CPU."
     from mars import eval as metrics
     from mars.evaluation.classifier import calibration_error, fit_temperature
     from mars.baselines.flow import Flow, FlowConfig

@@ -26,7 +26,7 @@ def tones(n, seed, labels=None):
     return NoteSet(w, dict(pitch=pitch, family=np.arange(n) % 2), name=f'set {seed}')
 
 class Stub:
-    "A classifier that takes pitch from the strongest bin, and family from the level."
+    "A classifier that predicts pitch from the strongest bin, and family from the level."
     digest = 'stub'
     def predict(self, waves): return self.features(waves), self.logits(waves)
     def features(self, waves): return torch.fft.rfft(waves.float()/32768).abs()[:, 50:450].unflatten(1, (8, 50)).mean(-1)
@@ -151,7 +151,7 @@ def test_vggish_names_missing_files(tmp_path, monkeypatch):
     assert '10086976' not in str(e.value) and 'pca_params' in str(e.value)
 
 def test_vggish_works_offline_and_changes_no_state(tmp_path, monkeypatch):
-    "The package itself is replaced: what counts is how it is called."
+    "The package is replaced; its arguments are tested."
     seen = {}
     class FrechetAudioDistance:
         def __init__(self, **kw): seen.update(kw, offline=os.environ.get('HF_HUB_OFFLINE'), hub=torch.hub.get_dir()); self.model = torch.hub.load(repo_or_dir='harritaylor/torchvggish', model='vggish')

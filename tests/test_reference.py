@@ -25,7 +25,7 @@ CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1
 D = 6
 
 def make(model=VAR, **kwargs):
-    "A random model whose blocks and labels matter."
+    "A random model with open gates: blocks and labels influence the output."
     torch.manual_seed(0)
     fields = {'gamma_init': 1., 'reference_dim': D, **kwargs}
     if not fields['reference_dim']: del fields['reference_dim']
@@ -56,7 +56,7 @@ def test_a_model_without_reference_conditioning_is_unchanged(var):
         assert reference_config(VARConfig, saved).from_dict(saved) == cfg and ('reference_dim' in saved) == isinstance(cfg, ReferenceVARConfig)
 
 def test_random_numbers_without_reference_conditioning_are_unchanged():
-    "The numbers that version 0.1 drew for weights, for the labels dropped and for the codes."
+    "Weights, dropped labels and codes use the same random numbers as in version 0.1."
     torch.manual_seed(0)
     labels = LabelEmbedding(VARConfig.preset('tiny').label_sizes, 64, .3, .2)
     after = torch.rand(())
@@ -141,7 +141,7 @@ def test_a_note_depends_on_seed_index_and_reference_only(var, sounds):
 
 @torch.no_grad()
 def test_recorded_buffers_are_refilled(var, sounds):
-    "What a replay of recorded passes reads: fixed buffers, written by each run."
+    "A replay of recorded passes reads fixed buffers that each run rewrites."
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
     address = passes.labels['reference'].data_ptr()
     for reference in (sounds, None, sounds.flip(0)):
@@ -187,7 +187,7 @@ def ears(): return Classifier.from_pretrained()
 
 @pytest.fixture(scope='module')
 def deaf():
-    "Another classifier, quick and untrained."
+    "A second, small and untrained classifier."
     torch.manual_seed(3)
     return Classifier(ClassifierConfig.preset('tiny', features=D))
 

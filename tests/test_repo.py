@@ -49,7 +49,7 @@ def test_runtime_brings_no_notebook_tools(declared):
     assert not names(declared['install_requires']) & {'nbdev', 'fastcore', 'jupyterlab', 'seaborn', 'frechet-audio-distance'}
 
 def test_upper_bounds_only_where_a_newer_release_fails(declared):
-    "A bound that nobody needs keeps the package out of other people's environments"
+    "An unnecessary bound conflicts with other packages of an environment."
     bounds = {r.name: str(r.specifier) for r in map(Requirement, declared['install_requires']) if any(s.operator not in ('>=', '>', '!=') for s in r.specifier)}
     assert set(bounds) == {'fastprogress'} and declared['python_requires'] == '>=3.10'
     assert {f'Programming Language :: Python :: 3.{v}' for v in range(10, 15)} <= set(declared['classifiers'])
@@ -109,7 +109,7 @@ def test_top_level_notebooks_are_the_paper():
 def test_no_stub_is_tracked(): assert not [f for f in tracked() if f.endswith('.pyi')]
 
 def written(path):
-    "What people wrote in a file: of a notebook the sources of its cells, without outputs."
+    "The text of a file; of a notebook the sources of its cells, without outputs."
     text = path.read_text(encoding='utf-8')
     return '\n'.join(source(c) for c in json.loads(text)['cells']) if path.suffix == '.ipynb' else text
 
@@ -151,7 +151,7 @@ def test_title_cell_holds_title_and_subtitle_only(notebook):
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith('> '))
 
 def test_imports_stand_in_cells_of_their_own(notebook):
-    "The docs build runs each cell with an import in a fresh namespace, where everything else of that cell fails"
+    "The docs build runs each cell with an import in a new namespace, where the rest of that cell fails."
     for cell in notebook[1]['cells']:
         text = source(cell)
         if cell['cell_type'] != 'code' or 'nbdev_export()' in text or re.search(r'^#\|\s*(export|exports|exporti|eval: *false)\b', text, re.M): continue
@@ -168,7 +168,7 @@ def test_notebook_ends_with_the_hidden_export_cell(notebook):
     assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
 
 def test_the_last_exported_cell_is_followed_by_another(notebook):
-    "nbdev_docs looks at the cell after each cell of `#| exports`; hidden ones are gone by then"
+    "nbdev_docs reads the cell after each cell of `#| exports`, without hidden ones."
     shown = [source(c) for c in notebook[1]['cells'] if not re.search(r'^#\|\s*(hide|export|exporti|default_exp|include: *false)\b', source(c), re.M)]
     last = shown[-1]
     public = [n.name for n in ast.parse(last).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_'] if last.startswith('#| exports') else True

@@ -19,7 +19,7 @@ def script():
 
 @pytest.fixture(scope='module')
 def run(script, tmp_path_factory):
-    "run(folder, more arguments): 60 notes, each twice"
+    "run(folder, more arguments): 60 notes, each twice."
     tmp = tmp_path_factory.mktemp('cache')
     (tmp/'split.json').write_text(json.dumps(dict(model=SIDES, classifier={**SIDES, 'unused': ['flute_*']})))
     args = ['--preset', 'tiny', '--device', 'cpu', '--data', 'additive', '--data', 'additive', '--quick', '--measure', '2', '--valid-every', '2', '--steps', '4', '--batch-size', '4', '--split', str(tmp/'split.json')]
@@ -29,7 +29,7 @@ def run(script, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def whole(run, tmp_path_factory):
-    "All stages in one go"
+    "The folder of an uninterrupted run of all stages."
     out = tmp_path_factory.mktemp('whole')/'run'
     assert run(out, '--stages', ALL, '--hold-out', '.3', '--note', 'a test') == 0
     return out
@@ -99,7 +99,7 @@ def test_no_instrument_and_no_shared_recording_is_on_two_sides(script):
     assert 'flute_acoustic_800' in train.instruments and not {i for i in train.instruments if i.startswith('reed')} and len(train.instruments) == 33 - 4 - 3
 
 def test_recipe_matches_the_packaged_weights(script):
-    "Shapes, and all settings but the number of steps that a limit of time left"
+    "Shapes and all settings; the number of steps was set by a time limit."
     from dataclasses import asdict
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig

@@ -31,7 +31,7 @@ def test_sidebar_names_every_notebook_once():
     assert named[0] == 'index.ipynb'
 
 def clips(family):
-    "{pitch: MP3} of a family, and the cents that its keys are marked by"
+    "{pitch: MP3} of a family, and the cents of its keys."
     text = (PIANO/f'{family}.js').read_text(encoding='utf-8')
     data = json.loads(re.fullmatch(r'\(window\.MARS_PIANO \?\?= \{\}\)\.\w+ = (.*);\n', text)[1])
     return {int(p): base64.b64decode(c) for p, c in data['clips'].items()}, {int(p): c for p, c in data['cents'].items()}
@@ -90,7 +90,7 @@ def test_readme_is_short():
     assert len(re.findall(r"[A-Za-z0-9'’.-]*[A-Za-z][\w'’.-]*", text)) < 900
 
 def test_external_scripts_and_nested_links_are_removed(tmp_path):
-    "The three lines that Quarto puts before a notebook with HTML outputs; and what nbdev makes of [`X`](x.ipynb)"
+    "The lines that Quarto adds to a notebook with HTML outputs, and nbdev's version of [`X`](x.ipynb)."
     page = ('<head><script src="site_libs/a.js"></script>\n<script src="https://cdn.example.org/require.min.js" integrity="sha512-x" crossorigin="anonymous"></script>\n'
             '<script src="https://cdn.example.org/jquery.min.js" data-relocate-top="true"></script>\n'
             '<script type="application/javascript">define(\'jquery\', [],function() {return window.jQuery;})</script>\n<script>let x = 1</script></head><a href="x.html">[<code>X</code>](https://example.org/x.html#x)</a>')
@@ -99,7 +99,7 @@ def test_external_scripts_and_nested_links_are_removed(tmp_path):
     assert (tmp_path/'a.html').read_text() == '<head><script src="site_libs/a.js"></script>\n<script>let x = 1</script></head><a href="x.html"><code>X</code></a>'
 
 def test_tables_of_pandas_are_marked(tmp_path):
-    "Words are aligned as words, digits do not wrap; a second run changes nothing"
+    "Text is aligned left, digits do not wrap, and a second run changes nothing."
     def table(*cells): return '<table class="dataframe"><tr><th>in_use</th></tr><tr>'+''.join(f'<td>{c}</td>' for c in cells)+'</tr></table>'
     (tmp_path/'a.html').write_text(table('0.12 ± 0.01', 'NaN', 'yes')+table('1.0', 'a claim of more than forty letters, which wraps'))
     marked = ('<table class="dataframe digits"><tr><th>in_<wbr>use</th></tr><tr><td>0.12 ± 0.01</td><td>NaN</td><td class="words">yes</td></tr></table>'
@@ -246,11 +246,11 @@ def test_page_formulas_are_rendered(found):
     assert sum(m['block'] for m in page['math']) >= prose.count('$$')//2
 
 def test_page_fits_desktop_and_phone(found):
-    "Nothing but boxes that scroll by themselves is wider than the screen"
+    "Only scrollable boxes are wider than the screen."
     assert found[1]['wide'] <= 1280 and found[1]['phone'] <= PHONE['width']
 
 def test_page_shows_a_signature_once(found):
-    "An entry of the API has one, without `def`, and no block of code around it defines the name again"
+    "An API entry has one signature, without `def`, and no code block around it repeats the definition."
     _, page, notebook = found
     cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
     assert bool(page['apis']) == any(re.search(r'^#\| *exports?\n(?:.*\n)*?(?:def|class) [a-zA-Z]', ''.join(c['source']), re.M) for c in cells)
@@ -298,7 +298,7 @@ CONTRAST = r'''() => {
 
 @pytest.mark.parametrize('name', ['index', 'cmx', 'evaluation/report', 'guides/quickstart'])
 def test_page_can_be_read_in_light_and_dark(visit, host, name):
-    "Text has a contrast of at least 4.5 (WCAG AA), and plots keep their white ground"
+    "Text has a contrast of at least 4.5 (WCAG AA), and plots have a white background."
     for scheme in ('light', 'dark'):
         found = visit(f'{host}/{name}.html', color_scheme=scheme).evaluate(CONTRAST)
         assert (max(found['ground'][:3]) < 80) == (scheme == 'dark')
@@ -365,7 +365,7 @@ RECORD = r'''(() => {
 })();'''
 
 def heard(page, seconds, drop=True):
-    "(samples, rate) of what comes out in the next so many seconds"
+    "(samples, rate) of the audio output in the next seconds."
     if drop: page.evaluate('window.HEARD && (HEARD.blocks.length = 0)')
     page.wait_for_function(f'window.HEARD && HEARD.blocks.length*2048 > {seconds}*HEARD.rate', timeout=20000)
     data, rate = page.evaluate('''() => { const x = new Float32Array(HEARD.blocks.length*2048); HEARD.blocks.forEach((b, i) => x.set(b, 2048*i));
@@ -390,7 +390,7 @@ def point(page, midi, part=.9):
     return box['x']+box['width']/2, box['y']+box['height']*part
 
 def hold(page, midi, seconds=1.3):
-    "Press a key with the mouse, listen, and let go"
+    "Press a key with the mouse, record, and release it."
     page.mouse.move(*point(page, midi))
     page.mouse.down()
     out = heard(page, seconds, drop=False)
@@ -419,7 +419,7 @@ def test_key_in_between_is_resampled_to_its_pitch(visit, host, by):
     assert 'resampled' in page.locator('.piano-says').inner_text()
 
 def test_letter_keys_play_and_do_not_affect_the_search(visit, host):
-    "A plays the C marked A, here after moves to the octave with a note in tune; Z and X move it"
+    "Key A plays the C marked A, here moved to an octave with a note in tune; Z and X move the octave."
     page, note = visit(f'{host}/index.html'), in_tune('flute', 60, 71)[0]
     choose(page, 'flute')
     key(page, 60).focus()

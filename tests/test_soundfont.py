@@ -16,7 +16,7 @@ def _ready():
 needs_soundfont = pytest.mark.skipif(not _ready(), reason='no SoundFont or no renderer is installed')
 
 def level(wave, start, seconds=0.01):
-    "RMS in dB of a stretch."
+    "RMS in dB of a part."
     i = int(start*16000)
     return 20*np.log10(np.sqrt((wave[i:i + int(seconds*16000)]**2).mean()) + 1e-9)
 
@@ -107,7 +107,7 @@ def _renderer():
 
 @pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
 def test_notes_are_labelled_by_the_sounding_pitch(tmp_path, monkeypatch):
-    "Coarse tuning, scale tuning, a fine tuning that no label can follow: measured, not read from the tables."
+    "Coarse tuning, scale tuning, and a fine tuning between labels: measured, not read from the tables."
     font = write_soundfont(tmp_path/'sine.sf2', {16: {}, 17: {COARSE: -12}, 31: {COARSE: 24}, 80: {SCALE: 50}, 81: {FINE: 40}})
     ds = SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache')
     table = ds.pitch_offset.set_index(ds.pitch_offset.instrument.str[-3:])
@@ -123,7 +123,7 @@ def test_notes_are_labelled_by_the_sounding_pitch(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
 def test_a_replaced_soundfont_is_detected(tmp_path):
-    "Same name, size and time; another sound."
+    "Equal name, size and time; different contents."
     waves = []
     for coarse in (0, 12):
         font = write_soundfont(tmp_path/'a.sf2', {16: {COARSE: coarse}})

@@ -170,7 +170,7 @@ def test_other_sizes():
 
 @pytest.fixture(scope='module')
 def torchaudio():
-    "A build of torchaudio that does not match torch raises OSError"
+    "A torchaudio build that does not match torch raises OSError."
     return pytest.importorskip('torchaudio', exc_type=(ImportError, OSError))
 
 @pytest.mark.parametrize('rate, n_fft, n_mels, norm', [(16000, 1024, 128, 'slaney'), (16000, 2048, 64, None), (44100, 2048, 96, 'slaney'), (24000, 64, 16, 'slaney')])

@@ -73,7 +73,7 @@ def test_lookup_in_blocks_is_exact():
         assert all(torch.equal(nearest_code(x, E, lookup, block=b), nearest_code(x, E, lookup)) for b in (1, 300, 7777))
 
 def test_unused_codes_are_revived():
-    "Euclidean lookup loses codes in training; the same training with revivals does not, and ends with a smaller error."
+    "Euclidean lookup loses codes in training; with revival it does not, and the final error is smaller."
     g = torch.Generator().manual_seed(1)
     image = nn.functional.interpolate(torch.randn(32, 2, 2, 2, generator=g), size=32, mode='bicubic').clamp(-1, 1)
     def train(revive):
@@ -144,7 +144,7 @@ def test_weights_of_another_config_are_refused(tmp_path):
     assert all(torch.equal(s, t) for s, t in zip(a.encode(x), b.encode(x)))
 
 def test_beats_the_class_mean_on_unseen_instruments():
-    "Some seconds of training on some instruments, then others: the issue's least demand on learning."
+    "A few seconds of training on some instruments, then evaluation on others."
     notes = AdditiveNotes(None, range(48, 72, 6), (100,))
     train, _, test = notes.split_by_instrument(valid=0., test=0.34, seed=0)
     assert not set(train.instruments) & set(test.instruments)

@@ -22,7 +22,7 @@ from mars.var import VARConfig
 STEPS = 40
 
 def train_stage(out, resume, stage, steps=STEPS):
-    "Train one stage in a folder, with everything that a checkpoint must hold."
+    "Train one stage in a folder, with all state that a checkpoint stores."
     notes = AdditiveNotes(('organ', 'flute'), range(60, 64), (100,))
     common = dict(steps=steps, batch_size=4, log_every=1, save_every=5, ema=0.9)
     how = dict(out=out, progress=False, resume=resume, device='cpu')
@@ -104,7 +104,7 @@ def test_other_settings_are_refused(whole):
     with pytest.raises(ValueError, match='was made with another train'): train_stage(whole, True, 'tokenizer', steps=STEPS+1)
 
 class Model(torch.nn.Linear):
-    "A linear model that also returns what it was given to learn from."
+    "A linear model that also returns its input."
     def __init__(self):
         torch.manual_seed(0)
         super().__init__(4, 1)
@@ -114,7 +114,7 @@ def square(model, x):
     return loss, dict(loss=loss.detach())
 
 def run_fit(out=None, factors={}, model=None, resume=False, log=None, extra=(), **kw): # factors: step -> factor of the input
-    "Train a linear model -> (model, log); NaN and infinite factors make losses of that kind."
+    "Train a linear model -> (model, log); NaN and infinite factors give such losses."
     torch.manual_seed(1)
     model, log, cfg, x = model or Model(), log or RunLog(), TrainConfig.preset('tiny', **{**dict(steps=30, log_every=1), **kw}), torch.randn(8, 4)
     manager = CheckpointManager(out, 'tokenizer', {}, cfg.keep_last) if out else None
@@ -240,7 +240,7 @@ def test_averaged_weights_replace_the_trained_ones():
     assert torch.equal(spy.weight, plain.weight) and not torch.equal(averaged.weight, plain.weight)
 
 class HostReads(TorchDispatchMode):
-    "Counts operations that would wait for a GPU: those that read values of tensors on the host."
+    "Counts operations that wait for a GPU, that is, read tensor values on the host."
     READS = {'aten._local_scalar_dense.default', 'aten.nonzero.default', 'aten.is_nonzero.default', 'aten.equal.default', 'aten.masked_select.default'}
     def __init__(self): super().__init__(); self.reads, self.on = [], False
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

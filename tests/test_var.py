@@ -22,7 +22,7 @@ CFG = TokenizerConfig.preset('tiny', **SMALL)
 ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1, 64, 127])
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
-    "A random model whose blocks and labels matter: gates open, head enlarged."
+    "A random model with open gates and an enlarged head: blocks and labels influence the output."
     torch.manual_seed(0)
     var = VAR(reference_config(VARConfig, kwargs).preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
     with torch.no_grad(): var.bind(Tokenizer(tok_cfg)).head.weight.mul_(sharp)

@@ -26,7 +26,7 @@ def run_python(code, folder):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    "What the commands write, all in one process"
+    "The files of all commands, run in one process."
     out = tmp_path_factory.mktemp('mars')
     done = run_python(f'{BLOCK}from mars.cli import main\nfor argv in {COMMANDS}: assert main(argv) in (None, 0), argv\nassert "torchaudio" not in sys.modules', out)
     assert done.returncode == 0, done.stderr
