@@ -82,7 +82,7 @@ def test_every_mapped_program_renders():
     assert int(done.stdout) > 400
 
 @needs_soundfont
-def test_level_is_kept_without_normalisation(font):
+def test_level_is_preserved_without_normalisation(font):
     soft, loud = (np.abs(render_note(font, 60, v, 0, normalize=None)).max() for v in (25, 127))
     assert loud > 4*soft
 
