@@ -261,7 +261,7 @@ def train_tokenizer(
 
     def batch(step, micro_batch):
         return images(run.loader.indices(step, micro_batch), run.loader.following(step, micro_batch))[0]
-    preview = LivePlot(reconstruction_preview(m, images, notes, train.stage), run.picture)
+    preview = LivePlot(reconstruction_preview(m, images, notes, train.stage), run.plot_path)
     gan = asdict(discriminator) if discriminator else None
     run.clear('var') # checkpoints for an older tokenizer
     with run.record(dict(shape=asdict(cfg), discriminator=gan, notes=names_hash(notes)), preview) as options:
@@ -324,7 +324,7 @@ def train_var(
         split = {k: run.loader.split(v, micro_batch) for k, v in labels_at(step, numbers).items()}
         return [t[idx] for t in targets], split
 
-    preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.picture)
+    preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.plot_path)
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
     if objective: info['objective'] = config['objective'] = asdict(objective.cfg)

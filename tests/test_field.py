@@ -1,4 +1,4 @@
-"""Runs that are killed, odd files, damaged downloads, bounded memory: what users of such a program meet."""
+"""Killed runs, unusual files, damaged downloads and bounded memory."""
 import builtins, io, json, os, shutil, time
 from pathlib import Path
 import numpy as np
@@ -69,7 +69,7 @@ def weights_of(m): return {k: v.clone() for net in (m.tokenizer, m.var) if net i
 def same(a, b): return (a.var is None) == (b.var is None) and all(torch.equal(v, weights_of(b)[k]) for k, v in weights_of(a).items())
 
 @pytest.mark.parametrize('before, after', [(None, 'full'), ('tokenizer', 'full'), ('full', 'other'), ('full', 'other tokenizer')])
-def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(before, after, tmp_path, monkeypatch):
+def test_a_killed_save_leaves_the_old_or_the_new_model(before, after, tmp_path, monkeypatch):
     models = dict(full=make(0), tokenizer=make(0, var=False), other=make(1))
     models['other tokenizer'] = make(1, var=False)
     out, template, seen = tmp_path/'m', tmp_path/'template', set()
@@ -85,7 +85,7 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(before, after
     assert n > 8 and len(seen) == (2 if before else 1)
     assert same(m, models[after])
 
-def test_stage_two_leaves_the_files_of_stage_one_alone(tmp_path):
+def test_stage_two_does_not_change_the_files_of_stage_one(tmp_path):
     make(0, var=False).save_pretrained(tmp_path)
     before = (tmp_path/'tokenizer.safetensors').stat()
     m = Mars.from_pretrained(tmp_path)
@@ -94,7 +94,7 @@ def test_stage_two_leaves_the_files_of_stage_one_alone(tmp_path):
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and Mars.from_pretrained(tmp_path).var is not None
 
 @pytest.mark.parametrize('kind', ['classifier', 'vocoder', 'flow'])
-def test_other_models_are_saved_as_a_whole_too(kind, tmp_path, monkeypatch):
+def test_other_models_are_saved_atomically(kind, tmp_path, monkeypatch):
     from mars.baselines.flow import Flow, FlowConfig, FlowMars
     from mars.parts.classifier import Classifier, ClassifierConfig
     from mars.parts.vocoder import Vocoder, VocoderConfig
@@ -113,7 +113,7 @@ def test_other_models_are_saved_as_a_whole_too(kind, tmp_path, monkeypatch):
     for _ in every_kill(monkeypatch, lambda: fresh(tmp_path/'m', tmp_path/'template'), lambda: save(m)): assert equal(load(), old) or equal(load(), m)
     assert equal(load(), m)
 
-def test_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch):
+def test_a_full_disk_preserves_the_old_model(tmp_path, monkeypatch):
     make(0).save_pretrained(tmp_path)
     for n in range(4):
         written = iter(range(n))
@@ -138,7 +138,7 @@ def test_a_journal_moves_files_of_its_own_folder_only(tmp_path):
 
 def dead_name(path, suffix='.part'): return (p := temporary_path(path, suffix)).with_name(p.name.replace(f'-{os.getpid()}-', '-4999999-'))
 
-def test_the_next_run_sweeps_what_a_killed_one_left(tmp_path):
+def test_the_next_run_removes_files_of_a_killed_run(tmp_path):
     mine, others = [temporary_path(tmp_path/'a'), tmp_path/'.hidden', tmp_path/'.a.part'], [dead_name(tmp_path/'b'), dead_name(tmp_path/'notes', '.notes')]
     for path in (*mine, others[0]): path.write_text('x')
     others[1].mkdir()
@@ -153,7 +153,7 @@ def test_the_next_run_sweeps_what_a_killed_one_left(tmp_path):
     sweep(tmp_path)
     assert not far.exists()
 
-def test_the_probe_and_temporary_files_touch_nothing_of_the_user(tmp_path):
+def test_temporary_files_do_not_overwrite_user_files(tmp_path):
     (tmp_path/'.probe').write_text('mine')
     (tmp_path/'target').write_text('target')
     make_folder(tmp_path)
@@ -180,7 +180,7 @@ def stage_two(out, **kw):
     train = TrainConfig.preset('tiny', 'var', **{**dict(steps=2, batch_size=4, log_every=1, save_every=1), **kw})
     return train_var(few(), m, train, VARConfig.preset('tiny', **VAR_SHAPE), out, device='cpu', progress=False)
 
-def test_training_of_the_transformer_that_is_killed_leaves_a_tokenizer_that_loads_and_resumes(tmp_path, monkeypatch):
+def test_killed_transformer_training_leaves_a_loadable_tokenizer_and_resumes(tmp_path, monkeypatch):
     template, out = tmp_path/'template', tmp_path/'run'
     make(0, var=False).save_pretrained(template)
     stage_two(template, steps=1) # the caches, of another run of the same notes
@@ -229,8 +229,9 @@ def test_two_runs_in_one_folder(tmp_path):
     os.close(fd)
     stage_two(tmp_path)
     assert not files._LOCKED
+    settings = (tmp_path/'settings.json').read_bytes()
     with pytest.raises(ValueError, match='was made with another'): stage_two_resume(tmp_path)
-    assert not files._LOCKED
+    assert not files._LOCKED and settings == (tmp_path/'settings.json').read_bytes()
 
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)
@@ -280,7 +281,7 @@ def unpack(data, folder):
     (folder/'a.tar.gz').write_bytes(data)
     return unpack_nsynth(folder/'a.tar.gz', folder/'nsynth-test', 'test')
 
-def test_every_flipped_bit_of_an_archive_is_noticed(split, tmp_path):
+def test_every_flipped_bit_of_an_archive_is_detected(split, tmp_path):
     body, rng, unnoticed = gz_tar(*split.items()), np.random.default_rng(0), []
     for i in [*rng.integers(10, len(body), 40), len(body) - 6, len(body) - 2]: # also in the checksum and the length
         damaged = bytearray(body)
@@ -318,12 +319,12 @@ def test_examples_are_checked_in_a_folder_and_before_they_are_put_in_place(chang
     (tmp_path/'examples.json').write_bytes(bad)
     with pytest.raises(ValueError, match=message): NSynth(tmp_path)
 
-def test_examples_that_are_a_pipe_are_refused(tmp_path):
+def test_examples_as_a_pipe_are_refused(tmp_path):
     from mars.data import NSynth
     os.mkfifo(tmp_path/'examples.json')
     with pytest.raises(ValueError): NSynth(tmp_path)
 
-def test_headers_of_an_archive_are_bounded(split, tmp_path, monkeypatch):
+def test_archive_headers_have_a_size_limit(split, tmp_path, monkeypatch):
     import tarfile, mars.data.nsynth as nsynth
     bombs = dict(pax=gz_tar(('nsynth-test/x', b'', dict(comment='x'*10**6))), names=gz_tar(*((f'{i}', b'') for i in range(3000))))
     monkeypatch.setattr(nsynth, 'MAX_HEADERS', 2000)
@@ -372,12 +373,12 @@ def get(server, path, **kw):
 
 @pytest.mark.parametrize('reply', [b'', b'nonsense\r\n\r\n', b'HTTP/1.1 abc\r\n\r\n', b'HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n', b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
     b'HTTP/1.1 200 OK\r\n' + b'a: b\r\n'*200 + b'\r\n', (302, dict(Location='file:///etc/passwd'), b''), (302, dict(Location='http://['), b''), (500, {}, b'')])
-def test_broken_replies_are_one_sentence(reply, tmp_path):
+def test_broken_replies_raise_one_sentence(reply, tmp_path):
     with Reply(reply) as server:
         with pytest.raises(ValueError, match='broke off|answered') as e: get(server, tmp_path/'f')
     assert '\n' not in str(e.value) and not (tmp_path/'f').exists()
 
-def test_a_part_is_continued_only_where_it_ends(tmp_path):
+def test_a_partial_download_is_resumed_at_its_end(tmp_path):
     path, part = tmp_path/'f', tmp_path/'f.part'
     def rest(start, **kw): return ok(BODY[start:], 206, **kw)
     part.write_bytes(BODY[:50])
@@ -410,7 +411,7 @@ def files_url(tmp_path):
     from mars.data.nsynth import download_file
     download_file(f'file://{tmp_path}/mine', tmp_path/'g')
 
-def test_an_archive_that_is_there_is_compared_and_a_damaged_one_deleted(split, tmp_path):
+def test_an_existing_archive_is_verified_and_deleted_if_damaged(split, tmp_path):
     import hashlib
     from mars.data import download_nsynth
     body, archive = gz_tar(*split.items()), tmp_path/'nsynth-test.jsonwav.tar.gz'
@@ -427,7 +428,7 @@ def test_an_archive_that_is_there_is_compared_and_a_damaged_one_deleted(split, t
     source = json.loads((folder/'source.json').read_text())
     assert source['checked'] is True and source['md5'] == hashlib.md5(body).hexdigest()
 
-def test_a_full_disk_keeps_the_archive(split, tmp_path, monkeypatch):
+def test_a_full_disk_preserves_the_archive(split, tmp_path, monkeypatch):
     from mars.data import download_nsynth
     archive = tmp_path/'nsynth-test.jsonwav.tar.gz'
     archive.write_bytes(gz_tar(*split.items()))
@@ -464,7 +465,7 @@ def claim(path, offset, value, size, order='little'):
 def note(tmp_path): return files.save_wave(tmp_path/'note.wav', .5*np.sin(np.arange(64000)*.1))
 
 @pytest.mark.parametrize('rate', [0, 1, 2, 999, 768001, 10**7, 10**8, 2**32 - 1])
-def test_sample_rates_of_no_recording_are_refused(note, rate):
+def test_implausible_sample_rates_are_refused(note, rate):
     with pytest.raises(ValueError, match='must be in 1000..768000 whole Hz|is not a readable audio file'): files.read_audio(claim(note, 24, rate, 4))
 
 def measured(f): # peak MiB of Python's and numpy's allocations
@@ -493,7 +494,7 @@ def test_only_what_is_needed_is_read(tmp_path):
     with pytest.raises(ValueError, match='is longer than 3600 s: cut it'): files.read_audio(path)
     assert measured(lambda: files.read_audio(path, 2))[1] < 20
 
-def test_files_that_are_cut_off_or_no_files(note, tmp_path):
+def test_truncated_and_irregular_files_are_refused(note, tmp_path):
     whole = note.read_bytes()
     note.write_bytes(whole[:-2000])
     with pytest.raises(ValueError, match='is cut off after 63000 samples: copy it again'): files.read_audio(note)
@@ -504,7 +505,7 @@ def test_files_that_are_cut_off_or_no_files(note, tmp_path):
     for path, error in ((tmp_path/'pipe.wav', ValueError), (tmp_path, ValueError), ('/dev/zero', ValueError), (tmp_path/'none', FileNotFoundError)):
         with pytest.raises(error, match='is not a regular file|no file'): files.load_wave(path)
 
-def test_memory_errors_are_a_sentence(note, monkeypatch):
+def test_memory_errors_raise_one_sentence(note, monkeypatch):
     def full(*args): raise MemoryError
     monkeypatch.setattr(files, '_read_blocks', full)
     with pytest.raises(ValueError, match='note.wav does not fit into memory: cut it'): files.read_audio(note)
@@ -536,8 +537,8 @@ def test_settings_of_training_are_refused(flags, message, tmp_path, capsys):
     ('generate --family=-1', "--family must be a name or an id, got '-1'"), ('generate --pitch 60-', "--pitch must be like 60, 60,64,67 or 48-72 or C4, got '60-'"), ('generate --pitch=--', '--pitch needs a value'), ('generate --pitch -1', 'must be like 60'),
     ('generate --pitch 0-99999999999999999999', '--pitch must be in 0..127, got 99999999999999999999'), ('generate --pitch 0-999999999', 'must be in 0..127, got 999999999'), ('generate --n 1000000000', '--n must be in 1..1000000, got 1000000000'),
     ('generate --n-iter 1' + '0'*30, '--n-iter must be'), ('generate --n-iter 10001', '--n-iter must be in 0..10000'), ('generate --temperature inf', '--temperature must be'), ('generate --seed ' + '9'*30, '--seed must be below 2**63'), ('generate --velocity C4', '--velocity must be like 60'),
-    ('generate --set n=3', '--set cannot give n; use --n'), ('generate --set steps=' + '['*50000, 'steps is not a setting of a next-scale transformer'), ('edit NOTE --time nan,1', "--time must be finite, got 'nan,1'"), ('edit NOTE --n 99999999', '--n must be in 1..1000'),
-    ('evaluate --batch-size 0', '--batch-size must be >= 1, got 0'), ('demo --out d --steps-var -1', '--steps-var must be >= 1, got -1'), ('reconstruct .', 'is not a regular file'), ('reconstruct none.wav', 'no file none.wav')])
+    ('generate --set n=3', '--set cannot give n; use --n'), ('generate --set steps=' + '['*3000, 'steps is not a setting of a next-scale transformer'), ('edit NOTE --time nan,1', "--time must be finite, got 'nan,1'"), ('edit NOTE --n 99999999', '--n must be in 1..1000'),
+    ('evaluate --batch-size 0', '--batch-size must be >= 1, got 0'), ('demo --out d --steps-var -1', '--steps-var must be >= 1, got -1'), ('reconstruct .', 'is not a regular file'), ('reconstruct none.wav', 'no file none.wav')], ids=lambda x: x[:40])
 def test_arguments_are_refused(command, message, note, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert message in refusal(capsys, *(str(note) if x == 'NOTE' else x for x in command.split()))
@@ -581,7 +582,7 @@ def test_a_small_config_cannot_ask_for_much_memory(part, field, value, tmp_path)
     began = time.monotonic()
     def load():
         with pytest.raises(ValueError): Mars.from_pretrained(tmp_path)
-    assert measured(load)[1] < 200 and time.monotonic() - began < 20
+    assert measured(load)[1] < 200 and time.monotonic() - began < 20 # seconds; building would take minutes
 
 def test_two_branches_of_a_million(tmp_path):
     from mars.parts.product import ProductMars, ProductTokenizer, ProductTokenizerConfig
@@ -736,3 +737,63 @@ def test_behind_a_socks_proxy(monkeypatch):
     env = {**os.environ, 'ALL_PROXY': 'socks5://127.0.0.1:9', 'PYTHONPATH': os.getcwd()}
     done = subprocess.run([sys.executable, '-c', 'from mars.apps.web import gradio; gradio(); import os; print(os.environ.get("NO_PROXY"))'], capture_output=True, text=True, env=env)
     assert done.stdout == f'{os.environ.get("NO_PROXY")}\n', done.stderr[-500:]
+
+# --- MIDI
+
+def test_the_messages_of_a_midi_file_are_bounded(tmp_path):
+    from mars.parts.midi import read_midi
+    track = b'\0\x90\x3c\x40' + b'\1\x3c\x00\0\x3c\x40'*200_000
+    head = b'MThd' + (6).to_bytes(4, 'big') + b'\0\0\0\1\0\x60'
+    (tmp_path/'a.mid').write_bytes(head + b'MTrk' + len(track).to_bytes(4, 'big') + track)
+    with pytest.raises(ValueError, match='more than 300000 messages'): read_midi(tmp_path/'a.mid')
+    (tmp_path/'b.mid').write_bytes(head + bytes(17 << 20))
+    with pytest.raises(ValueError, match='larger than 16 MiB'): read_midi(tmp_path/'b.mid')
+    os.mkfifo(tmp_path/'c.mid')
+    with pytest.raises((ValueError, FileNotFoundError)): read_midi(tmp_path/'c.mid')
+
+# --- locales
+
+def test_text_files_name_their_encoding():
+    import ast
+    for path in Path(files.__file__).parent.parent.rglob('*.py'):
+        for call in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(call, ast.Call) or any(k.arg == 'encoding' for k in call.keywords): continue
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, 'id', '')
+            mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else 'r'
+            text = name in ('read_text', 'write_text') or (isinstance(call.func, ast.Name) and name == 'open' and 'b' not in str(mode))
+            assert not text or (name == 'write_text' and len(call.args) > 1), f'{path}:{call.lineno}'
+
+def test_letters_that_the_terminal_lacks_are_escaped(monkeypatch):
+    from dataclasses import replace
+    from mars.cli import main
+    from mars.cli.dispatch import COMMANDS
+    import sys
+    monkeypatch.setitem(COMMANDS, 'data', replace(COMMANDS['data'], run=lambda a: ({}, 'Flöte 笛')))
+    out = io.TextIOWrapper(io.BytesIO(), encoding='ascii')
+    monkeypatch.setattr(sys, 'stdout', out)
+    assert main(['data', 'nsynth']) == 0
+    out.flush()
+    assert out.buffer.getvalue() == b'Fl\\xf6te \\u7b1b\n'
+
+@pytest.mark.parametrize('size, given, used', [(100, [], 100), (300, [], 256), (300, ['--n', '40'], 40)])
+def test_the_default_number_of_notes_of_an_evaluation_fits_the_set(size, given, used, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+    import mars.evaluation.report as report, mars.cli.evaluation as command
+    from mars.cli.dispatch import parser
+    from mars.parts.classifier import Classifier
+    seen = []
+    class Stop(Exception): pass
+    def evaluate(m, splits, n, *args, **kw):
+        seen.append(n)
+        raise Stop
+    monkeypatch.setattr(report, 'evaluate_model', evaluate)
+    monkeypatch.setattr(report, 'load_model', lambda *args: make(0))
+    monkeypatch.setattr(Classifier, 'from_pretrained', lambda *args: None)
+    monkeypatch.setattr(command, 'reference_notes', lambda a, m: (SimpleNamespace(test=Sized(size)), {}))
+    with pytest.raises(Stop): command.run_evaluate(parser().parse_args(['evaluate', '--out', str(tmp_path), *given]))
+    assert seen == [used]
+
+class Sized(list):
+    "A set of so many notes."
+    label = 'sound'
+    def __init__(self, n): super().__init__(range(n))

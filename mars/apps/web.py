@@ -373,8 +373,8 @@ class SameOrigin:
         headers = {k.decode('latin-1'): v.decode('latin-1') for k, v in scope.get('headers', ())}
         origin, host = headers.get('origin'), headers.get('host')
         foreign = origin is not None and origin.split('://')[-1] != host
-        cross_site = headers.get('sec-fetch-site') == 'cross-site' and scope['method'] != 'GET'
-        if scope['type'] == 'http' and (foreign or cross_site):
+        sent = headers.get('sec-fetch-site') == 'cross-site' and scope.get('method') != 'GET'
+        if scope['type'] == 'http' and (foreign or sent):
             return await PlainTextResponse('requests of other sites are refused', 403)(scope, receive, send)
         await self.app(scope, receive, send)
 

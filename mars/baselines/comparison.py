@@ -229,7 +229,7 @@ def load_system(system, data, folder): # -> as of `train_system`
     "Read a trained system."
     finish_save(folder)
     model = load_weights(make_system(system, data), Path(folder)/'weights.safetensors')
-    return model.to(data.device).eval(), json.loads((Path(folder)/'info.json').read_text())
+    return model.to(data.device).eval(), json.loads((Path(folder)/'info.json').read_text(encoding='utf-8'))
 
 # %% ../../nbs/baselines/comparison.ipynb #3197e9b8
 N_ITER = 32 # of Griffin-Lim, for all systems on spectrograms

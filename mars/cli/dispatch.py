@@ -123,6 +123,9 @@ def main(
 )->int: # 0 success, 2 refused with one sentence on stderr, 130 interrupted, 141 broken pipe
     "Run the `mars` command."
     argv = normalize([*(sys.argv[1:] if argv is None else argv)])
+    for stream in (sys.stdout, sys.stderr): # names may hold letters that the terminal's encoding lacks
+        encoding = getattr(stream, 'encoding', None) or 'utf-8'
+        if 'utf' not in encoding.lower(): stream.reconfigure(errors='backslashreplace')
     with Interrupt() as interrupt:
         try:
             try: return run_subcommand(argv, interrupt)

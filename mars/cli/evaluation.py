@@ -10,7 +10,7 @@ __all__ = ['EVALUATE', 'EVALUATES', 'ABLATE', 'COMMANDS', 'reference_notes', 'ru
 import inspect, json
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand
-from .data import DATA_HELP, FILTERS, filters_of, open_notes, register_models
+from .data import DATA_HELP, FILTERS, filters_of, make_folder, open_notes, register_models
 from .sounds import PHASE, SAMPLING, sampling_of
 
 # %% ../../nbs/cli/evaluation.ipynb #c34c7505
@@ -82,6 +82,7 @@ def experiment_options(a, function)->dict:
 def run_ablate(a):
     from mars.ablations import run_experiment
     function, filters = experiments()[a.name], filters_of(a)
+    if a.out: make_folder(Path(a.out).parent) # before the work
     if a.data is None and any(filters.values()):
         raise ValueError('families, pitches and velocities filter the notes of --data; give --data as well')
     notes = None if a.data is None else open_notes(a.data, 'train', **filters)

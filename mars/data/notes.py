@@ -9,14 +9,15 @@ __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'AdditiveParams', 'ADD
            'plot_notes', 'Batches', 'batches', 'Splits', 'split_by_instrument', 'split_by_pitch']
 
 # %% ../../nbs/data/notes.ipynb #e67c0c00
-import bisect, csv, hashlib, json, operator, os, re, shutil, sys, tempfile, warnings, zlib
+import bisect, csv, hashlib, json, operator, os, re, shutil, sys, warnings, zlib
 from collections import namedtuple
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, to_int16
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, sweep, temporary_path
+from ..parts.files import to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
@@ -114,7 +115,7 @@ def _cache_files(n): return ('notes.int16', 2*N_SAMPLES*n), ('crc.uint32', 4*n) 
 
 def _cache_problem(folder, key, n):
     "Describe what is wrong with a cache folder; None for a valid one."
-    try: stored = (folder/'about.json').read_text()
+    try: stored = (folder/'about.json').read_text(encoding='utf-8')
     except OSError: return 'about.json is missing'
     if stored != key: return 'about.json belongs to other notes'
     for name, size in _cache_files(n):
@@ -125,12 +126,15 @@ def _cache_problem(folder, key, n):
 def _create_cache(folder, key, n, labels):
     "Create a cache folder under a temporary name and rename it."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix='.making-', dir=folder.parent))
+    sweep(folder.parent) # what killed processes have left
+    temporary = temporary_path(folder, '.making')
+    temporary.mkdir()
     try:
         for name, size in _cache_files(n):
             with open(temporary/name, 'wb') as f: f.truncate(size) # a sparse file
-        with open(temporary/'labels.csv', 'w', newline='') as f: csv.writer(f, lineterminator='\n').writerows(labels)
-        (temporary/'about.json').write_text(key)
+        with open(temporary/'labels.csv', 'w', newline='', encoding='utf-8') as f:
+            csv.writer(f, lineterminator='\n').writerows(labels)
+        (temporary/'about.json').write_text(key, encoding='utf-8')
         try: os.rename(temporary, folder)
         except OSError:
             if not folder.exists(): raise # else another process created the same folder

@@ -160,7 +160,7 @@ def load_model(
     device = pick_device(device)
     if isinstance(model, Mars): return model.to(device)
     folder = find_model(model)
-    try: kind = json.loads((folder/'config.json').read_text()).get('kind')
+    try: kind = json.loads((folder/'config.json').read_text(encoding='utf-8')).get('kind')
     except (ValueError, AttributeError): kind = None # from_pretrained reports what is wrong
     if kind == 'classifier':
         raise ValueError(f'{model} is a classifier, which generates no notes; give a model, such as a folder made by '

@@ -113,7 +113,7 @@ FORMAT = 1 # of config.json
 
 def is_classifier(folder:Path)->bool:
     "Whether the config.json of a folder describes a classifier."
-    try: return json.loads((folder/'config.json').read_text()).get('kind') == 'classifier'
+    try: return json.loads((folder/'config.json').read_text(encoding='utf-8')).get('kind') == 'classifier'
     except (ValueError, AttributeError): return False
 
 def find_classifier(

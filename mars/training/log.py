@@ -59,7 +59,7 @@ def read_log(
     path = Path(folder)/'metrics.jsonl'
     if not path.exists(): raise FileNotFoundError(f'{path} is missing; give the folder that a training run wrote')
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding='utf-8').splitlines():
         try: rows.append(json.loads(line))
         except json.JSONDecodeError: pass # the last line of a run that was killed may be half of one
     return rows
@@ -77,7 +77,7 @@ class RunLog:
         if folder is None: return
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.folder/'metrics.jsonl', 'a')
+        self.file = open(self.folder/'metrics.jsonl', 'a', encoding='utf-8')
 
     def rewind(self, stage, step):
         "Remove what a stage logged from a step on: a resumed run will log it again."
@@ -85,7 +85,7 @@ class RunLog:
         self.file.close()
         rows, path = read_log(self.folder), self.folder/'metrics.jsonl'
         write_atomic(path, ''.join(json.dumps(r) + '\n' for r in rows if r['stage'] != stage or r['step'] < step))
-        self.file = open(path, 'a')
+        self.file = open(path, 'a', encoding='utf-8')
 
     def __call__(self, **row):
         "Log one step."
@@ -126,7 +126,7 @@ def write_settings(
 ):
     "Add the settings of a stage to settings.json."
     path = Path(folder)/'settings.json'
-    try: old = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError): old = {}
+    try: old = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError): old = {}
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps({**old, stage: settings}, indent=1))

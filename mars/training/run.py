@@ -15,7 +15,7 @@ from ..parts.device import seed_all
 from ..parts.files import lock_folder, make_folder, unlock_folder
 from .callbacks import Checkpointing, MetricsLogger, ProgressBar, SigtermHandler
 from .checkpoints import CheckpointManager, resume_config
-from .distributed import make_accelerator
+from .distributed import make_accelerator, process_error
 from .log import RunLog, versions, write_settings
 from .tokens import BatchLoader
 
@@ -51,8 +51,8 @@ class TrainingRun:
         self.lock()
         with self.accelerator.main_process_first(): notes.batch([0]) # the first process makes the cache of a set
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self.facts = dict(versions=versions(self.device), processes=self.accelerator.num_processes)
-        self.picture = self.out and self.out/f'{cfg.stage}.png'
+        self.environment = dict(versions=versions(self.device), processes=self.accelerator.num_processes)
+        self.plot_path = self.out and self.out/f'{cfg.stage}.png'
 
     def lock(self):
         "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if it is in use."
@@ -73,13 +73,16 @@ class TrainingRun:
     ): # arguments of `recording_callbacks`
         "Write settings.json and open the log; close it at the end."
         cfg, log, config = self.cfg, self.log, dict(train=resume_config(self.cfg), **config)
-        if self.out and self.main: write_settings(self.out, cfg.stage, {**config, **self.facts})
+        checkpoints = self.out and CheckpointManager(self.out, cfg.stage, config, cfg.keep_last)
+        refused = self.resume and checkpoints and checkpoints.differs() # when the checkpoint is loaded
+        if self.out and self.main and not refused: write_settings(self.out, cfg.stage, {**config, **self.environment})
         if log is None: log = RunLog(self.out, self.trackers, config['train']) if self.main else RunLog()
         if not self.main: seed_all(cfg.seed + 7919*self.accelerator.process_index) # dropout of its own
-        checkpoints = self.out and CheckpointManager(self.out, cfg.stage, config, cfg.keep_last)
         try: yield dict(log=log, progress=self.progress, preview=preview, checkpoints=checkpoints, resume=self.resume)
-        except BaseException:
+        except BaseException as e:
             if self.out: unlock_folder(self.out)
+            sentence = self.accelerator.num_processes > 1 and isinstance(e, RuntimeError) and process_error(e)
+            if sentence: raise ValueError(sentence) from e
             raise
         finally:
             if log is not self.log: log.close()
@@ -89,7 +92,7 @@ class TrainingRun:
         info:dict, # for config.json
     ):
         "Save a model in the run folder."
-        model.info = {**info, **self.facts, f'train_{self.cfg.stage}': asdict(self.cfg)}
+        model.info = {**info, **self.environment, f'train_{self.cfg.stage}': asdict(self.cfg)}
         try:
             if self.out and self.main: model.save_pretrained(self.out)
         finally:
