@@ -1,6 +1,7 @@
 """Shared by the benchmarks: the device and its measured peak, interleaved timing, FLOPs, peak memory, tables."""
 import gc, os, platform, statistics, time
 from contextlib import nullcontext
+from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
@@ -17,7 +18,7 @@ def seconds(fn, device):
     return time.perf_counter() - start
 
 def time_interleaved(fns, repeats, device):
-    "Median seconds of each function of a dict, called in turn (A B A B ...), so that other load affects all alike."
+    "Median seconds of each function of a dict, called in turn (A B A B ...) to share the machine's other load."
     rounds = [{name: seconds(fn, device) for name, fn in fns.items()} for _ in range(repeats)]
     return {name: statistics.median(r[name] for r in rounds) for name in fns}
 
@@ -28,15 +29,24 @@ def matmul_peak(device, size, repeats=10):
         return 2*size**3/min(seconds(lambda: a @ b, device) for _ in range(repeats))
     return {name: best(dtype) for name, dtype in DTYPES.items()}
 
+def cpu_name(cpuinfo='/proc/cpuinfo'):
+    "The processor's model name and architecture; the architecture alone where there is no /proc/cpuinfo."
+    try: lines = Path(cpuinfo).read_text(encoding='utf-8').splitlines()
+    except OSError: lines = []
+    models = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    return f'{models[0]} ({platform.machine()})' if models else platform.machine()
+
+def device_name(device):
+    "Name of the GPU or of the processor."
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name()
+
 def device_info(device, size):
-    "The device, its memory and its measured peak."
-    if device.type == 'cuda':
-        properties = torch.cuda.get_device_properties(device)
-        name, memory = properties.name, properties.total_memory
-    else:
-        name, memory = f'CPU ({platform.machine()})', os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
-    return dict(device=name, memory_gib=memory/2**30, threads=torch.get_num_threads(), torch=torch.__version__,
-                python=platform.python_version(), matmul_size=size, peak=matmul_peak(device, size))
+    "The device, its memory and its measured peak, by square matmuls of `size` rows."
+    if device.type == 'cuda': memory = torch.cuda.get_device_properties(device).total_memory
+    else: memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')
+    return dict(device=device_name(device), memory_gib=memory/2**30, threads=torch.get_num_threads(),
+                torch=torch.__version__, python=platform.python_version(), matmul_size=size,
+                peak=matmul_peak(device, size))
 
 def flops(fn):
     "FLOPs of matmuls and convolutions. Attention is counted as its matmuls, because fused kernels are not."
@@ -48,7 +58,7 @@ def flops(fn):
     return counter.get_total_flops()
 
 def state_bytes(model, opt=None):
-    "Bytes of parameters, buffers and optimizer state."
+    "Bytes of parameters, buffers and optimiser state."
     state = [v for s in opt.state.values() for v in s.values()] if opt else []
     return sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *state])
 

@@ -1,8 +1,9 @@
-"""Evaluate a model on held-out notes:  python benchmarks/evaluate.py --out runs/report [--real FOLDER | --seen] [--result FILE.json]
+"""Evaluate a model on held-out notes:  python benchmarks/evaluate.py --out runs/report [--real FOLDER | --seen]
 
-The reference is held-out instruments of Fluid (R3), or recorded notes (--real, a folder in NSynth's layout), or held-out pitches
-of training instruments (--seen). Class means and training copies use training notes of Fluid (R3), pitches 36-96, in all three.
-The committed results are results/evaluation/small-{fluid,real,seen}.json.
+The reference set is held-out instruments of Fluid (R3), recorded notes (--real, a folder in NSynth's layout) or
+held-out pitches of training instruments (--seen). Class means and training copies use training notes of Fluid (R3),
+pitches 36 to 96, in all three cases. Writes the report into --out and prints one line of it. The committed results are
+results/evaluation/small-{fluid,real,seen}.json.
 """
 import argparse, json
 from pathlib import Path
@@ -12,7 +13,8 @@ from mars.evaluation.report import Splits, compact_report, evaluate_model, load_
 
 PITCHES = range(36, 97)
 
-def seen_splits(model, splits): # -> Splits whose reference is held-out pitches of training instruments
+def seen_splits(model, splits):
+    "Splits whose reference is held-out pitches of the training instruments; SystemExit if training held out none."
     config = json.loads((find_model(model)/'config.json').read_text())
     share = config['info'].get('data', {}).get('hold_out')
     if not share:
@@ -23,31 +25,39 @@ def seen_splits(model, splits): # -> Splits whose reference is held-out pitches 
                    'validation: instruments that were held out')
     return Splits(held_out, splits.test, rest, description)
 
-def real_splits(folder, splits): # -> Splits whose reference is recorded notes
+def real_splits(folder, splits):
+    "Splits whose reference is the recorded notes of a folder, without its renderings of Fluid."
     notes = NSynth(folder, pitches=PITCHES)
-    own = [not e.get('x_name', '').startswith('fluid-') for e in notes.examples.values()] # Fluid's own sounds are left out
-    return make_splits(notes.select(own), splits.train)
+    recorded = [not e.get('x_name', '').startswith('fluid-') for e in notes.examples.values()]
+    return make_splits(notes.select(recorded), splits.train)
+
+def choose_splits(args):
+    "The splits of a command and their name in the report."
+    splits = make_splits(SoundFontNotes(pitches=PITCHES, label='key'))
+    if args.seen: return seen_splits(args.model, splits), 'Fluid (R3), held-out pitches of seen instruments'
+    if args.real: return real_splits(args.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'
+    return splits, 'Fluid (R3), pitches 36-96'
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--model', default='small', help='a run folder or packaged weights; default: %(default)s')
+    ap.add_argument('--name', help='name of the model in the report; default: the last part of --model')
+    reference = ap.add_mutually_exclusive_group()
+    reference.add_argument('--real', type=Path, help="folder of recorded notes in NSynth's layout; default: Fluid (R3)")
+    reference.add_argument('--seen', action='store_true', help='held-out pitches of the training instruments')
+    ap.add_argument('--n', type=int, default=256, help='notes of each row, at least 2; default: %(default)s')
+    ap.add_argument('--out', type=Path, required=True, help='folder of the report')
+    ap.add_argument('--result', type=Path, help='a JSON file for the compact report')
+    ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
+    return ap
 
 def main(argv=None):
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--model', default='small', help='a run folder, or the name of released weights')
-    p.add_argument('--name', help='name of the model in the report')
-    which = p.add_mutually_exclusive_group()
-    which.add_argument('--real', type=Path, help='recorded notes in the layout of NSynth; without it, instruments of Fluid')
-    which.add_argument('--seen', action='store_true', help='held-out pitches of the training instruments')
-    p.add_argument('--n', type=int, default=256, help='notes of each row')
-    p.add_argument('--out', type=Path, required=True, help='folder of the report')
-    p.add_argument('--result', type=Path, help='a JSON file for the compact report')
-    p.add_argument('--device', help='cpu, cuda or mps; the default is the first available of cuda, mps and cpu')
-    a = p.parse_args(argv)
-    splits, data = make_splits(SoundFontNotes(pitches=PITCHES, label='key')), 'Fluid (R3), pitches 36-96'
-    if a.seen: splits, data = seen_splits(a.model, splits), 'Fluid (R3), held-out pitches of seen instruments'
-    if a.real:
-        splits, data = real_splits(a.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'
-    names = dict(model=a.name or Path(a.model).name, data=data, train_data='Fluid (R3), the training side')
-    model = load_model(a.model, a.device)
-    result = evaluate_model(model, splits, a.n, a.out, progress=True, about=dict(names=names))
-    if a.result: a.result.write_text(compact_report(result), encoding='utf-8')
-    print(summary_line(result, a.out))
+    args = parser().parse_args(argv)
+    splits, data = choose_splits(args)
+    names = dict(model=args.name or Path(args.model).name, data=data, train_data='Fluid (R3), the training side')
+    model = load_model(args.model, args.device)
+    result = evaluate_model(model, splits, args.n, args.out, progress=True, about=dict(names=names))
+    if args.result: args.result.write_text(compact_report(result), encoding='utf-8')
+    print(summary_line(result, args.out))
 
 if __name__ == '__main__': main()

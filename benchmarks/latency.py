@@ -1,6 +1,8 @@
-"""Time generation with the token layouts of AAR, a residual quantizer and MAGNeT:  python benchmarks/latency.py [--device cuda] --out results/benchmarks/latency-h100.json
+"""Time generation with other token layouts:  python benchmarks/latency.py --out FILE.json
 
-The networks have random weights, since time does not depend on them; only tokens are made. nbs/baselines/comparison shows the file.
+The layouts are those of AAR, a residual quantizer and MAGNeT. The networks have random weights, because time does not
+depend on them, and only tokens are generated. Prints and writes the seconds and the number of passes of each layout;
+the committed file is results/benchmarks/latency-h100.json.
 """
 import argparse, json
 from pathlib import Path
@@ -9,19 +11,24 @@ from mars.baselines.comparison import time_layouts
 from mars.parts.device import pick_device
 from mars.parts.files import write_atomic
 
-CASES = ('small', 'plain', 1), ('small', 'guided', 1), ('tiny', 'plain', 1), ('small', 'plain', 64)
+CASES = ('small', 'plain', 1), ('small', 'guided', 1), ('tiny', 'plain', 1), ('small', 'plain', 64)  # size, mode, notes
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
+    ap.add_argument('--repeats', type=int, default=3, help='runs of each timing, at least 1; default: %(default)s')
+    ap.add_argument('--out', type=Path, required=True, help='a JSON file')
+    return ap
 
 def main(argv=None, cases=CASES):
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--device', help='cpu or cuda; the GPU if there is one')
-    ap.add_argument('--repeats', type=int, default=3, help='of each timing')
-    ap.add_argument('--out', type=Path, required=True, help='a JSON file')
-    a = ap.parse_args(argv)
-    device = pick_device(a.device)
-    about = dict(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU', torch=torch.__version__)
-    rows = [dict(size=size, how=how, notes=n, layouts=time_layouts(size, device, a.repeats, n, how == 'guided')) for size, how, n in cases]
-    write_atomic(a.out, json.dumps(dict(about=about, rows=rows), indent=1) + '\n')
-    for r in rows: print(r['size'], r['how'], r['notes'], {k: f"{v['seconds']:.3f} s" for k, v in r['layouts'].items()})
+    args = parser().parse_args(argv)
+    device, rows = pick_device(args.device), []
+    for size, mode, n in cases:
+        layouts = time_layouts(size, device, args.repeats, n, mode == 'guided')
+        rows.append(dict(size=size, how=mode, notes=n, layouts=layouts))
+        print(size, mode, n, {name: f"{t['seconds']:.3f} s" for name, t in layouts.items()}, flush=True)
+    info = dict(device=torch.cuda.get_device_name() if device.type == 'cuda' else 'CPU', torch=torch.__version__)
+    write_atomic(args.out, json.dumps(dict(info=info, rows=rows), indent=1) + '\n')
     return rows
 
 if __name__ == '__main__': main()

@@ -1,29 +1,30 @@
-"""Cost and quality of phase reconstruction methods: python benchmarks/phase.py
-
-    python benchmarks/phase.py [--parts griffinlim pghi window vocoder cores] [--notes 32] [--vocoder FOLDER]
-                               [--out results/benchmarks/phase.json]
+"""Measure cost and quality of phase reconstruction methods:  python benchmarks/phase.py [--notes 32] [--out FILE.json]
 
 Notes of test instruments (FluidR3, the test side of the split by instrument), spread over instruments, pitches and
-velocities, are encoded to spectrograms and decoded. They begin after 0.25 s of silence, which leaves room for a
-pre-echo. `plain` repeats the main rows without that silence. With --model, `model` repeats them from spectrograms that
-the tokenizer of that model reconstructs, against the true notes. `true phase` has the true phases and the magnitudes of
-the spectrogram.
-Griffin-Lim is the fast one, momentum 0.99, unless a row says otherwise. PGHI and the vocoder are followed by
-mars.parts.phase.refine unless a row says `fast Griffin-Lim`.
+velocities, are encoded to spectrograms and decoded. Prints a table for each part and writes all rows to --out
+(committed: results/benchmarks/phase.json).
+
+delayed  the notes begin after 0.25 s of silence, which leaves room for a pre-echo
+plain    the main rows without that silence
+model    with --model: the main rows from spectrograms that the model's tokenizer reconstructs, against the true notes
+
+`true phase` combines the true phases with the magnitudes of the spectrogram. Griffin-Lim is the fast variant, momentum
+0.99, unless the row's name differs. PGHI and the vocoder are followed by mars.parts.phase.refine, except in rows named
+`fast Griffin-Lim`.
 
 stft       multi-resolution STFT distance: convergence + log magnitude, means over mars.parts.phase.RESOLUTIONS
 mel dB     mean absolute difference of log-mel spectrograms (mars.eval.log_mel_error)
 pre-echo   power in the 64 ms before the attack relative to the true note after it, dB, mean over notes
-stft / GL-128  that relative to Griffin-Lim 128, with a 95 % bootstrap interval over notes (`low`, `high`) and
-               `median note`, the median of the notes' own ratios
+stft / GL-128  `stft` relative to Griffin-Lim 128, with a 95 % bootstrap interval over notes (`low`, `high`) and
+               `median note`, the median of the ratios of single notes
 noise      power between the partials, per cell of a 4096-point STFT, dB, mean over notes
-frechet    Frechet distance of mars.eval.mel_features between the true and the decoded notes
-ms         processor time of a note on one thread, median; against GL-64: relative to Griffin-Lim 64
+frechet    Fréchet distance of mars.eval.mel_features between the true and the decoded notes
+ms         processor time of a note on one thread, median; `against GL-64` is relative to Griffin-Lim 64
 
 `cores` is the wall-clock time of a note on two cores, over --time-notes of the notes without silence, in ms:
 one note     one process with two threads, notes one after the other
-two workers  two processes with one thread each, in parallel: half of the time that a note takes in one
-Each note is timed --rounds times and the minimum counts; the mean over notes is given.
+two workers  two parallel processes with one thread each: half of the time of a note in one process
+Each note is timed --rounds times; the value is the mean over notes of each note's minimum.
 """
 import argparse, json, math, multiprocessing, os, statistics, time
 from pathlib import Path
@@ -56,7 +57,7 @@ def sample_test_notes(n, additive=False):
 GAUSS = {'wide': HANN_GAMMA, 'narrow': .1}
 
 def gaussian(ls, name):
-    "The Gaussian window that a method's name asks for, or None."
+    "The Gaussian window in a method's name, or None."
     for key, gamma in GAUSS.items():
         if f'{key} Gauss' in name:
             return torch.exp(-math.pi*(torch.arange(ls.n_fft) - ls.n_fft/2).square()/(gamma*ls.n_fft**2))
@@ -73,17 +74,19 @@ def zero_start(m, i): return None
 def pghi_start(m, i): return pghi(m, first=i)
 
 def griffin_lim_methods(ls):
+    "Fast and plain Griffin-Lim, from random and from zero phases."
     methods = {}
     for n in (16, 32, 64, 128, 256):
         for momentum, no_momentum in ((.99, ''), (0., ', no momentum')):
             methods[f'Griffin-Lim {n}{no_momentum}'] = decode(ls, n, random_start, momentum)
             methods[f'Griffin-Lim {n}{no_momentum}, zero start'] = decode(ls, n, zero_start, momentum)
     for n in (64, 128):
-        def reflections(m, i, n=n): return refine(m, random_start(m, i), ls.window(), ls.hop_length, n)
-        methods[f'refine {n}, random start'] = reflections
+        def refined(m, i, n=n): return refine(m, random_start(m, i), ls.window(), ls.hop_length, n)
+        methods[f'refine {n}, random start'] = refined
     return methods
 
 def pghi_methods(ls):
+    "PGHI with and without refinement, and by heap integration."
     methods = {}
     for n in (0, 16, 32, 48, 64, 128):
         methods[f'PGHI + {n}' if n else 'PGHI'] = lambda m, i, n=n: wave_from_phases(ls, m, pghi_start, n, i)
@@ -92,9 +95,10 @@ def pghi_methods(ls):
     return methods
 
 def window_methods(ls):
+    "PGHI and Griffin-Lim with each Gaussian window."
     methods = {}
-    for key, share in GAUSS.items():
-        window, gamma = gaussian(ls, f'{key} Gauss'), share*ls.n_fft**2
+    for key, relative_gamma in GAUSS.items():
+        window, gamma = gaussian(ls, f'{key} Gauss'), relative_gamma*ls.n_fft**2
         def start(m, i, gamma=gamma): return pghi(m, gamma=gamma, first=i)
         methods[f'PGHI, {key} Gauss'] = decode(ls, 0, start, window=window)
         methods[f'PGHI + 64, {key} Gauss'] = decode(ls, 64, start, window=window)
@@ -102,6 +106,7 @@ def window_methods(ls):
     return methods
 
 def vocoder_methods(ls, vocoder, name, counts):
+    "A vocoder's phases with each number of refinement steps."
     return {f'{name} + {n}' if n else name: lambda m, i, n=n: vocoder.magnitude_to_wave(ls, m, n, 0, i) for n in counts}
 
 def methods(ls, parts, vocoder, other=None):
@@ -126,9 +131,12 @@ def magnitudes(ls, waves, window, model=None):
     S[:, -1] = 0
     return S.abs()
 
-def nan_mean(x): return float(x[~x.isnan()].mean()) if (~x.isnan()).any() else None
+def nan_mean(x):
+    "Mean without NaN; None if all are NaN."
+    return float(x[~x.isnan()].mean()) if (~x.isnan()).any() else None
 
 def row(name, true, decoded, ms):
+    "The metrics of a method; `each` is the distance of each note, removed by `measure`."
     d = stft_distance(true, decoded)
     return {'method': name, 'stft': float(d.total.mean()), 'convergence': float(d.convergence.mean()),
             'log magnitude': float(d.log_magnitude.mean()), 'mel dB': log_mel_error(true, decoded).mae_db,
@@ -189,9 +197,7 @@ def worker(args, name, M, barrier, queue):
 
 def open_methods(args):
     "The methods of a run."
-    vocoder = Vocoder.from_pretrained(args.vocoder) if 'vocoder' in args.parts else None
-    other = Vocoder.from_pretrained(args.other) if args.other else None
-    return methods(LogSpectrogram(), args.parts, vocoder, other)
+    return methods(LogSpectrogram(), args.parts, *open_vocoders(args))
 
 TIMED = ('Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI + 32', 'PGHI + 64', 'PGHI + 128', 'vocoder', 'vocoder + 32',
          'vocoder + 48', 'vocoder + 64')
@@ -218,63 +224,76 @@ MAIN_METHODS = {'Griffin-Lim 64', 'Griffin-Lim 128', 'PGHI', 'PGHI + 32', 'PGHI 
 
 def merge(old, result):
     "Add the rows of an earlier result that this run does not measure."
-    always = {'Griffin-Lim 64', 'Griffin-Lim 128', 'true note', 'true phase'}
-    for part in set(old) - {'about'}:
+    reference = {'Griffin-Lim 64', 'Griffin-Lim 128', 'true note', 'true phase'}
+    for part in set(old) - {'info'}:
         if part not in result:
             result[part] = old[part]
             continue
-        new = {r['method'] for r in result[part]} - always
+        new = {r['method'] for r in result[part]} - reference
         rows = [r for r in old[part] if r['method'] not in new]
         names = {r['method'] for r in rows}
         result[part] = rows + [r for r in result[part] if r['method'] not in names]
     for key in ('model', 'vocoder', 'other', 'cores'):
-        result['about'][key] = result['about'].get(key) or old['about'].get(key)
+        result['info'][key] = result['info'].get(key) or old['info'].get(key)
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ['griffinlim', 'pghi', 'window', 'vocoder', 'cores']
-    ap.add_argument('--parts', nargs='+', default=parts, choices=parts)
-    ap.add_argument('--notes', type=int, default=32)
+    ap.add_argument('--parts', nargs='+', default=parts, choices=parts, help='groups of methods, and `cores`; default: all')
+    ap.add_argument('--notes', type=int, default=32, help='notes of the test, at least 2; default: %(default)s')
     ap.add_argument('--vocoder', default='vocoder', help="folder of a trained vocoder; default: the package's own")
-    ap.add_argument('--methods', nargs='+', help='only these rows')
-    ap.add_argument('--cores', nargs='+', default=TIMED, help='methods that are timed on two cores')
-    ap.add_argument('--other', help='folder of another vocoder, for rows of its own')
-    ap.add_argument('--time-notes', type=int, default=12, help='notes that are timed on two cores')
-    ap.add_argument('--rounds', type=int, default=5, help='measurements of each of them')
+    ap.add_argument('--methods', nargs='+', metavar='NAME', help='names of rows; default: all')
+    ap.add_argument('--cores', nargs='+', metavar='NAME', default=TIMED, help='rows that are timed on two cores')
+    ap.add_argument('--other', help='folder of a second vocoder, measured in its own rows')
+    ap.add_argument('--time-notes', type=int, default=12, help='notes timed on two cores; default: %(default)s')
+    ap.add_argument('--rounds', type=int, default=5, help='timings of each of these notes, >= 1; default: %(default)s')
     ap.add_argument('--additive', action='store_true', help='notes of the additive synthesiser, without a SoundFont')
     ap.add_argument('--model', help='folder of a model whose tokenizer reconstructs the spectrograms of `model`')
     ap.add_argument('--out', type=Path, help='a JSON file for all rows')
-    ap.add_argument('--add', action='store_true', help='keep the rows of that file which this run does not measure')
+    ap.add_argument('--add', action='store_true', help='keep the rows of --out that this run does not measure')
     return ap
+
+def open_vocoders(args):
+    "The vocoder and the second one; None for those that are not measured."
+    vocoder = Vocoder.from_pretrained(args.vocoder) if 'vocoder' in args.parts else None
+    return vocoder, Vocoder.from_pretrained(args.other) if args.other else None
+
+def describe(names, vocoder, other):
+    "The notes, versions and vocoders behind a result."
+    info = dict(notes=names, torch=torch.__version__, threads=1, resolutions=RESOLUTIONS, vocoder=None,
+                other=other and other.info)
+    if vocoder: info['vocoder'] = dict(parameters=sum(p.numel() for p in vocoder.parameters()), info=vocoder.info)
+    return info
+
+def measure_parts(args, waves, chosen, info):
+    "Rows of `delayed`, `plain`, `model` and `cores`; adds the model and the timing to `info`."
+    ls, main_methods = LogSpectrogram(), {name: f for name, f in chosen.items() if name in MAIN_METHODS}
+    result = dict(info=info, delayed=measure(ls, F.pad(waves, (4000, 0))[:, :64000], chosen))
+    base = next((r['ms'] for r in result['delayed'] if r['method'] == 'Griffin-Lim 64'), None)
+    result['plain'] = measure(ls, waves, main_methods, base=base)
+    if args.model:
+        model = Mars.from_pretrained(args.model)
+        result['model'], info['model'] = measure(ls, waves, main_methods, model, base), repr(model)
+    if 'cores' in args.parts:
+        result['cores'] = cores(args, magnitudes(ls, waves[:args.time_notes], None))
+        info['cores'] = dict(notes=min(args.time_notes, len(waves)), rounds=args.rounds,
+                             bfloat16=_has_fast_bfloat16(), load=os.getloadavg()[0])
+    return result
 
 @torch.no_grad()
 def main(argv=None):
     ap = parser()
     args = ap.parse_args(argv)
-    if args.notes < 2: ap.error('--notes must be at least 2')
+    if args.notes < 2: ap.error(f'--notes must be at least 2, got {args.notes}')
     torch.set_num_threads(1)
-    ls, (waves, names) = LogSpectrogram(), sample_test_notes(args.notes, args.additive)
-    vocoder = Vocoder.from_pretrained(args.vocoder) if 'vocoder' in args.parts else None
-    other = Vocoder.from_pretrained(args.other) if args.other else None
-    chosen = methods(ls, args.parts, vocoder, other)
+    waves, names = sample_test_notes(args.notes, args.additive)
+    vocoder, other = open_vocoders(args)
+    chosen = methods(LogSpectrogram(), args.parts, vocoder, other)
     if args.methods: chosen = {name: f for name, f in chosen.items() if name in args.methods}
-    short = {name: f for name, f in chosen.items() if name in MAIN_METHODS}
-    about = dict(notes=names, torch=torch.__version__, threads=1, resolutions=RESOLUTIONS, vocoder=None,
-                 other=other and other.info)
-    if vocoder: about['vocoder'] = dict(parameters=sum(p.numel() for p in vocoder.parameters()), info=vocoder.info)
-    result = dict(about=about, delayed=measure(ls, F.pad(waves, (4000, 0))[:, :64000], chosen))
-    base = next((r['ms'] for r in result['delayed'] if r['method'] == 'Griffin-Lim 64'), None)
-    result['plain'] = measure(ls, waves, short, base=base)
-    if args.model:
-        model = Mars.from_pretrained(args.model)
-        result['model'], about['model'] = measure(ls, waves, short, model, base), repr(model)
-    if 'cores' in args.parts:
-        result['cores'] = cores(args, magnitudes(ls, waves[:args.time_notes], None))
-        about['cores'] = dict(notes=min(args.time_notes, len(waves)), rounds=args.rounds, bfloat16=_has_fast_bfloat16(),
-                              load=os.getloadavg()[0])
+    result = measure_parts(args, waves, chosen, describe(names, vocoder, other))
     if args.add and args.out and args.out.exists():
         old = json.loads(args.out.read_text())
-        if old['about']['notes'] != names: ap.error('--add needs a file of the same notes')
+        if old['info']['notes'] != names: ap.error(f'--add needs a file of the same notes, and {args.out} has others')
         merge(old, result)
     for part in ('delayed', 'plain', 'model', 'cores'):
         if part in result: print_table(part, result[part])

@@ -1,6 +1,7 @@
-"""Run the experiments of nbs/studies/sat with several seeds:  python benchmarks/sat.py [sat-scales sat-rvq ...] [--preset tiny] [--seeds 0 1 2]
+"""Run the experiments of nbs/studies/sat with several seeds:  python benchmarks/sat.py [sat-scales ...] [--seeds 0 1 2]
 
-Adds to results/studies/<experiment>.json and skips the seeds in it, unless --again is given. Compare times only within one result.
+Prints the variants of each run as a table. Adds each run to results/studies/<experiment>.json; seeds that the file
+contains already are skipped unless --again is given. Times are comparable only within one run.
 """
 import argparse, time
 from pathlib import Path
@@ -12,20 +13,35 @@ RESULTS = Path(__file__).resolve().parent.parent/'results'/'studies'
 NAMES = ['sat-scales', 'sat-rvq', 'sat-sharing', 'sat-design', 'sat-windows', 'sat-discriminators', 'sat-width']
 COLUMNS = 'tokens', 'mel', 'db_active', 'frechet', 'used'
 
-ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-ap.add_argument('names', nargs='*', default=NAMES)
-ap.add_argument('--preset', default='tiny')
-ap.add_argument('--steps', type=int)
-ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-ap.add_argument('--again', action='store_true')
-ap.add_argument('--device', help='cpu, cuda or mps; by default the first available of cuda, mps and cpu')
-ap.add_argument('--out', type=Path, default=RESULTS)
-args = ap.parse_args()
-notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
-data = wave_data(args.preset, notes.filter(pitches=range(36, 97, 4), velocities=(100,)), args.device)
-for name in args.names:
-    for seed in args.seeds:
-        out, start = args.out/f'{name}.json', time.perf_counter()
-        if not args.again and any((r['preset'], r['seed']) == (args.preset, seed) for r in read_results(out)): continue
-        result = run_experiment(name, args.preset, seed, out, data=data, steps=args.steps, device=args.device)
-        print(f'{name}, seed {seed}: {time.perf_counter()-start:.0f} s\n{summary([result], COLUMNS).to_string()}', flush=True)
+def training_notes():
+    "Every fourth pitch from 36 to 96 of the SoundFont, at velocity 100."
+    notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
+    return notes.filter(pitches=range(36, 97, 4), velocities=(100,))
+
+def is_done(path, preset, seed):
+    "Whether the file contains a run with this preset and seed."
+    return any((r['preset'], r['seed']) == (preset, seed) for r in read_results(path))
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('names', nargs='*', default=NAMES, help=f'some of {", ".join(NAMES)}; default: all')
+    ap.add_argument('--preset', default='tiny', help='tiny, small or paper; default: %(default)s')
+    ap.add_argument('--steps', type=int, help="optimiser steps of each variant, >= 1; default: the experiment's own")
+    ap.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='default: 0 1 2')
+    ap.add_argument('--again', action='store_true', help='repeat seeds that the file contains already')
+    ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
+    ap.add_argument('--out', type=Path, default=RESULTS, help='folder of the JSON files; default: results/studies')
+    return ap
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    data = wave_data(args.preset, training_notes(), args.device)
+    for name in args.names:
+        for seed in args.seeds:
+            out, start = args.out/f'{name}.json', time.perf_counter()
+            if is_done(out, args.preset, seed) and not args.again: continue
+            result = run_experiment(name, args.preset, seed, out, data=data, steps=args.steps, device=args.device)
+            table = summary([result], COLUMNS).to_string()
+            print(f'{name}, seed {seed}: {time.perf_counter()-start:.0f} s\n{table}', flush=True)
+
+if __name__ == '__main__': main()

@@ -1,154 +1,201 @@
-"""Measure the time of a generated note, and of two baselines:  python benchmarks/var.py [--preset small] [--device cpu] [--dtype float32] [--json results/benchmarks/var-cpu.json]
+"""Measure the time of a generated note and of two baselines:  python benchmarks/var.py [--preset small] [--json FILE]
 
-Prints: the time of each stage at batch 1 (tokens, decode, phase); notes per second against the batch; the share of the
-roofline that the tokens reach (weight bytes over memory bandwidth at batch 1, FLOPs over the matrix peak at the best
-batch, both measured here, in the precision of the run); and the ratio to two baselines with the same weights: one token a
-pass (T passes, cached, recorded like ours), and the plain next-scale loop of `VAR.generate` in float32. Times are the least of several runs, what the machine does
-when left alone. Weights are random: time does not depend on them.
+Prints, and writes to --json (committed: results/benchmarks/var-cpu.json):
+
+stages    the time of each stage at batch 1 (tokens, decode, phase)
+batches   notes per second against the batch size
+roofline  the share of the roofline that sampling reaches: weight bytes over memory bandwidth at batch 1, FLOPs over the
+          matmul peak at the best batch, both measured at the start in the precision of the run
+flat      one token a pass with the same weights: T passes, cached and recorded in the same way
+loop      the plain next-scale loop of `VAR.generate`, in float32
+
+Times are the least of several runs, which excludes other load on the machine. Weights are random, because time does not
+depend on them.
 """
-import argparse, copy, json, os, platform, statistics, time
+import argparse, copy, json, os, statistics
+from functools import partial
 import torch
 from mars.baselines.next_token import NextToken
 from mars.parts.inference import generate, onednn_linear
 from mars.parts.device import cast_network, pick_device, pick_dtype
+from mars.parts.files import write_atomic
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.var import VAR, VARConfig
+from common import device_name, seconds
 
 FILTERS = dict(tiny=dict(top_p=.96), small=dict(top_k=600, top_p=.96), paper=dict(top_k=900, top_p=.96))
+LABELS = dict(pitch=60, family=3)
 
-# ---- the clock and the machine
+# ---- timing and the machine
 
-def sync():
-    if torch.cuda.is_available(): torch.cuda.synchronize()
+def summarise(times): return dict(median=statistics.median(times), least=min(times))
 
-def seconds(f, repeats):
+def time_runs(fn, repeats, device):
     "Median and least seconds of several runs after a first one."
-    f(); times = []
-    for _ in range(repeats):
-        sync(); start = time.perf_counter()
-        f()
-        sync(); times.append(time.perf_counter() - start)
-    return dict(median=statistics.median(times), least=min(times))
+    fn()
+    return summarise([seconds(fn, device) for _ in range(repeats)])
 
-def versus(f, g, repeats):
-    "Seconds of both, run in turns, so that a machine that slows down slows both."
-    f(); g(); times = [], []
-    for _ in range(repeats):
-        for run, kept in zip((f, g), times): kept.append(seconds(run, 1)['median'])
-    return [dict(median=statistics.median(t), least=min(t)) for t in times]
-
-def machine(device, dtype, quick):
-    "Matrix peak in FLOP/s and memory bandwidth in bytes/s, measured."
-    n = 256 if quick else 2048 if device.type == 'cpu' else 8192
-    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    x = torch.ones((2**20 if quick else 2**26 if device.type == 'cpu' else 2**30), device=device)
-    read = lambda: x.view(-1, 2**16).sum(-1)
-    def product():
-        with torch.no_grad(): onednn_linear(a, b)
-    return dict(flops=2*n**3/seconds(product, 10)['least'], bandwidth=4*x.numel()/seconds(read, 10)['least'])
-
-# ---- baseline 1: one token a pass
-
-def next_token(v):
-    "The same weights in flat next-token order: T passes of one token, with the same cache, guidance, sampling and recording."
-    if v.pass_lengths[0] > 1: raise ValueError(f'the first scale holds {v.pass_lengths[0]} tokens; this comparison needs one that holds a single token')
-    flat = NextToken(v.cfg, v.tok_cfg)
-    flat.load_state_dict(v.state_dict())
-    return cast_network(flat.to(v.start.device), v.start.dtype).eval()
-
-# ---- what a note costs
-
-def costs(v, guided):
-    "Weights that a pass must read, those read once a note, and FLOPs of a note."
-    c, V, T, rows = v.cfg, v.tok_cfg.codebook_size, sum(v.lengths), 1 + guided
-    block, once = int((4 + 2*c.mlp_ratio)*c.width**2), (6*(1 if c.shared_adaln else c.depth) + 2)*c.width**2
-    attention = sum(n*sum(v.lengths[:k+1]) for k, n in enumerate(v.lengths))*4*c.width*c.depth
-    return dict(each_pass=c.depth*block + V*c.width, once=once, flops=rows*(2*T*c.depth*block + attention + 2*once) + 2*T*V*c.width)
-
-# ---- the run
-
-def build(preset, device, dtype, depth, quick):
-    tok_cfg = TokenizerConfig.preset(preset, **(dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)) if quick else {}))
-    torch.manual_seed(0)
-    tok = Tokenizer(tok_cfg)
-    var = VAR(VARConfig.preset(preset, gamma_init=1., **(dict(depth=depth, width=0, heads=0) if depth else {})), tok_cfg).bind(tok)
-    return Mars(tok, var, spectrogram=LogSpectrogram(n_fft=128, hop_length=64, n_frames=32) if quick else None).to(device, dtype)
+def time_pair(a, b, repeats, device):
+    "Median and least seconds of two functions, run in turn because the machine's load changes -> two dicts."
+    times = [[time_runs(fn, 1, device)['least'] for fn in (a, b)] for _ in range(repeats)]
+    return [summarise(t) for t in zip(*times)]
 
 @torch.no_grad()
-def bench(preset='small', device='cpu', dtype='float32', batches=(1, 4, 16), cfg_scale=1.5, depth=None, repeats=5, quick=False, flat=True, filtered=False):
-    device, dtype = pick_device(device), pick_dtype(dtype)
-    if quick: preset, batches, repeats = 'tiny', (1, 2), 1
-    m = build(preset, device, dtype, depth, quick)
-    v, ask, filters = m.var, dict(pitch=60, family=3), FILTERS[preset] if filtered else {}
-    K, T, limit, size = len(v.lengths), sum(v.lengths), machine(device, dtype, quick), dtype.itemsize
-    out = dict(preset=preset, filters=filters, depth=v.cfg.depth, passes=K, tokens=T, parameters=sum(p.numel() for p in v.parameters()), device=torch.cuda.get_device_name() if device.type == 'cuda' else platform.machine(),
-               threads=torch.get_num_threads(), cores=os.cpu_count(), dtype=str(dtype).removeprefix('torch.'), torch=torch.__version__, matmul_gflops=limit['flops']/1e9, bandwidth_gb=limit['bandwidth']/1e9)
-    for guided, s in (('plain', 0.), ('guided', cfg_scale)):
-        make = lambda n: generate(v, ask, n, seed=0, cfg_scale=s, **filters)
-        tokens = make(1)
-        spec = m.tokens_to_spec(tokens)
-        stages = dict(tokens=seconds(lambda: make(1), repeats), decode=seconds(lambda: m.tokens_to_spec(tokens), repeats), phase=seconds(lambda: m.spec_to_wave(spec), repeats))
-        row = dict(stages=stages, note=sum(t['least'] for t in stages.values()))
-        row['real_time'] = m.spectrogram.n_samples/m.spectrogram.sample_rate/row['note']
-        row['batches'] = {}
-        for n in batches:
-            many = make(n)
-            specs = m.tokens_to_spec(many)
-            t = {**{name: seconds(f, max(1, repeats//2))['least'] for name, f in dict(tokens=lambda: make(n), decode=lambda: m.tokens_to_spec(many), phase=lambda: m.spec_to_wave(specs)).items()}}
-            row['batches'][n] = dict(tokens=n/t['tokens'], notes=n/sum(t.values()))
-        c = costs(v, bool(s))
-        row['roofline'] = dict(bandwidth=size*(K*c['each_pass'] + c['once'])/limit['bandwidth']/stages['tokens']['least'], gflop=c['flops']/1e9,
-                               flops=max(b['tokens'] for b in row['batches'].values())*c['flops']/limit['flops'])
-        out[guided] = row
-    compare(out, m, ask, cfg_scale, filters, repeats, flat)
-    return out
+def measure_machine(device, dtype, quick):
+    "Matmul peak in FLOP/s and memory bandwidth in bytes/s, measured."
+    n, size = (256, 2**20) if quick else (2048, 2**26) if device.type == 'cpu' else (8192, 2**30)
+    a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+    x = torch.ones(size, device=device)
+    matmul = time_runs(lambda: onednn_linear(a, b), 10, device)['least']
+    read = time_runs(lambda: x.view(-1, 2**16).sum(-1), 10, device)['least']
+    return dict(flops=2*n**3/matmul, bandwidth=4*x.numel()/read)
 
-def compare(out, m, ask, cfg_scale, filters, repeats, flat):
-    "Add the two baselines at batch 1, with and without guidance; the plain loop is float32 whatever the precision of the run."
-    v = m.var
-    other = next_token(v) if flat else None
-    sides = dict(plain=0., guided=cfg_scale)
-    ours = lambda s: lambda: generate(v, ask, 1, seed=0, cfg_scale=s, **filters)
-    def add(guided, name, theirs, s, repeats):
-        mine, other = versus(ours(s), theirs, repeats)
-        out[guided][name] = dict(ours=mine, theirs=other, ratio=other['least']/mine['least'])
-    for guided, s in sides.items():
-        if flat: add(guided, 'flat', lambda: other.generate(ask, 1, seed=0, cfg_scale=s, **filters), s, max(1, repeats//2))
-    plain = copy.deepcopy(v).float()
-    greedy = dict(cfg_scale=cfg_scale, temperature=0)
-    out['plain_agrees'] = (torch.cat(generate(plain, ask, 1, **greedy), 1) == torch.cat(plain.generate(ask, 1, **greedy), 1)).float().mean().item()
-    for guided, s in sides.items(): add(guided, 'loop', lambda: plain.generate(ask, 1, seed=0, cfg_scale=s, **filters), s, repeats)
+# ---- the models
 
-def report(out):
-    ms = lambda t: f'{1e3*t["least"]:8.1f} ms'
-    print(f'{out["preset"]}, depth {out["depth"]}, {out["parameters"]/1e6:.1f} M parameters, {out["passes"]} passes for {out["tokens"]} tokens; {out["device"]}, {out["threads"]} of {out["cores"]} cores, '
-          f'{out["dtype"]}, torch {out["torch"]}; measured here: {out["matmul_gflops"]:.0f} GFLOP/s, {out["bandwidth_gb"]:.1f} GB/s; {out["filters"] or "no filters"}')
-    for g in ('plain', 'guided'):
-        r = out[g]
-        print(f'\n{"without" if g == "plain" else "with"} guidance: a note in {r["note"]:.3f} s, {r["real_time"]:.0f}x real time')
-        for name, t in r['stages'].items(): print(f'  {name:8}{ms(t)} (median {1e3*t["median"]:.1f})')
-        for n, b in r['batches'].items(): print(f'  batch {n:4}: {b["tokens"]:8.1f} notes/s as tokens, {b["notes"]:8.1f} as sound')
-        print(f'  roofline: {r["roofline"]["bandwidth"]:.0%} of the bandwidth at batch 1, {r["roofline"]["flops"]:.0%} of the matrix peak at the best batch ({r["roofline"]["gflop"]:.1f} GFLOP a note)')
-        for name, title in (('flat', 'one token a pass'), ('loop', 'plain next-scale loop')):
-            if name in r: print(f'  {title:22}{ms(r[name]["theirs"])} against {ms(r[name]["ours"])}: {r[name]["ratio"]:.2f}x' + (f' (passes: {out["tokens"]/out["passes"]:.1f}x)' if name == 'flat' else ''))
-    print(f'\nthe plain loop writes {out["plain_agrees"]:.1%} of the same tokens at temperature 0')
+def build_model(preset, device, dtype, depth, quick):
+    "An untrained Mars of a preset, or of another depth; `quick` shrinks its shapes."
+    small_image = dict(image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)) if quick else {}
+    tok_cfg = TokenizerConfig.preset(preset, **small_image)
+    torch.manual_seed(0)
+    tok = Tokenizer(tok_cfg)
+    size = dict(depth=depth, width=0, heads=0) if depth else {}
+    var = VAR(VARConfig.preset(preset, gamma_init=1., **size), tok_cfg).bind(tok)
+    spectrogram = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32) if quick else None
+    return Mars(tok, var, spectrogram=spectrogram).to(device, dtype)
 
-if __name__ == '__main__':
+def next_token(var):
+    "The same weights in flat next-token order: T passes of one token, with the same cache, guidance and recording."
+    if var.pass_lengths[0] > 1:
+        raise ValueError(f'the first scale must hold a single token, got {var.pass_lengths[0]}; choose another preset')
+    flat = NextToken(var.cfg, var.tok_cfg)
+    flat.load_state_dict(var.state_dict())
+    return cast_network(flat.to(var.start.device), var.start.dtype).eval()
+
+def compute_costs(var, guided):
+    "Weights that every pass reads, those that are read once a note, and FLOPs of a note."
+    cfg, V, T, rows = var.cfg, var.tok_cfg.codebook_size, sum(var.lengths), 1 + guided
+    block = int((4 + 2*cfg.mlp_ratio)*cfg.width**2)
+    once = (6*(1 if cfg.shared_adaln else cfg.depth) + 2)*cfg.width**2
+    attention = sum(n*sum(var.lengths[:k+1]) for k, n in enumerate(var.lengths))*4*cfg.width*cfg.depth
+    flops = rows*(2*T*cfg.depth*block + attention + 2*once) + 2*T*V*cfg.width
+    return dict(each_pass=cfg.depth*block + V*cfg.width, once=once, flops=flops)
+
+# ---- measurements
+
+def time_stages(m, sample, n, repeats, device):
+    "Median and least seconds of the stages of n notes: tokens, decode, phase."
+    tokens = sample(n)
+    spec = m.tokens_to_spec(tokens)
+    stages = dict(tokens=lambda: sample(n), decode=lambda: m.tokens_to_spec(tokens), phase=lambda: m.spec_to_wave(spec))
+    return {name: time_runs(fn, repeats, device) for name, fn in stages.items()}
+
+def compute_roofline(var, guided, machine, tokens_seconds, best_speed):
+    "Share of the bandwidth at batch 1 and of the matmul peak at `best_speed` notes per second."
+    costs, passes = compute_costs(var, guided), len(var.lengths)
+    n_bytes = var.start.dtype.itemsize*(passes*costs['each_pass'] + costs['once'])
+    return dict(bandwidth=n_bytes/machine['bandwidth']/tokens_seconds, gflop=costs['flops']/1e9,
+                flops=best_speed*costs['flops']/machine['flops'])
+
+def measure_generation(m, sample, guided, batches, machine, repeats, device):
+    "Stages at batch 1, speed against the batch, and roofline."
+    stages, speeds = time_stages(m, sample, 1, repeats, device), {}
+    note = sum(t['least'] for t in stages.values())
+    for n in batches:
+        times = {k: t['least'] for k, t in time_stages(m, sample, n, max(1, repeats//2), device).items()}
+        speeds[n] = dict(tokens=n/times['tokens'], notes=n/sum(times.values()))
+    best_speed = max(speed['tokens'] for speed in speeds.values())
+    roofline = compute_roofline(m.var, guided, machine, stages['tokens']['least'], best_speed)
+    real_time = m.spectrogram.n_samples/m.spectrogram.sample_rate/note
+    return dict(stages=stages, note=note, real_time=real_time, batches=speeds, roofline=roofline)
+
+def compare_baselines(m, sampling, repeats, flat, device):
+    "Times of one note by `generate` and by each baseline, and their ratio. The loop is float32 in every run."
+    baselines, times = dict(loop=(copy.deepcopy(m.var).float().generate, repeats)), {}
+    if flat: baselines['flat'] = next_token(m.var).generate, max(1, repeats//2)
+    for name, (fn, n) in baselines.items():
+        sampler = partial(generate, m.var, LABELS, 1, seed=0, **sampling)
+        ours, baseline = time_pair(sampler, partial(fn, LABELS, 1, seed=0, **sampling), n, device)
+        times[name] = dict(sampler=ours, baseline=baseline, ratio=baseline['least']/ours['least'])
+    return times
+
+def loop_agreement(var, cfg_scale):
+    "Share of equal tokens of the fast sampler and of the plain loop, at temperature 0 in float32."
+    var, greedy = copy.deepcopy(var).float(), dict(cfg_scale=cfg_scale, temperature=0)
+    fast, plain = (torch.cat(fn(LABELS, 1, **greedy), 1) for fn in (partial(generate, var), var.generate))
+    return (fast == plain).float().mean().item()
+
+@torch.no_grad()
+def bench(args):
+    "All measurements of a run."
+    device, dtype = pick_device(args.device), pick_dtype(args.dtype)
+    preset, batches, repeats = ('tiny', (1, 2), 1) if args.quick else (args.preset, args.batches, args.repeats)
+    m = build_model(preset, device, dtype, args.depth, args.quick)
+    var, filters = m.var, FILTERS[preset] if args.filter else {}
+    machine = measure_machine(device, dtype, args.quick)
+    result = dict(preset=preset, filters=filters, depth=var.cfg.depth, passes=len(var.lengths), tokens=sum(var.lengths),
+                  parameters=sum(p.numel() for p in var.parameters()), device=device_name(device),
+                  threads=torch.get_num_threads(), cores=os.cpu_count(), dtype=str(dtype).removeprefix('torch.'),
+                  torch=torch.__version__, matmul_gflops=machine['flops']/1e9, bandwidth_gb=machine['bandwidth']/1e9)
+    for mode, scale in dict(plain=0., guided=args.cfg_scale).items():
+        sampling = dict(cfg_scale=scale, **filters)
+        def sample(n): return generate(var, LABELS, n, seed=0, **sampling)
+        result[mode] = measure_generation(m, sample, bool(scale), batches, machine, repeats, device)
+        result[mode] |= compare_baselines(m, sampling, repeats, not args.no_flat, device)
+    result['loop_agreement'] = loop_agreement(var, args.cfg_scale)
+    return result
+
+# ---- report
+
+def milliseconds(t): return f'{1e3*t["least"]:8.1f} ms'
+
+def print_mode(mode, row, result):
+    "Print the measurements with or without guidance."
+    guidance = 'without' if mode == 'plain' else 'with'
+    print(f'\n{guidance} guidance: a note in {row["note"]:.3f} s, {row["real_time"]:.0f}x real time')
+    for name, t in row['stages'].items(): print(f'  {name:8}{milliseconds(t)} (median {1e3*t["median"]:.1f})')
+    for n, speed in row['batches'].items():
+        print(f'  batch {n:4}: {speed["tokens"]:8.1f} notes/s as tokens, {speed["notes"]:8.1f} as sound')
+    r = row['roofline']
+    print(f'  roofline: {r["bandwidth"]:.0%} of the bandwidth at batch 1, {r["flops"]:.0%} of the matmul peak at the '
+          f'best batch ({r["gflop"]:.1f} GFLOP a note)')
+    for name, title in dict(flat='one token a pass', loop='plain next-scale loop').items():
+        if name not in row: continue
+        t, passes = row[name], f' (passes: {result["tokens"]/result["passes"]:.1f}x)' if name == 'flat' else ''
+        times = f'{milliseconds(t["baseline"])} against {milliseconds(t["sampler"])}'
+        print(f'  {title:22}{times}: {t["ratio"]:.2f}x{passes}')
+
+def print_result(result):
+    r = result
+    print(f'{r["preset"]}, depth {r["depth"]}, {r["parameters"]/1e6:.1f} M parameters, {r["passes"]} passes for '
+          f'{r["tokens"]} tokens; {r["device"]}, {r["threads"]} of {r["cores"]} cores, {r["dtype"]}, '
+          f'torch {r["torch"]}; measured: {r["matmul_gflops"]:.0f} GFLOP/s, {r["bandwidth_gb"]:.1f} GB/s; '
+          f'{r["filters"] or "no filters"}')
+    for mode in ('plain', 'guided'): print_mode(mode, r[mode], r)
+    print(f'\nthe plain loop samples {r["loop_agreement"]:.1%} of the same tokens at temperature 0')
+
+def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--preset', default='small', choices=['tiny', 'small', 'paper'])
-    ap.add_argument('--device', default=None, help='default: the GPU if there is one')
-    ap.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'])
-    ap.add_argument('--batches', type=int, nargs='+', default=[1, 4, 16])
-    ap.add_argument('--cfg-scale', type=float, default=1.5)
-    ap.add_argument('--depth', type=int, help="the transformer's depth in place of the preset's")
-    ap.add_argument('--repeats', type=int, default=5)
-    ap.add_argument('--no-flat', action='store_true', help='leave the next-token baseline out')
-    ap.add_argument('--filter', action='store_true', help="sample with top_k and top_p (the preset's usual values) in place of the whole distribution")
-    ap.add_argument('--quick', action='store_true', help='miniature shapes, one repeat: does it run?')
-    ap.add_argument('--json', help='write the figures to this file')
-    a = ap.parse_args()
-    out = bench(a.preset, a.device, a.dtype, a.batches, a.cfg_scale, a.depth, a.repeats, a.quick, not a.no_flat, a.filter)
-    report(out)
-    if a.json: open(a.json, 'w').write(json.dumps(out, indent=1))
+    ap.add_argument('--preset', default='small', choices=['tiny', 'small', 'paper'], help='default: %(default)s')
+    ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
+    ap.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16', 'float16'],
+                    help='default: %(default)s')
+    ap.add_argument('--batches', type=int, nargs='+', default=[1, 4, 16], help='notes, each >= 1; default: 1 4 16')
+    ap.add_argument('--cfg-scale', type=float, default=1.5, help='guidance scale, > 0; default: %(default)s')
+    ap.add_argument('--depth', type=int, help="blocks of the transformer, at least 1; default: the preset's")
+    ap.add_argument('--repeats', type=int, default=5, help='runs of each timing, at least 1; default: %(default)s')
+    ap.add_argument('--no-flat', action='store_true', help='leave out the next-token baseline')
+    ap.add_argument('--filter', action='store_true', help="sample with the preset's usual top_k and top_p")
+    ap.add_argument('--quick', action='store_true', help='tiny shapes, one repeat: tests the script, not the speed')
+    ap.add_argument('--json', help='a JSON file for all measurements')
+    return ap
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    result = bench(args)
+    print_result(result)
+    if args.json: write_atomic(args.json, json.dumps(result, indent=1))
+    return result
+
+if __name__ == '__main__': main()

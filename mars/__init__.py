@@ -11,7 +11,7 @@ __all__ = ['CMX', 'LogSpectrogram', 'Mars', 'NSynth', 'Note', 'NoteFolder', 'Sou
 import os as _os, sys as _sys
 # Read by torch when it is imported: operations that MPS lacks then run on the CPU, with one warning
 if _sys.platform == 'darwin' and 'torch' not in _sys.modules: _os.environ.setdefault('PYTORCH_ENABLE_MPS_FALLBACK', '1')
-# Likewise: threads of OpenMP sleep while they wait. Spinning ones take 6 s for a note beside a busy process, not 0.2 s
+# Likewise: waiting threads of OpenMP sleep. With another busy process, spinning ones make a note take 6 s, not 0.2 s
 if 'torch' not in _sys.modules: _os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ __all__ = ['HUB', 'PUSH', 'download', 'check_arguments', 'find_model', 'read_con
            'GenerationMixin', 'HubModel', 'Mars']
 
 # %% ../nbs/parts/pipeline.ipynb #32ea11c8
-import json, re
+import re
 from pathlib import Path
 from typing import Any
 import torch

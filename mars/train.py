@@ -274,7 +274,8 @@ def var_loss(var, batch): # -> (loss, metrics)
     loss, by_scale = var.loss(tokens, labels)
     return loss, dict(loss=loss.detach(), loss_by_scale=by_scale['loss'].detach(), accuracy=by_scale['accuracy'])
 
-VAR_INFO = ('train_var', 'extra_labels', 'results', 'sampling', 'note') # entries of config.json about a transformer
+# entries of config.json about a transformer
+VAR_INFO = ('train_var', 'objective', 'extra_labels', 'results', 'sampling', 'note')
 
 def copy_codec(model, device)->Codec: # a `Codec`, a `Mars`, or a tokenizer alone
     "Make a codec of its own from the tokenizer and the transforms of a model."
@@ -292,6 +293,7 @@ def train_var(
     model:type[VAR]=VAR,    # VAR, or another order of prediction
     extra_labels=None,      # source of labels that notes do not have; None takes the config's
     init:VAR=None,          # a trained transformer of the same shape and tokens, to start from
+    objective=None,         # another loss, such as `SelfCorrection`; None is teacher forcing on cached tokens
     **options,              # device, progress, log, resume, trackers: as for `TrainingRun`
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
@@ -309,6 +311,7 @@ def train_var(
     var = m.transformer(model)(cfg, tok.cfg).bind(tok).to(run.device)
     if init: init_from(var, init)
     if train.compile: compile_parts(var.trunk)
+    targets = objective.prepare(notes, m, var) if objective else tokens # tensors (N, ...) on the device
 
     def labels_at(step, numbers): # labels of notes at a step
         idx, more = to_device(numbers, run.device), extra(step, numbers) if extra else {}
@@ -317,13 +320,15 @@ def train_var(
     def batch(step, micro_batch):
         numbers, idx = run.loader.order.at(step), to_device(run.loader.indices(step, micro_batch), run.device)
         split = {k: run.loader.split(v, micro_batch) for k, v in labels_at(step, numbers).items()}
-        return [t[idx].long() for t in tokens], split
+        return [t[idx] for t in targets], split
 
     preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.picture)
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
+    if objective: info['objective'] = config['objective'] = asdict(objective.cfg)
     with run.record({**config, **(extra.info if extra else {})}, preview) as options:
-        fit(TrainingModule(var, var_loss), batch, train, default_callbacks(train, **options), run.accelerator)
+        module = TrainingModule(var, objective or var_loss)
+        fit(module, batch, train, default_callbacks(train, **options), run.accelerator)
     var.trunk._compiled_call_impl = None # sampling has other shapes and graphs of its own
     m.var = var
     run.save(m, {**info, 'notes': len(notes)})

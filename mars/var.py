@@ -32,6 +32,7 @@ class VARConfig(Config, presets=dict(
     heads:int = setting(0, ge=0)               # attention heads; 0 is one for every 64 channels
     mlp_ratio:float = setting(4., gt=0)        # hidden width of the MLP over width
     drop_path:float = setting(0., ge=0, lt=1)  # stochastic depth of the last block, rising linearly from 0
+    dropout:float = setting(0., ge=0, lt=1)    # of the outputs of attention and MLP, and of whole input tokens
     qk_norm:bool = setting(True)               # l2-normalise queries and keys, with a learned scale per head
     shared_adaln:bool = setting(False)         # one modulation for all blocks, plus an offset for each
     gamma_init:float = setting(1e-3)           # initial size of the branch gates; small starts blocks near the identity
@@ -104,9 +105,9 @@ class Attention(nn.Module):
 # %% ../nbs/03_var.ipynb #11332f3b
 class AdaBlock(nn.Module):
     "Transformer block modulated by six vectors of the condition."
-    def __init__(self, width, heads, mlp_ratio, qk_norm, p_drop, shared):
+    def __init__(self, width, heads, mlp_ratio, qk_norm, p_drop, shared, dropout=0.):
         super().__init__()
-        self.p_drop, hidden = p_drop, int(width*mlp_ratio)
+        self.p_drop, self.dropout, hidden = p_drop, dropout, int(width*mlp_ratio)
         self.attention = Attention(width, heads, qk_norm)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate='tanh'), nn.Linear(hidden, width))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
@@ -115,7 +116,8 @@ class AdaBlock(nn.Module):
 
     def forward(self, x, modulation, mask=None, cache=None, block=0): # x (B, n, D), modulation (6, B, 1, D)
         gate1, gate2, scale1, scale2, shift1, shift2 = modulation
-        def drop(y): return drop_path(y, self.p_drop, self.training and cache is None) # a cache means generation
+        training = self.training and cache is None # a cache means generation
+        def drop(y): return drop_path(F.dropout(y, self.dropout, training), self.p_drop, training)
         x = x + gate1*drop(self.attention(self.norm(x)*(1 + scale1) + shift1, mask, cache, block))
         return x + gate2*drop(self.mlp(self.norm(x)*(1 + scale2) + shift2))
 
@@ -138,11 +140,12 @@ def init_trunk(trunk, gamma_init):
 class Trunk(nn.Module):
     "Blocks and adaptive norms, without embeddings and head."
     def __init__(self, width:int, depth:int, heads:int, mlp_ratio:float=4., qk_norm:bool=True, drop_path:float=0.,
-                 shared_adaln:bool=False, gamma_init:float=1e-3): # all as for `VARConfig`
+                 shared_adaln:bool=False, gamma_init:float=1e-3, dropout:float=0.): # all as for `VARConfig`
         super().__init__()
         self.width, self.heads, self.shared = width, heads, shared_adaln
         rates = [drop_path*i/max(1, depth-1) for i in range(depth)]
-        self.blocks = nn.ModuleList(AdaBlock(width, heads, mlp_ratio, qk_norm, r, shared_adaln) for r in rates)
+        self.blocks = nn.ModuleList(AdaBlock(width, heads, mlp_ratio, qk_norm, rate, shared_adaln, dropout)
+                                    for rate in rates)
         if shared_adaln: self.ada = nn.Linear(width, 6*width)
         self.norm, self.head_ada = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False), nn.Linear(width, 2*width)
         init_trunk(self, gamma_init)
@@ -234,7 +237,7 @@ class ScaleTransformer(ScaleEmbeddings):
         self.pass_lengths = self.schedule()             # tokens of each pass
         self.quantizer = freeze(make_quantizer(tok_cfg))
         self.trunk = Trunk(cfg.width, cfg.depth, cfg.heads, cfg.mlp_ratio, cfg.qk_norm, cfg.drop_path,
-                           cfg.shared_adaln, cfg.gamma_init)
+                           cfg.shared_adaln, cfg.gamma_init, cfg.dropout)
         self.label_embed = cfg.label_embedding()
         self.make_embeddings(math.sqrt(1/(3*cfg.width)))
 
@@ -244,6 +247,9 @@ class ScaleTransformer(ScaleEmbeddings):
     def validate(self, tokens): # ValueError for tokens that do not fit
         if len(tokens) == len(self.lengths): return self.quantizer.check(tokens)
         raise ValueError(f'{len(tokens)} token maps were given; teacher forcing needs all {len(self.lengths)}')
+
+    def drop_tokens(self, x): # (B, n, D) -> the same, in training with some tokens set to zero
+        return x*F.dropout(torch.ones_like(x[..., :1]), self.cfg.dropout, self.training)
 
     def condition(self, tokens, labels): # -> (B, D); drops labels in training, validates otherwise
         if not self.training: self.validate(tokens)
@@ -258,8 +264,8 @@ class ScaleTransformer(ScaleEmbeddings):
     )->torch.Tensor: # (B, T, V) float32 logits of all scales
         "Predict all scales at once by teacher forcing; labels are dropped at random in training."
         cond = self.condition(tokens, labels)                                       # (B, D)
-        x = torch.cat([cond[:, None] + self.start, self.embed(self.teacher_forcing_inputs(tokens))], 1)
-        x = x + self.position_embedding()                                           # (B, T, D)
+        x = self.drop_tokens(self.embed(self.teacher_forcing_inputs(tokens)))       # (B, T - first pass, D)
+        x = torch.cat([cond[:, None] + self.start, x], 1) + self.position_embedding() # (B, T, D)
         if extra_inputs: x = x + extra_inputs()
         return self.logits(self.trunk(x, self.trunk.modulation(cond), self.mask))
 

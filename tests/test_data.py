@@ -263,7 +263,7 @@ def test_samples_above_full_scale_are_scaled_and_channels_that_cancel_are_not_av
 
 def test_folder_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'): NoteFolder(tmp_path/'none')
-    with pytest.raises(ValueError, match='holds no wav, flac, ogg or mp3 file'): NoteFolder(tmp_path)
+    with pytest.raises(ValueError, match='holds no wav, flac, ogg, mp3 or aiff file'): NoteFolder(tmp_path)
     save_wave(tmp_path/'piano.wav', torch.full((64000,), 0.1))
     with pytest.raises(ValueError, match="got 'piano'"): NoteFolder(tmp_path)
 

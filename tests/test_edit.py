@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mars.cmx import CMX
+from mars.data import example_notes
 from mars.parts.editing import EditSampler, edit, free_tokens, predict_labels, interpolate, insert_spectrogram, interpolation_weights
 from mars.parts.editing import edit_tokens, region_weights
 from mars.baselines.masked import MaskedScale
@@ -264,6 +265,19 @@ def test_an_edit_keeps_silence_in_front_and_dc(m, waves):
     with pytest.warns(UserWarning): back = m.reconstruct(late, n_iter=3)
     assert not back[:, :500].any() and back[:, 700:].abs().amax(-1).min() > .1 and back.mean(-1).abs().max() < .05
     with pytest.raises(ValueError, match='the note starts after 0.0[34] s of silence; give a later end'), pytest.warns(UserWarning): m.edit(late, time_range=(.01, .045), **FAST)
+
+def test_labels_are_predicted_for_sounds_as_users_have_them():
+    "Of recorded notes whose family is recognised, silence in front, an early end, DC or another level change few: without preparation 10 to 77 % were left."
+    m, ds = Mars(Tokenizer(TokenizerConfig.preset('tiny'))), example_notes()
+    x, family = torch.stack([ds[i][0] for i in range(0, len(ds), 2)]), torch.tensor([n.family_id for n in ds.notes[::2]])
+    known = predict_labels(m, x)['family'] == family
+    x, family = x[known], family[known]
+    assert len(x) >= 12
+    def right(x): return (predict_labels(m, x)['family'] == family).float().mean()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        shares = [right(torch.nn.functional.pad(x, (8000, 0))), right(x[:, :16000]), right(x + .1), right(.05*x)]
+    assert min(shares) >= .7, shares
 
 # --- between
 

@@ -505,6 +505,16 @@ def test_files_that_are_cut_off_or_no_files(note, tmp_path):
     for path, error in ((tmp_path/'pipe.wav', ValueError), (tmp_path, ValueError), ('/dev/zero', ValueError), (tmp_path/'none', FileNotFoundError)):
         with pytest.raises(error, match='is not a regular file|no file'): files.load_wave(path)
 
+def test_a_folder_takes_aiff_leaves_hidden_files_out_and_refuses_pipes(tmp_path):
+    import soundfile
+    from mars.data import NoteFolder
+    name = 'organ_electronic_800-060-100'
+    soundfile.write(tmp_path/f'{name}.aiff', .5*np.sin(np.arange(64000)*.1), 16000)
+    (tmp_path/f'._{name}.wav').write_bytes(b'macOS')
+    assert len(NoteFolder(tmp_path, cache=False)) == 1 and NoteFolder(tmp_path, cache=False)[0][0].abs().max() > .4
+    os.mkfifo(tmp_path/'organ_electronic_800-061-100.wav')
+    with pytest.raises(ValueError, match='is not a regular file'): NoteFolder(tmp_path, cache=False)
+
 def test_memory_errors_are_a_sentence(note, monkeypatch):
     def full(*args): raise MemoryError
     monkeypatch.setattr(files, '_read_blocks', full)

@@ -18,7 +18,8 @@ var
 parts.inference
 parts.codec
 training.settings training.distributed training.log training.checkpoints
-training.tokens training.self_correction
+training.tokens
+training.self_correction
 training.plots training.reconstruction training.callbacks
 training.run
 parts.reference

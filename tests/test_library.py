@@ -100,7 +100,7 @@ def test_rates_are_resampled_and_said(rate):
 @pytest.mark.parametrize('bad, rate, why', [
     ('note.wav', 16000, 'is str and no wave'), (None, 16000, 'NoneType'), (torch.zeros(0), 16000, 'at least one sample'), (torch.zeros(2, 0), 16000, 'at least one sample'), ([], 16000, 'at least one sample'), (torch.zeros(50), 16000, 'wave 0 is silent'), (torch.tensor([[.5], [0.]]).expand(2, 40), 16000, 'wave 1 is silent'),
     (torch.full((9,), float('nan')), 16000, 'NaN'), (np.full(9, np.inf), 16000, 'NaN or infinity'), (torch.ones(9, dtype=torch.int32), 16000, 'must be float'), (torch.ones(1, 1, 1, 9), 16000, 'shape'), (torch.ones(2, 9, 30), 16000, '9 channels'),
-    (torch.ones(9), 0, 'sample_rate is 0'), (torch.ones(9), 44.1, 'sample_rate is 44.1'), (torch.ones(9), True, 'sample_rate is True'), (torch.ones(9), '44100', "sample_rate is '44100'"), ([torch.ones(9), torch.zeros(0)], 16000, 'at least one sample')])
+    (torch.ones(9), 0, 'whole Hz, got 0'), (torch.ones(9), 44.1, 'whole Hz, got 44.1'), (torch.ones(9), True, 'whole Hz, got True'), (torch.ones(9), '44100', "whole Hz, got '44100'"), ([torch.ones(9), torch.zeros(0)], 16000, 'at least one sample')])
 def test_what_is_no_sound_gets_a_sentence(m, bad, rate, why):
     with pytest.raises(ValueError, match=why): m.reconstruct(bad, rate)
     with pytest.raises(ValueError, match=why.replace('wave 0', 'reference 0').replace('wave 1', 'reference 1')): as_waves(bad, rate, name='reference')

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from ..data import FAMILIES, SOURCES
 from ..eval import cents_error, f0
+from ..parts.codec import prepare_sounds
 from ..parts.editing import predict_labels
 from ..parts.files import _owner, is_abandoned, read_samples, resample, to_int16
 from ..parts.preparation import mix_down
@@ -116,7 +117,9 @@ def reconstruct(
     wave, n, seed = wave[None], round(n_scales or len(scales)), round(seed or 0)
     with torch.no_grad():
         if n == len(scales): out = m.reconstruct(wave, m.sample_rate, seed=seed, **phase)
-        else: out = m.spec_to_wave(m.tokens_to_spec(m.encode(wave), n), seed=seed, **phase)
+        else:
+            sounds = prepare_sounds(m, wave, m.sample_rate)
+            out = sounds.restore(m.spec_to_wave(m.tokens_to_spec(m.encode(sounds.waves), n), seed=seed, **phase))
     waves = torch.cat([wave, out])
     a, b = m.spectrogram.encode(waves).split(1)
     distance, tokens = float(log_spectral_distance(a, b, active_frames(a))), sum(h*w for h, w in scales[:n])

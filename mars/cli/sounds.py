@@ -65,14 +65,13 @@ def load_model(a): # -> `Mars`
 MAX_INPUT = 60 # seconds of a sound that are read; its silent beginning is removed before it is cut to a note
 
 def run_generate(a):
-    import numpy as np
-    from mars.parts.files import standardize_note, read_audio, save_wave
+    from mars.parts.files import load_wave, save_wave
     taken = [k for k, _ in a.set if k in vars(a)]
     if taken: raise ValueError(f'--set cannot give {taken[0]}; use --{taken[0].replace("_", "-")}')
     m, labels = load_model(a), single(labels_of(a))
     if a.reference:
-        waves = [standardize_note(*read_audio(f, MAX_INPUT)) for f in a.reference]
-        labels['reference'] = np.stack(waves) if len(waves) > 1 else waves[0]
+        waves = [load_wave(f, seconds=MAX_INPUT) for f in a.reference]
+        labels['reference'] = waves if len(waves) > 1 else waves[0]
     batches = m.stream(a.n, **labels, seed=a.seed, progress=False if a.json else None, **sampling_of(a), **dict(a.set))
     out, files = make_folder(a.out), []
     for wave in chain.from_iterable(batches): files.append(str(save_wave(out/f'note-{len(files):04d}.wav', wave)))

@@ -227,7 +227,7 @@ def predict_labels(
     whole_notes = (m.sample_rate, m.n_samples) == (16000, 64000) # what the classifier was trained on
     if not missing or not whole_notes: return labels
     m.classifier = m.classifier or Classifier.from_pretrained()
-    logits = m.classifier.logits(PreparedWaves(wave.detach(), 64000, 16000).waves)
+    logits = m.classifier.logits(PreparedWaves(wave.detach(), 64000, 16000, extend=True).waves)
     return {**labels, **{name: logits[name].argmax(-1).cpu() for name in missing}}
 
 # %% ../../nbs/guides/editing.ipynb #c7feb3b0

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from .preparation import fit_full_scale, mix_down
+from torch.overrides import TorchFunctionMode
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
 SAMPLE_RATE, N_SAMPLES = 16000, 64000  # Hz; samples of a note (4 s)
@@ -366,8 +366,9 @@ def _check_audio_files(files):
     import soundfile
     other_rate, other_length = [], []
     for file in files:
-        try: info = soundfile.info(file)
+        try: info = soundfile.info(check_file(file))
         except soundfile.SoundFileError as e: raise _no_audio(file) from e
+        check_rate(info.samplerate, f'the sample rate of {file}')
         if not info.frames: raise ValueError(f'{file} is empty: it holds no samples')
         if info.samplerate != SAMPLE_RATE: other_rate.append(file)
         if round(info.frames*SAMPLE_RATE/info.samplerate) != N_SAMPLES: other_length.append(file)

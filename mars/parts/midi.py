@@ -8,7 +8,7 @@ __all__ = ['MAX_MESSAGES', 'MAX_BYTES', 'Message', 'NoteEvent', 'IGNORED', 'UNHE
 # %% ../../nbs/parts/midi.ipynb #d65d1685
 import io
 from bisect import bisect_right
-from collections import Counter, namedtuple
+from collections import Counter, deque, namedtuple
 from pathlib import Path
 
 # %% ../../nbs/parts/midi.ipynb #5e3f6e34
@@ -119,21 +119,23 @@ class Channel:
         balanced,  # keys with as many releases as presses
     ):
         self.number, self.balanced, self.events = number, balanced, []
-        self.down:dict = {}      # key -> list of (start, velocity, program) in order
+        self.down:dict = {}      # key -> (start, velocity, program) of its notes in order
         self.sustained:dict = {} # the same, for keys that were released while the pedal is down
         self.pedal, self.program, self.controls = False, 0, {7: 100, 11: 127}
         self.gains = [(0., 1.)]  # (seconds, factor) of volume and expression
 
     def press(self, key, velocity, now):
         self.end(self.sustained, now, key) # the same string is struck again
-        self.down.setdefault(key, []).append((now, velocity, self.program))
+        self.down.setdefault(key, deque()).append((now, velocity, self.program))
 
     def release(self, key, now):
-        notes = self.down.get(key, [])
-        n = sum(note[0] < now for note in notes) or len(notes) # a press at the same time is the next note
-        if key in self.balanced: n = min(n, 1)
-        self.down[key] = notes[n:]
-        self.sustained.setdefault(key, []).extend(notes[:n])
+        notes = self.down.get(key)
+        if not notes: return
+        if key in self.balanced or notes[-1][0] >= now > notes[0][0]: # a press at the same time is the next note
+            ended = [notes.popleft()]
+            while key not in self.balanced and notes[0][0] < now: ended.append(notes.popleft())
+        else: ended = self.down.pop(key)
+        self.sustained.setdefault(key, deque()).extend(ended)
         if not self.pedal: self.end(self.sustained, now, key)
 
     def end(self, notes, now, key=None): # of one key, or of all

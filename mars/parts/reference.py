@@ -135,5 +135,5 @@ def embed_reference(
         raise ValueError(f'reference needs the classifier that this model was trained with, {trained_with[:12]}, '
                          f'and this one is {digest[:12]}; set `classifier` of the model to the former')
     waves = as_waves(wave, sample_rate, name='reference')
-    features = m.classifier.features(PreparedWaves(waves, 64000, 16000, 'reference', prepare).waves)
+    features = m.classifier.features(PreparedWaves(waves, 64000, 16000, 'reference', prepare, prepare).waves)
     return features[0] if is_single(wave) else features
