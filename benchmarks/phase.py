@@ -239,7 +239,7 @@ def merge(old, result):
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ['griffinlim', 'pghi', 'window', 'vocoder', 'cores']
-    ap.add_argument('--parts', nargs='+', default=parts, choices=parts, help='groups of methods, and `cores`; default: all')
+    ap.add_argument('--parts', nargs='+', default=parts, choices=parts, help='method groups, and `cores`; default: all')
     ap.add_argument('--notes', type=int, default=32, help='notes of the test, at least 2; default: %(default)s')
     ap.add_argument('--vocoder', default='vocoder', help="folder of a trained vocoder; default: the package's own")
     ap.add_argument('--methods', nargs='+', metavar='NAME', help='names of rows; default: all')

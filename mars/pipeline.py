@@ -139,7 +139,7 @@ class GenerationMixin:
         "Complete sampling settings."
         return {**self.info.get('sampling', {}), **settings}
 
-    def extra_labels(self, options): # takes its keywords out of `options`
+    def reference_labels(self, options): # takes its keywords out of `options`
         "Labels that are vectors, not ids: the embedding of `reference`."
         wave, sample_rate = options.pop('reference', None), options.pop('reference_rate', 16000)
         return {} if wave is None else dict(reference=self.embed_reference(wave, sample_rate))

@@ -242,6 +242,7 @@ def train_tokenizer(
     spectrogram:LogSpectrogram=None, # None is the default one
     discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     module:type=TokenizerTrainingModule, # class of the training module
+    init:Tokenizer=None,         # a trained tokenizer of the same shape, to continue from
     **options,                   # device, progress, log, resume, trackers: as for `TrainingRun`
 )->nn.Module: # the tokenizer, trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."
@@ -251,7 +252,8 @@ def train_tokenizer(
     codec = pipeline_of(cfg) or Codec # the config's class determines the classes of codec and tokenizer
     m = codec(codec.tokenizer_cls(cfg).to(run.device), cmx=cmx, spectrogram=spectrogram)
     images = Images(notes, m.wave_to_image, run.device, gpu_share=.3)
-    if train.warm_start:
+    if init: m.tokenizer.load_state_dict(init.state_dict())
+    elif train.warm_start:
         m.tokenizer.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     if train.compile: compile_parts(m.tokenizer.encoder, m.tokenizer.decoder)
     mel = MelLoss(m.spectrogram, m.cmx).to(run.device) if train.mel_weight else None
@@ -259,7 +261,7 @@ def train_tokenizer(
 
     def batch(step, micro_batch):
         return images(run.loader.indices(step, micro_batch), run.loader.following(step, micro_batch))[0]
-    preview = LivePlot(reconstruction_preview(m, images, notes, train.stage), run.picture)
+    preview = LivePlot(reconstruction_preview(m, images, notes, train.stage), run.plot_path)
     gan = asdict(discriminator) if discriminator else None
     run.clear('var') # checkpoints for an older tokenizer
     with run.record(dict(shape=asdict(cfg), discriminator=gan, notes=names_hash(notes)), preview) as options:
@@ -322,7 +324,7 @@ def train_var(
         split = {k: run.loader.split(v, micro_batch) for k, v in labels_at(step, numbers).items()}
         return [t[idx] for t in targets], split
 
-    preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.picture)
+    preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.plot_path)
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
     if objective: info['objective'] = config['objective'] = asdict(objective.cfg)

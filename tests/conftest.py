@@ -1,4 +1,4 @@
-"Test files that take longest come first, so that no process of a parallel run ends long after the others."
+"The longest test files run first, to balance a parallel run."
 LONGEST = ('test_train', 'test_processes', 'test_app', 'test_benchmarks', 'test_site', 'test_evaluate', 'test_cli', 'test_types', 'test_without_torchaudio', 'test_var',
            'test_tokenizer', 'test_phase', 'test_systems', 'test_reference', 'test_ablations', 'test_aar', 'test_magnet', 'test_reproduce_weights', 'test_sat_study')
 

@@ -1,4 +1,4 @@
-"""Training runs in processes of their own: forked from a server that has imported torch and mars, which takes milliseconds."""
+"""Training runs in separate processes, forked in milliseconds from a server that has imported torch and mars."""
 import multiprocessing, os, resource, signal
 from pathlib import Path
 

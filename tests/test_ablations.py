@@ -1,4 +1,4 @@
-"""The experiments of 06_ablations at a sixteenth of their size: what must hold at any size, never which variant is better."""
+"""The experiments of 06_ablations at a sixteenth of their size: properties that hold at any size, not which variant is better."""
 import json, math
 from pathlib import Path
 import pytest, torch
@@ -27,7 +27,7 @@ def small():
 
 @pytest.fixture(scope='module')
 def ran(small, tmp_path_factory):
-    "Each experiment, run once with two steps: name -> (result, what was written)"
+    "Each experiment, run once with two steps: name -> (result, written results)."
     done, folder = {}, tmp_path_factory.mktemp('results')
     def run(name):
         if name not in done:
@@ -37,7 +37,7 @@ def ran(small, tmp_path_factory):
     return run
 
 @pytest.mark.parametrize('name', NAMES)
-def test_runs_and_is_written(ran, name):
+def test_an_experiment_runs_and_is_written(ran, name):
     result, written = ran(name)
     assert written == json.loads(json.dumps(result))
     assert {'experiment', 'preset', 'seed', 'steps', 'batch_size', 'lr', 'base', 'notes', 'data', 'variants', 'info'} <= set(result)
@@ -51,8 +51,8 @@ def test_runs_and_is_written(ran, name):
     assert len(summary([result, result])) == len(result['variants'])
 
 @pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
-def test_bits_are_those_of_the_tokens(small, name):
-    "Counted on the tokens that an untrained tokenizer makes"
+def test_bits_equal_those_of_the_tokens(small, name):
+    "Counted on the tokens of an untrained tokenizer."
     ls = small['spectrogram']
     variants = getattr(ablations, f'{name}_variants')('tiny', ls) if name != 'truncation' else {'a': Variant(ablations.tokenizer_config('tiny', ls, CMX(2, 1)), CMX(2, 1))}
     for variant in variants.values():
@@ -66,13 +66,13 @@ def test_bits_per_second_use_the_length_of_the_sound(ran):
             seconds = 63*64/16000*(1 if name == 'codes' else round(float(label.split(' s')[0])/0.252))
             assert variant['kbps'] == pytest.approx(variant['bits']/seconds/1000, rel=1e-3)
 
-def test_equal_seeds_equal_curves(small):
+def test_equal_seeds_give_equal_curves(small):
     a, b, c = (run_experiment('truncation', steps=2, seed=s, **small)['variants'] for s in (0, 0, 1))
     for name in a:
         same = lambda x: {k: v for k, v in x[name].items() if 'seconds' not in k}
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
-def test_twin_has_the_losses_of_the_folded_variant(small):
+def test_the_twin_has_the_losses_of_the_folded_variant(small):
     "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
     variants = run_experiment('twin', steps=50, **small)['variants']
     a, b = (torch.tensor(variants[name]['curve']) for name in ('folded', 'twin'))
@@ -93,7 +93,7 @@ def test_the_discriminators_of_gan_change_the_training(small):
     assert {c[0] for n, c in curves.items() if n.startswith('folded')} == {curves['folded'][0]}, 'the same start'
     assert len(set(curves.values())) == len(curves)
 
-def test_content_keeps_its_tokens(ran):
+def test_the_content_experiment_uses_the_same_tokens(ran):
     variants = ran('content')[0]['variants']
     assert len({a['tokens'] for a in variants.values()}) == len({a['patches'] for a in variants.values()}) == 1
     grows = [a['parameters'] for a in variants.values()]
@@ -116,7 +116,7 @@ def test_variants_can_be_built_at_every_size(name, preset):
     for variant in variants.values(): assert variant.spec_to_image(torch.zeros(1, 1, 512, 256)).shape[1:] == variant.cfg.image_shape and bits_per_note(variant.cfg) > 0
 
 def test_schedules():
-    "AAR's totals at 75 positions, and lists that end at the latent map"
+    "AAR's totals at 75 positions, and scale lists that end at the latent map."
     floor = lambda s: [int(c + 1e-9) for c in token_counts(s, 16, 75).tolist()]
     assert sum(floor('linear')) == 601 and sum(floor('quadratic')) == 455
     for s in ('linear', 'quadratic', 'logarithmic'):
@@ -131,21 +131,21 @@ def test_parameters_by_term_add_up(own):
     cfg = config.preset('tiny', **own)
     assert sum(parameters_by_term(cfg).values()) == count_parameters(cfg)
 
-def test_difference_is_students():
+def test_difference_interval_is_student_t():
     results = [dict(variants=dict(a=dict(x=v), b=dict(x=0.))) for v in (1., 2., 3.)]
     mean, half = difference(results, 'x', 'a', 'b')
     assert mean == 2 and half == pytest.approx(4.302653/math.sqrt(3), rel=1e-6) # t of two degrees of freedom
     assert math.isnan(difference(results[:1], 'x', 'a', 'b')[1])
     assert 'no difference shown' in ablations.format_difference(results, 'x', 'a', 'b')
 
-def test_results_of_two_sizes_are_kept_apart(tmp_path):
+def test_results_of_two_sizes_are_separate(tmp_path):
     (tmp_path/'cmx.json').write_text(json.dumps([dict(experiment='cmx', preset=preset, seed=0) for preset in ('small', 'tiny')]))
     assert [r['preset'] for r in load_results('cmx', tmp_path, 'small')] == ['small'] and len(load_results('cmx', tmp_path)) == 2
     with pytest.raises(FileNotFoundError, match='no results of'): load_results('cmx', tmp_path, 'huge')
     with pytest.raises(FileNotFoundError, match='mars ablate gan --out .*gan.json'): load_results('gan', tmp_path)
 
-def test_runs_add_up_in_one_file(monkeypatch, tmp_path, capsys):
-    "`mars ablate` adds a seed, replaces the same one, and leaves the file alone where it cannot."
+def test_runs_are_appended_to_one_file(monkeypatch, tmp_path, capsys):
+    "`mars ablate` adds a seed, replaces an equal one, and leaves the file unchanged if it fails."
     from mars.cli import main
     out, runs = tmp_path/'cmx.json', []
     def fake(preset, seed, **kwargs): return runs.append(seed) or dict(experiment='cmx', preset=preset, seed=seed, run=len(runs), variants={})
@@ -172,12 +172,12 @@ def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_pa
 @pytest.mark.parametrize('args, says', [(dict(name='magic'), "experiment 'magic' is unknown: choose one of"), (dict(name='cmx', preset='huge'), "preset must be one of tiny, small, got 'huge'"),
                                         (dict(name='cmx', out='no/such/folder/x.json'), 'its folder does not exist'),
                                         (dict(name='cmx', notes=AdditiveNotes('flute', (60,), (100,)).select([0])), 'too few to hold any instrument out')])
-def test_refusals_are_one_sentence(args, says):
+def test_invalid_arguments_raise_one_sentence(args, says):
     with pytest.raises(ValueError, match=says) as e: run_experiment(**args)
     assert '\n' not in str(e.value)
 
 def test_mel_weight_trains_and_is_off_by_default(small):
-    "The option of stage one: logged, and 0 for equal pictures"
+    "The option of stage one: logged, and 0 for equal images."
     cfg = TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=16, scales=(1, 2, 4))
     logs = {}
     for w in (0., 0.5):
@@ -188,7 +188,7 @@ def test_mel_weight_trains_and_is_off_by_default(small):
     assert MelLoss(small['spectrogram'], CMX(2, 1))(image, image) == 0
     with pytest.raises(ValueError, match='mel_weight must be >= 0, got -1'): TrainConfig(mel_weight=-1.)
 
-def test_cli_hands_over_notes(monkeypatch, capsys):
+def test_cli_passes_the_notes(monkeypatch, capsys):
     from mars.cli import main
     seen = {}
     monkeypatch.setitem(EXPERIMENTS, 'cmx', lambda **kwargs: seen.update(kwargs) or dict(variants={}))
@@ -198,7 +198,7 @@ def test_cli_hands_over_notes(monkeypatch, capsys):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_committed_results(name):
-    "Three seeds of each experiment at tiny size, of one machine's versions and one set of notes"
+    "Three seeds of each experiment at `tiny`, with equal versions and notes."
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')
     assert [r['seed'] for r in results] == [0, 1, 2] and all(r['experiment'] == name for r in results)
     assert len({(r['steps'], json.dumps(r['data'], sort_keys=True), r['info']['torch'], tuple(r['variants'])) for r in results}) == 1

@@ -1,4 +1,4 @@
-"""The page of `mars app`: served by the command, opened in headless Chromium, used by its buttons, its sounds compared."""
+"""The page of `mars app`, served by the command and operated in headless Chromium; its waves are compared."""
 import base64, io, os, re, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,7 +37,7 @@ def press(page, title):
     return here
 
 def drop(here, file):
-    "Choose a file in the open tab, in the place of the one that is there."
+    "Choose a file in the open tab, in place of the present one."
     if here.get_by_label('Clear').count(): here.get_by_label('Clear').first.click()
     here.locator('input[type=file]').first.set_input_files(file)
     here.locator('audio').first.wait_for(state='attached')
@@ -66,7 +66,7 @@ def command(*argv):
     return process
 
 def address_of(process):
-    "The line that says where the page is"
+    "The printed line with the page's address."
     for line in process.stderr:
         if found := re.search(r'http://\S+', line): return found[0]
     pytest.fail(f'mars app ended with {process.wait()}')
@@ -84,7 +84,7 @@ def running():
 
 @pytest.fixture(scope='module')
 def page(running):
-    "The page, with all that went wrong and all that was asked of another host"
+    "The page, with all its errors and all external requests."
     with chromium() as browser:
         page = browser.new_page(viewport=dict(width=1280, height=900))
         page.errors, page.foreign = [], []
@@ -96,7 +96,7 @@ def page(running):
         yield page
 
 def number(here, label, value):
-    "Type into the field beside a slider."
+    "Type into the field of a slider."
     field = here.get_by_label(f'number input for {label}')
     field.fill(str(value))
     field.press('Tab')
@@ -104,7 +104,7 @@ def number(here, label, value):
 BYTES = "async url => { const b = new Uint8Array(await (await fetch(url)).arrayBuffer()); let s = ''; for (let i = 0; i < b.length; i += 32768) s += String.fromCharCode(...b.subarray(i, i+32768)); return btoa(s) }"
 
 def sounds(here):
-    "(samples, rate) of every player of a tab that holds something"
+    "(samples, rate) of every player with a sound in a tab."
     import soundfile
     here.locator('audio').first.wait_for(state='attached', timeout=20000)
     urls = filter(None, (player.get_attribute('src') for player in here.locator('audio').all()))
@@ -117,11 +117,11 @@ def wave(tmp_path_factory):
     x = AdditiveNotes(('organ_electronic_800',), (60,), (100,))[0][0]
     return str(save_wave(tmp_path_factory.mktemp('app')/'organ.wav', x)), x
 
-def test_page_says_what_it_is_and_where_it_runs(page):
+def test_page_has_title_and_tabs(page):
     assert page.title() == 'MARS' and page.locator('h1').inner_text() == 'MARS'
     assert [t.inner_text() for t in page.get_by_role('tab').filter(visible=True).all()] == ['Generate', 'Reconstruct', 'Edit']
 
-def test_generated_notes_are_those_of_the_library(page):
+def test_generated_notes_equal_those_of_the_library(page):
     from mars.pipeline import Mars
     here = panel(page, 'Generate')
     press(page, 'Generate')
@@ -131,7 +131,7 @@ def test_generated_notes_are_those_of_the_library(page):
     for (x, rate), y in zip(made, want): assert rate == 16000 and np.abs(x-y).max() < 2e-3
     assert here.locator('img[src^="data:image"], img[src*="/file="], .matplotlib img').filter(visible=True).count() >= 1
 
-def test_sound_is_sent_through_the_tokenizer(page, wave):
+def test_an_uploaded_sound_is_reconstructed(page, wave):
     from mars.eval import f0
     here = panel(page, 'Reconstruct')
     drop(here, wave[0])
@@ -141,7 +141,7 @@ def test_sound_is_sent_through_the_tokenizer(page, wave):
     assert np.abs(mine[0]-wave[1].numpy()).max() < 1e-3
     assert abs(100*(f0(back[0]).midi-60)) < 50
 
-def test_edit_changes_a_span_and_nothing_else(page, wave):
+def test_edit_changes_the_span_only(page, wave):
     here = panel(page, 'Edit')
     drop(here, wave[0])
     number(here, 'from (s)', 1)
@@ -152,7 +152,7 @@ def test_edit_changes_a_span_and_nothing_else(page, wave):
     for x in made:
         assert np.array_equal(x[:16000], mine[:16000]) and np.array_equal(x[32000:], mine[32000:]) and np.abs(x-mine).max() > .01
 
-def test_what_cannot_be_done_is_said_in_a_sentence(page, wave):
+def test_errors_are_shown_as_one_sentence(page, wave):
     here = panel(page, 'Edit')
     drop(here, wave[0])
     number(here, 'from (s)', 3)
@@ -161,14 +161,14 @@ def test_what_cannot_be_done_is_said_in_a_sentence(page, wave):
     page.get_by_text('the range from 3 to 2 s is empty').first.wait_for(timeout=20000)
     number(here, 'from (s)', 1)
 
-def test_an_emptied_seed_is_a_seed(page):
+def test_generation_works_with_an_empty_seed_field(page):
     here = panel(page, 'Generate')
     number(here, 'pitch', 62)
     here.get_by_label('seed').fill('')
     press(page, 'Generate')
     assert len(sounds(here)) == 2 and 'Sample 2' in here.inner_text()
 
-def test_a_note_of_the_model_can_be_taken(page, running):
+def test_a_generated_note_can_be_reconstructed(page, running):
     here = panel(page, 'Reconstruct')
     def sources(): return {a.get_attribute('src') for a in here.locator('audio').all()}
     before, end = sources(), time.time() + 60
@@ -179,7 +179,7 @@ def test_a_note_of_the_model_can_be_taken(page, running):
     mine, back = sounds(here)[-2:]
     assert mine[1] == 16000 and np.abs(mine[0]).max() > .01 and back[0].shape == mine[0].shape == (64000,)
 
-def test_nothing_went_wrong_and_nothing_left_the_machine(page):
+def test_no_errors_and_no_external_requests(page):
     assert not page.foreign
     assert not page.errors
 
@@ -190,14 +190,14 @@ def test_page_fits_a_phone(page):
         panel(page, title)
         assert page.evaluate('document.documentElement.scrollWidth') <= PHONE['width'], title
 
-def test_ctrl_c_ends_it_well_and_leaves_no_files(running, page):
+def test_ctrl_c_exits_cleanly_and_leaves_no_files(running, page):
     process, _ = running
     kept = [f for f in Path(tempfile.gettempdir()).glob('mars-app-*') if f.stat().st_mtime >= process.began]
     assert any(f.rglob('*.wav') for f in kept)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0 and not [f for f in kept if f.exists()]
 
-def test_sigterm_ends_it_as_well():
+def test_sigterm_exits_cleanly():
     process = command('app', '--port', '0')
     address_of(process)
     kept = [f for f in Path(tempfile.gettempdir()).glob('mars-app-*') if f.stat().st_mtime >= process.began]
@@ -206,7 +206,7 @@ def test_sigterm_ends_it_as_well():
 
 @pytest.mark.parametrize('argv, word', [(['--port', 'TAKEN'], 'is in use; give another with --port'), (['--model', 'nowhere'], "no model 'nowhere'"),
                                         (['--host', '::1'], "got '::1'; use 127.0.0.1")])
-def test_refusals_are_one_line(argv, word, capsys):
+def test_invalid_arguments_print_one_line(argv, word, capsys):
     pytest.importorskip('gradio')
     from mars.cli import main
     with socket.socket() as s:

@@ -31,12 +31,12 @@ def waves(n=3, seed=0): return .5*torch.randn(n, 64000, generator=torch.Generato
 
 # learning
 
-def test_pitch_is_learned_and_holds_on_an_unseen_instrument(sides, learned):
+def test_pitch_is_learned_and_generalises_to_an_unseen_instrument(sides, learned):
     torch.manual_seed(1)
     before, after = measure_classifier(Classifier(TINY), sides.test), measure_classifier(learned[0], sides.test)
     assert before['pitch'] < .3 and after['pitch'] > .5 and after['pitch_1'] >= after['pitch'] and after['notes'] == 108
 
-def test_best_weights_are_kept_and_calibrated(sides, learned):
+def test_best_weights_are_saved_and_calibrated(sides, learned):
     clf, rows = learned
     losses = [r['valid'] for r in rows if 'valid' in r]
     assert clf.info['valid_loss'] == min(losses) and not clf.training
@@ -47,7 +47,7 @@ def test_best_weights_are_kept_and_calibrated(sides, learned):
         loss = lambda s: float(torch.nn.functional.cross_entropy(z[name]/s, truth[name]))
         assert loss(t) <= loss(1.) + 1e-6
 
-def test_same_seed_same_digest(sides):
+def test_equal_seeds_give_equal_digests(sides):
     made = [train_classifier(sides.train, sides.valid, short(seed=s), TINY, progress=False).digest for s in (0, 0, 1)]
     assert made[0] == made[1] != made[2]
 
@@ -62,14 +62,14 @@ def test_resumed_run_ends_with_the_same_weights(sides, tmp_path):
     assert again.digest == whole.digest and again.info['valid_loss'] == whole.info['valid_loss']
     assert Classifier.from_pretrained(tmp_path/'b').digest == whole.digest
 
-def test_parts_of_a_batch_and_uncached_pictures(sides, clf):
+def test_micro_batches_and_uncached_images(sides, clf):
     got = train_classifier(sides.train, sides.valid, short(accumulate=2), TINY, progress=False)
     assert all(v.isfinite().all() for v in got.state_dict().values())
     kept, made = MelDataset(sides.train, clf), MelDataset(sides.train, clf, max_cached=0)
     torch.testing.assert_close(kept([3, 1])[0], made([3, 1])[0], atol=1e-3, rtol=0)
     assert kept([3, 1])[1]['pitch'].tolist() == made([3, 1])[1]['pitch'].tolist() == [sides.train.notes[i].pitch for i in (3, 1)]
 
-def test_what_training_refuses(sides, tmp_path):
+def test_training_refuses_invalid_arguments(sides, tmp_path):
     with pytest.raises(ValueError, match='split them by instrument'): train_classifier(sides.train, sides.train)
     with pytest.raises(ValueError, match='set of notes is empty'): train_classifier(sides.train, sides.valid.select([]))
     with pytest.raises(ValueError, match=r'outside pitch_range 21\.\.50'): train_classifier(sides.train, sides.valid, cfg=ClassifierConfig.preset('tiny', pitch_range=(21, 50)))
@@ -87,7 +87,7 @@ def test_shapes_mask_and_probabilities(clf):
     torch.testing.assert_close(z['pitch'].softmax(1).sum(1), torch.ones(3))
     assert torch.equal(clf.features(waves()), x) and torch.equal(clf.logits(waves())['family'], z['family'])
 
-def test_int16_is_float_and_level_does_not_count(clf):
+def test_int16_equals_float_and_level_is_ignored(clf):
     pcm = (waves()*10000).round().short()
     assert torch.equal(clf.features(pcm), clf.features(pcm.float()/32768)) and torch.equal(clf.features(pcm.numpy()), clf.features(pcm))
     torch.testing.assert_close(clf.features(.01*waves()), clf.features(waves()), atol=1e-4, rtol=1e-3)
@@ -98,7 +98,7 @@ def test_predictions_do_not_depend_on_the_batch(clf):
     torch.testing.assert_close(clf.features(w[4:]), clf.features(w)[4:], atol=1e-5, rtol=1e-4)
     assert not clf.features(w).requires_grad
 
-def test_silence_and_clicks_give_finite_answers(clf):
+def test_silence_and_clicks_give_finite_predictions(clf):
     click = torch.zeros(2, 64000)
     click[1, 32000] = 1
     x, z = clf.predict(click)
@@ -106,7 +106,7 @@ def test_silence_and_clicks_give_finite_answers(clf):
 
 @pytest.mark.parametrize('bad, message', [(torch.zeros(64000), r'shape \(64000,\)'), (torch.zeros(2, 48000), 'padded or cut'), (torch.zeros(1, 1, 64000), 'whole notes'),
     (torch.zeros(1, 64000, dtype=torch.int32), 'int32'), (np.zeros((1, 64000), bool), 'bool'), (torch.full((2, 64000), math.inf), '2 of 2 waves'), (torch.zeros(0, 64000), 'at least one note')])
-def test_bad_waves_get_a_sentence(clf, bad, message):
+def test_invalid_waves_raise_one_sentence(clf, bad, message):
     for f in (clf.features, clf.logits):
         with pytest.raises(ValueError, match=message): f(bad)
 
@@ -125,7 +125,7 @@ def test_augmented_spectrograms_stay_in_range():
     assert (a - mel).flatten(1).abs().amax(1).min() > 0 # every note is changed
 
 @pytest.mark.parametrize('hz', [220., 1000., 3000.])
-def test_a_sine_lands_in_its_band(hz):
+def test_a_sine_is_in_its_band(hz):
     m = LogMel(ClassifierConfig())
     top = m(torch.sin(2*math.pi*hz/16000*torch.arange(64000))[None])[0, 0, :, 60].argmax()
     assert abs(float((m.bank[:, top]*torch.linspace(0, 8000, 1025)).sum()/m.bank[:, top].sum()) - hz) < 25
@@ -139,7 +139,7 @@ class Stub(Classifier):
         self.answers = {k: v[len(waves):] for k, v in self.answers.items()}
         return None, {k: 20*torch.nn.functional.one_hot(part[k], HEADS[k]).float() for k in HEADS}
 
-def test_measures_of_known_answers(sides):
+def test_metrics_on_known_answers(sides):
     stub, t = Stub(TINY), sides.test.targets
     move = torch.tensor([0, 1, -1, 12, -24, 7]).repeat(18)
     stub.answers = dict(pitch=t['pitch'] + move, family=torch.where(torch.arange(108) < 81, t['family'], 10), source=t['source'])
@@ -175,7 +175,7 @@ def test_save_and_load(clf, tmp_path, half):
     clf.temperature[0] = 2.
     assert clf.digest != back.digest
 
-def test_damaged_and_foreign_files(clf, tmp_path):
+def test_damaged_and_incompatible_files_are_refused(clf, tmp_path):
     clf.save_pretrained(tmp_path)
     file, config = tmp_path/'classifier.safetensors', tmp_path/'config.json'
     data, text = file.read_bytes(), config.read_text()
@@ -197,7 +197,7 @@ def test_damaged_and_foreign_files(clf, tmp_path):
 def test_unknown_name_names_the_command():
     with pytest.raises(FileNotFoundError, match='mars train classifier --out FOLDER'): find_classifier('no such thing')
 
-def test_unwritable_and_unsayable(clf, tmp_path):
+def test_unwritable_folder_and_unserialisable_info(clf, tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(ValueError, match='choose another'): clf.save_pretrained(tmp_path/'file')
     clf.info['x'] = object()
@@ -205,19 +205,19 @@ def test_unwritable_and_unsayable(clf, tmp_path):
     assert not (tmp_path/'new').exists()
 
 @pytest.mark.parametrize('bad', [dict(n_mels=100), dict(widths=(8,)), dict(dropout=1.), dict(depth=0), dict(pitch_range=(50, 50)), dict(pitch_range=(0, 128)), dict(range_db=0.), dict(layers=2), dict(features='32')])
-def test_bad_settings(bad):
+def test_invalid_settings_are_refused(bad):
     with pytest.raises(ValueError): ClassifierConfig.preset('tiny', **bad)
 
 # the weights in the package
 
-def test_weights_of_the_package_are_those_that_were_measured():
+def test_packaged_weights_match_the_measured_ones():
     clf, result = Classifier.from_pretrained(), json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())
     file = find_classifier('classifier')/'classifier.safetensors'
     assert clf.digest == result['describe']['digest'] and file.stat().st_size == result['size'] < 3e6 and clf.cfg.pitch_range == (21, 108)
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
     assert len(clf.info['data']['real']['credits']) > 5 and clf.info['data']['soundfont']['licence'] == 'MIT'
 
-def test_weights_of_the_package_know_pitches_of_other_sounds():
+def test_packaged_weights_classify_pitches_of_other_sounds():
     got = measure_classifier(Classifier.from_pretrained(), AdditiveNotes(('guitar', 'organ', 'reed'), pitches=range(45, 85, 6), velocities=(100,)))
     assert got['pitch_octave'] > .7
 

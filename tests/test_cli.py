@@ -45,7 +45,7 @@ for argv in {LIGHT}:
     status, out, err = finish(start(code=code))
     assert (status, err.splitlines()) == (0, [f'{argv} []' for argv in LIGHT]) and out.startswith('usage: mars ')
 
-def test_the_listing_has_each_subcommand_on_one_line(capsys):
+def test_help_lists_each_subcommand_on_one_line(capsys):
     with pytest.raises(SystemExit) as e: main(['--help'])
     lines = capsys.readouterr().out.splitlines()
     assert e.value.code == 0 and max(map(len, lines)) <= 88 and not [x for x in lines if '[...]' in x]
@@ -53,7 +53,7 @@ def test_the_listing_has_each_subcommand_on_one_line(capsys):
     assert [x for x in lines if x.startswith('  mars demo')]
 
 @pytest.mark.parametrize('name', [*COMMANDS, *(f'train {s}' for s in STAGES)])
-def test_every_subcommand_explains_itself(name, capsys):
+def test_every_subcommand_has_help(name, capsys):
     with pytest.raises(SystemExit) as e: main([*name.split(), '--help'])
     out = capsys.readouterr().out
     assert e.value.code == 0 and out.startswith(f'usage: mars {name} ') and '\nexample' in out and '--json' in out
@@ -68,7 +68,7 @@ def test_help_shows_units_and_ranges(name, flags, capsys):
     out = capsys.readouterr().out
     for flag in flags: assert f'  {flag}' in out, flag
 
-def test_examples_are_commands_that_parse():
+def test_examples_parse():
     for command in [*COMMANDS.values(), *COMMANDS['train'].stages]:
         assert command.examples, command.name
         for line in command.examples:
@@ -98,7 +98,7 @@ def test_version(capsys):
     (('app', '--port', '70000'), '--port must be in 0..65535, got 70000'), (('edit', 'x.wav', '--time', '1-2'), 'two numbers'),
     (('demo',), 'required: --out'), (('train', 'tokenizer'), 'required: --out'), (('ablate', 'cmy'), 'did you mean cmx?'),
     (('train', 'tokeniser', '--out', 'x'), 'did you mean tokenizer?'), (('generate', '--nonsense'), 'unrecognized arguments: --nonsense')])
-def test_the_parser_refuses_in_one_sentence(argv, message, capsys):
+def test_parser_errors_are_one_sentence(argv, message, capsys):
     with pytest.raises(SystemExit) as e: main([*argv])
     out, err = capsys.readouterr()
     assert e.value.code == 2 and out == '' and message in err and len(err.strip().splitlines()) == 1 and err.startswith('mars: ')
@@ -120,7 +120,7 @@ def test_unexpected_errors_keep_their_traceback(monkeypatch):
 
 # --- stdout is the result's
 
-def test_one_json_object_and_nothing_else(monkeypatch, capsys):
+def test_json_prints_one_object_only(monkeypatch, capsys):
     def run(a):
         print('noise'); import warnings; warnings.warn('mind')
         return dict(x=float('nan'), y=[1, Path('p')]), 'a line'
@@ -134,7 +134,7 @@ def test_to_json():
     import numpy as np, torch
     assert to_json(dict(a=np.float32(2), b=torch.tensor([1, 2]), c=(float('inf'),), d={1: True})) == dict(a=2., b=[1, 2], c=[None], d={'1': True})
 
-def test_bars_draw_on_a_terminal_alone(capsys):
+def test_progress_bars_are_shown_on_a_terminal_only(capsys):
     import fastprogress.fastprogress as fp
     before = fp.progress_bar
     for on in (False, True):
@@ -157,7 +157,7 @@ BAR = FAKE.format(body="""from fastprogress.fastprogress import progress_bar
     for _ in progress_bar(range(3)): pass
     return dict(done=3), 'done'""")
 
-def test_a_terminal_sees_bars_on_stderr():
+def test_progress_bars_go_to_stderr():
     "With a real pseudo-terminal for stderr"
     for argv, drawn in ((['data', 'nsynth'], True), (['data', 'nsynth', '--json'], False)):
         master, slave = pty.openpty()
@@ -175,7 +175,7 @@ def test_a_terminal_sees_bars_on_stderr():
 # --- pipes
 
 @pytest.mark.parametrize('argv', [['--help'], ['data', 'nsynth', '--json'], ['data', 'nsynth']])
-def test_a_reader_that_went_away(argv):
+def test_closed_pipe_ends_without_a_traceback(argv):
     read, write = os.pipe()
     p = start(*argv, code=BAR, stdout=write)
     os.close(read); os.close(write)
@@ -203,7 +203,7 @@ def test_ctrl_c_in_training_saves_and_resumes(tmp_path, capsys):
 WAIT = FAKE.replace('    {body}', "    print('ready', file=sys.stderr, flush=True)\n    {body}")
 
 @pytest.mark.parametrize('body', ['time.sleep(60)', 'try: time.sleep(60)\n    except KeyboardInterrupt as e: raise ImportError("torn out of an import")', 'import threading; threading.Event().wait(60)'])
-def test_ctrl_c_elsewhere(body):
+def test_ctrl_c_outside_training(body):
     p = start('data', 'nsynth', code=WAIT.format(body=body))
     assert p.stderr.readline() == 'ready\n'
     began = time.monotonic()
@@ -218,24 +218,24 @@ def test_ctrl_c_while_a_file_is_written(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): write_atomic(tmp_path/'a', 'new')
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('a', 'old')]
 
-def test_handlers_are_put_back():
+def test_signal_handlers_are_restored():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit): main(['--version'])
     assert signal.getsignal(signal.SIGINT) is before
 
-def test_sigterm_keeps_its_own_status(tmp_path):
+def test_sigterm_has_its_own_exit_status(tmp_path):
     p = start('data', 'nsynth', code=WAIT.format(body='raise SystemExit(143)'))
     assert finish(p)[0] == 143
 
 @pytest.mark.parametrize('out', [['--out', 'OUT'], ['--out=OUT']])
-def test_an_interrupted_run_says_how_to_continue(tmp_path, out):
+def test_an_interrupted_run_prints_how_to_resume(tmp_path, out):
     (tmp_path/'checkpoints').mkdir()
     (tmp_path/'checkpoints'/'tokenizer-000000012.safetensors').touch()
     argv = ['train', 'tokenizer', *(x.replace('OUT', str(tmp_path)) for x in out)]
     hint = resume_hint(argv)
     assert hint.startswith('; a checkpoint holds 12 steps') and hint.endswith(f'{argv[-1]} --resume') and resume_hint(['generate', *argv[2:]]) == ''
 
-def test_ctrl_c_is_handed_to_a_handler_of_sigterm():
+def test_ctrl_c_calls_the_sigterm_handler():
     seen, old = [], signal.signal(signal.SIGTERM, lambda *args: seen.append(args[0]))
     try:
         interrupt = Interrupt()
@@ -244,3 +244,18 @@ def test_ctrl_c_is_handed_to_a_handler_of_sigterm():
         assert seen == [signal.SIGTERM]
         with pytest.raises(KeyboardInterrupt): interrupt.notice() # the second one stops at once
     finally: signal.signal(signal.SIGTERM, old)
+
+def test_training_continues_from_the_weights_of_a_model(tmp_path, capsys):
+    "--init takes tokenizer and transformer, --augment doubles the notes, levers of self-correction are flags."
+    from mars.pipeline import Mars
+    a, b = str(tmp_path/'a'), str(tmp_path/'b')
+    data = ['--data', 'additive', '--families', 'guitar,flute', '--pitches', '60-61', '--velocities', '100', '--steps', '2', '--batch-size', '4', '--json']
+    for argv in (['tokenizer', '--out', a], ['var', '--out', a], ['tokenizer', '--init', a, '--out', b],
+                 ['var', '--init', a, '--augment', '1', '--self-correction', '0.3', '--dropout', '0.1', '--out', b]):
+        assert main(['train', *argv, *data]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line['notes'] for line in lines] == [12, 12, 12, 24]
+    info = Mars.from_pretrained(b).info
+    assert info['objective']['self_correction'] == 0.3 and Mars.from_pretrained(b).var.cfg.dropout == 0.1
+    assert main(['train', 'tokenizer', '--init', a, '--width', '32', '--out', str(tmp_path/'c'), *data]) == 2
+    assert 'fixes the shape; omit --width or --init' in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Properties of channel multiplexing: a lossless permutation for all sizes, types and layouts, and the larger patch it equals."""
+"""Properties of channel multiplexing: a lossless permutation for all sizes, types and layouts, equivalent to a larger patch."""
 import subprocess, sys
 from dataclasses import FrozenInstanceError, asdict
 from math import prod
@@ -53,7 +53,7 @@ def test_round_trip_in_any_number_of_axes(fold, layout, dtype, seed):
     assert torch.equal(demultiplex_nd(y, factors, layout), x)
 
 @given(folds(), layouts)
-def test_the_other_way_round_too(fold, layout):
+def test_unfold_then_fold_round_trip(fold, layout):
     factors, shape = fold
     n = len(factors)
     y = numbered(*shape[:-n-1], shape[-n-1]*prod(factors), *shape[-n:])
@@ -80,7 +80,7 @@ def test_multiplex_is_the_two_dimensional_case(lead, f, t, h, w, layout):
     assert torch.equal(multiplex(x, f, t, layout), CMX(f, t, layout).fold(x))
 
 @given(st.integers(2, 4), factor, factor, size, size, layouts)
-def test_channels_of_one_source_stand_together(c, f, t, h, w, layout):
+def test_channels_of_one_source_are_adjacent(c, f, t, h, w, layout):
     x = numbered(c, f*h, t*w)
     each = torch.cat([multiplex(x[k:k+1], f, t, layout) for k in range(c)])
     assert torch.equal(multiplex_nd(x, (f, t), layout), each)
@@ -122,7 +122,7 @@ def test_square_interleave_is_pixel_unshuffle(r, h, w):
     assert torch.equal(multiplex_nd(x, (r, r)), F.pixel_unshuffle(x, r))
 
 @given(factor, factor, factor, factor, size, size)
-def test_folding_twice_is_folding_once(f, t, g, s, h, w):
+def test_two_folds_equal_one_fold_up_to_channel_order(f, t, g, s, h, w):
     "The rule behind the larger patch: (f, t) then (g, s) is (f*g, t*s) with its channels in another order."
     x = numbered(1, f*g*h, t*s*w)
     once, twice = multiplex(x, f*g, t*s), multiplex_nd(multiplex(x, f, t), (g, s))
@@ -132,7 +132,7 @@ def test_folding_twice_is_folding_once(f, t, g, s, h, w):
 # bits, gradients, plain operations
 
 @pytest.mark.parametrize('layout', LAYOUTS)
-def test_odd_values_keep_their_bits(layout):
+def test_nan_and_special_values_keep_their_bits(layout):
     x = torch.tensor([float('nan'), -0., float('inf'), -float('inf'), 1e-45, 3.4e38]).reshape(1, 2, 3)
     back = demultiplex(multiplex(x, 2, 3, layout), 2, 3, layout)
     assert torch.equal(back.view(torch.int32), x.view(torch.int32))
@@ -161,7 +161,7 @@ def test_strided_and_expanded_inputs(layout):
         assert torch.equal(multiplex(view, 2, 2, layout), multiplex(view.contiguous(), 2, 2, layout))
         assert torch.equal(demultiplex(multiplex(view, 2, 2, layout), 2, 2, layout), view)
 
-def test_one_factor_copies_nothing():
+def test_a_factor_of_one_copies_nothing():
     x = torch.zeros(4, 1, 8, 6)
     for f, t, layout in [(2, 1, 'interleave'), (1, 2, 'interleave'), (2, 1, 'block'), (1, 3, 'block'), (1, 1, 'interleave')]:
         y = multiplex(x, f, t, layout)
@@ -182,7 +182,7 @@ def test_meta_and_vmap(layout):
 
 # CMX and fit
 
-def test_cmx_is_a_value():
+def test_cmx_is_a_frozen_dataclass():
     cmx = CMX()
     assert (cmx.f, cmx.t, cmx.layout, cmx.channels) == (2, 1, 'interleave', 2)
     assert cmx == CMX(2, 1) and cmx != CMX(1, 2) and len({cmx, CMX(2, 1), CMX(2, 1, 'block')}) == 2
@@ -248,7 +248,7 @@ x8 = torch.zeros(1, 8, 8)
     (lambda: unfold_patch_weight(torch.zeros(1, 2, 3, 3), CMX(2, 1, 'checker')), 'shifts the chessboard'),
     (lambda: unfold_patch_weight(torch.zeros(1, 3, 4, 4), CMX(2, 1)), 'channels must be a multiple of 2'),
 ])
-def test_bad_input_gets_one_sentence(call, text):
+def test_invalid_input_raises_one_sentence(call, text):
     with pytest.raises(ValueError) as e: call()
     assert text in str(e.value) and '\n' not in str(e.value)
 
@@ -263,7 +263,7 @@ def test_patches_hold_the_same_pixels(f, t, h, w, rows, columns, layout):
     assert torch.equal(windows(multiplex(x, f, t, layout), h, w), windows(x, f*h, t*w))
 
 @given(st.integers(2, 4), factor, st.integers(2, 3))
-def test_block_patches_do_not(f, t, rows):
+def test_block_patches_hold_other_pixels(f, t, rows):
     x = numbered(1, f*4*rows, t*4*rows)
     assert not torch.equal(windows(multiplex(x, f, t, 'block'), 4, 4), windows(x, f*4, t*4))
 
@@ -292,7 +292,7 @@ def test_the_patch_embedding_of_mars_in_float32(cmx):
                           F.conv2d(x.double(), tall.double(), stride=tall.shape[-2:]), rtol=0, atol=1e-6)
 
 
-def test_import_needs_torch_alone():
+def test_import_needs_torch_only():
     code = ("import sys, torch; before = set(sys.modules); import mars.cmx; "
             "new = {m.split('.')[0] for m in set(sys.modules) - before} - {'mars'}; sys.exit(', '.join(sorted(new)) or 0)")
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

@@ -6,8 +6,10 @@ import pytest
 import mars
 
 PACKAGE = Path(mars.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 CORE = [PACKAGE/f'{m}.py' for m in ('cmx', 'stft', 'parts/quantizer', 'tokenizer', 'parts/discriminator', 'var', 'train')]
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p.stem != '_modidx')
+SCRIPTS = sorted([*(ROOT/'benchmarks').glob('*.py'), *(ROOT/'scripts').glob('*.py')])
 FOREIGN = ('reference_dim', 'reference_encoder', 'branches', 'ProductQuantizer', 'CUDAGraph', 'mkldnn', 'all_reduce', 'baselines')
 
 def definitions(path, kinds):
@@ -23,7 +25,7 @@ def test_the_core_has_fewer_than_2000_lines():
     lines = {str(p.relative_to(PACKAGE)): len(p.read_text().splitlines()) for p in CORE}
     assert sum(lines.values()) < 2000, lines
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize('path', MODULES + SCRIPTS, ids=lambda p: f'{p.parent.name}/{p.name}')
 def test_lines_have_at_most_120_columns(path):
     text = path.read_text()
     names = [n for n in ast.parse(text).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == '__all__']
@@ -41,5 +43,5 @@ def test_classes_of_the_core_fit_on_a_screen():
     assert not long, long
 
 @pytest.mark.parametrize('path', CORE, ids=lambda p: p.stem)
-def test_the_core_is_free_of_options_and_optimised_paths(path):
+def test_the_core_has_no_options_or_optimised_paths(path):
     assert not [word for word in FOREIGN if word in path.read_text()]

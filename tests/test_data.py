@@ -1,4 +1,4 @@
-"""Labelled notes: labels, sources, splits, cache, NSynth on a synthesised fixture, and every error's sentence."""
+"""Labelled notes: labels, sources, splits, cache, NSynth on a synthesised fixture, and error messages."""
 import hashlib, http.server, io, json, os, tarfile, threading, warnings
 from pathlib import Path
 import numpy as np
@@ -39,11 +39,11 @@ def test_note():
     (dict(pitch=128), 'pitch must be an integer in 0..127, got 128'), (dict(pitch=60.5), 'pitch must be an integer in 0..127, got 60.5'),
     (dict(velocity=0), 'velocity must be an integer in 1..127, got 0'), (dict(family='drums'), "family must be one of bass, brass.*, got 'drums'"),
     (dict(family=11), 'family must be one of .* or an id in 0..10, got 11'), (dict(source='wood'), "source must be one of acoustic, .*got 'wood'"), (dict(instrument='a b'), "instrument must be a string without spaces and slashes, got 'a b'")])
-def test_note_refuses(change, message):
+def test_note_refuses_invalid_values(change, message):
     with pytest.raises(ValueError, match=message): Note(**(dict(pitch=60, velocity=100, family='organ', source='acoustic', instrument='organ_acoustic_000') | change))
 
 @pytest.mark.parametrize('name', ['piano.wav', 'organ_acoustic_000-60', 'drums_acoustic_000-060-100', 'organ_acoustic_000-200-100', 'acoustic_000-060-100'])
-def test_parse_refuses(name):
+def test_parse_refuses_invalid_names(name):
     with pytest.raises(ValueError, match='name must be family_source_III-PPP-VVV, such as .*, got'): parse_note_str(name)
 
 def test_labels_dict():
@@ -54,7 +54,7 @@ def test_labels_dict():
 # one interface
 
 def check_source(ds):
-    "What every source promises."
+    "The interface of every source."
     wave, note = ds[0]
     assert wave.shape == (64000,) and wave.dtype == torch.float32 and wave.isfinite().all() and 0 < wave.abs().max() <= 1
     assert isinstance(note, Note) and ds[-1][1] == ds.notes[-1] and len(ds.labels) == len(ds)
@@ -69,7 +69,7 @@ def check_source(ds):
     with pytest.raises(IndexError): ds.batch([len(ds)])
     assert ds.credits and all(c.source and c.licence and c.attribution for c in ds.credits)
 
-def test_every_source_keeps_the_interface(small, fixture, tmp_path):
+def test_every_source_implements_the_interface(small, fixture, tmp_path):
     both = small + NSynth(fixture, 'test')
     for ds in (small, NSynth(fixture, 'train'), NoteFolder(fixture/'nsynth-test'/'audio'), both, small.select([3, 1]), both.filter(families='organ')): check_source(ds)
     assert len(both) == len(small) + len(NSynth(fixture, 'test')) and isinstance(both + small, ConcatNotes) and len((both + small).parts) == 3
@@ -103,7 +103,7 @@ def test_split_by_instrument(small):
     assert len(small.split_by_instrument(valid=0)[1]) == 0 and small.split_by_instrument(valid=0, test=0).missing == []
     with pytest.raises(ValueError, match='must be shares with a sum below 1, got 0.5 and 0.5'): small.split_by_instrument(0.5, 0.5)
 
-def test_split_names_what_is_missing():
+def test_split_lists_missing_families():
     ds = AdditiveNotes(('organ', 'flute_acoustic_800', 'flute_acoustic_801'), 60, 100)
     train, valid, test = splits = ds.split_by_instrument()
     assert splits.missing == train.missing == test.missing == ['flute']
@@ -114,7 +114,7 @@ class Fake(Notes):
     def __init__(self, n, recordings, family='organ'):
         super().__init__([Note(60, 100, f, 'acoustic', f'{f}_acoustic_{i:03d}') for f in ([family] if isinstance(family, str) else family) for i in range(n)], recordings=recordings)
 
-def test_shared_recordings_stay_on_one_side():
+def test_shared_recordings_are_on_one_side():
     recordings = {f'organ_acoustic_{i:03d}': {f'tape {i//2}'} for i in range(10)}
     recordings['organ_acoustic_001'].add('disc'), recordings['organ_acoustic_002'].add('disc') # joins 0-3 over two keys
     for seed in range(20):
@@ -159,7 +159,7 @@ def test_additive_pitch(pitch):
     near = torch.arange(round(f0*6*0.97), round(f0*6*1.03) + 1) # six bins a hertz
     assert abs(12*np.log2(near[spectrum[near].argmax()].item()/6/f0)) < 0.2
 
-def test_additive_refuses():
+def test_additive_refuses_invalid_arguments():
     with pytest.raises(ValueError, match="instruments must be families .*, got 'kazoo'"): AdditiveNotes('kazoo')
     with pytest.raises(ValueError, match='pitch must be an integer in 0..127, got 200'): AdditiveNotes(pitches=200)
 
@@ -174,11 +174,11 @@ def test_save_and_load(tmp_path, small):
 
 @pytest.mark.parametrize('bad, message', [(torch.full((9,), float('nan')), 'NaN or infinity: nothing is written'), (torch.full((9,), 1.5), 'has a peak of 1.5 > 1'),
                                           (torch.zeros(2, 9), 'must have shape'), (torch.zeros(0), 'must have shape')])
-def test_save_refuses(tmp_path, bad, message):
+def test_save_refuses_invalid_waves(tmp_path, bad, message):
     with pytest.raises(ValueError, match=message): save_wave(tmp_path/'a.wav', bad)
     assert not list(tmp_path.iterdir())
 
-def test_save_leaves_nothing_half_written(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_no_files(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='cannot be written .*: choose another folder'): save_wave(tmp_path/'no'/'a.wav', torch.zeros(9))
     save_wave(tmp_path/'a.wav', torch.zeros(9))
     before = (tmp_path/'a.wav').read_bytes()
@@ -214,7 +214,7 @@ def test_note_folder_csv(tmp_path, small):
     ('file,pitch\na.wav,60\n', 'l.csv has no column velocity: it needs file, pitch'),
     ('file,pitch,velocity,family,source,instrument\nz.wav,60,100,organ,acoustic,x\n', 'names .*z.wav, which does not exist'),
     ('file,pitch,velocity,family,source,instrument\na.wav,60,300,organ,acoustic,x\n', 'l.csv, file a.wav: velocity must be an integer in 1..127, got 300')])
-def test_note_folder_bad_csv(tmp_path, table, message):
+def test_note_folder_refuses_invalid_csv(tmp_path, table, message):
     save_wave(tmp_path/'a.wav', torch.full((64000,), 0.1))
     (tmp_path/'l.csv').write_text(table)
     with pytest.raises(ValueError, match=message): NoteFolder(tmp_path, tmp_path/'l.csv')
@@ -227,7 +227,7 @@ def broken(path): soundfile.write(path, np.full(64000, np.nan, np.float32), 1600
 
 @pytest.mark.parametrize('write, message', [(text, 'is not a readable audio file'), (empty, 'is empty: it holds no samples'),
                                             (silent, 'is silent: leave it out'), (broken, 'contains NaN or infinity')])
-def test_bad_files(tmp_path, write, message):
+def test_invalid_audio_files_are_refused(tmp_path, write, message):
     write(tmp_path/NAME)
     with pytest.raises(ValueError, match=f'{NAME} {message}'): NoteFolder(tmp_path)[0]
     with pytest.raises(ValueError, match=f'{NAME} {message}'): load_wave(tmp_path/NAME)
@@ -236,8 +236,8 @@ def folder_of(tmp_path, wave, **kwargs):
     soundfile.write(tmp_path/NAME, wave.astype(np.float32), 16000, subtype='FLOAT')
     return NoteFolder(tmp_path, cache=False, **kwargs)
 
-def test_folder_prepares_its_files(tmp_path, small):
-    "Silence in front, DC offset and another level; as published with prepare=False."
+def test_folder_removes_silence_and_dc_and_sets_the_level(tmp_path, small):
+    "Leading silence, DC offset and level are corrected; prepare=False leaves the wave unchanged."
     note = small[0][0].numpy()
     late = .1*np.pad(note, (8000, 0)) + .05
     with pytest.warns(UserWarning, match=rf'{NAME}: 0.50 s of silence in front removed, DC offset of 0.05 removed, level changed by \+20.0 dB; `mars data check'): wave = folder_of(tmp_path, late)[0][0]
@@ -261,7 +261,7 @@ def test_samples_above_full_scale_are_scaled_and_channels_that_cancel_are_not_av
     with pytest.warns(UserWarning, match=f'the channels of .*{NAME} cancel each other: channel 1 is used'): wave = folder_of(tmp_path, np.stack([.5*sine, -.4*sine], 1), prepare=False)[0][0]
     assert np.abs(wave - .5*sine).max() < 1e-4
 
-def test_folder_refuses(tmp_path):
+def test_folder_refuses_invalid_arguments(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'): NoteFolder(tmp_path/'none')
     with pytest.raises(ValueError, match='holds no wav, flac, ogg, mp3 or aiff file'): NoteFolder(tmp_path)
     save_wave(tmp_path/'piano.wav', torch.full((64000,), 0.1))
@@ -280,7 +280,7 @@ def test_cache_is_filled_by_the_first_pass(fixture, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('harm, message', [('truncate', 'notes.int16 has 1000 bytes, not'), ('flip', 'note 3 of the cache .* is damaged and is computed again'),
                                            ('lose', 'crc.uint32 is missing'), ('about', 'about.json belongs to other notes')])
-def test_damaged_cache_is_named_and_made_again(fixture, tmp_path, harm, message):
+def test_damaged_cache_is_reported_and_rebuilt(fixture, tmp_path, harm, message):
     ds = NSynth(fixture, 'test', cache=tmp_path).prepare(progress=False)
     folder, good = ds._note_cache.folder, ds.batch(range(len(ds)))[0]
     if harm == 'truncate': os.truncate(folder/'notes.int16', 1000)
@@ -308,8 +308,8 @@ def test_cache_on_a_full_or_unwritable_disk(fixture, tmp_path, monkeypatch):
     assert torch.equal(ds[0][0], wave)
 
 @pytest.mark.parametrize('how', ['folder', 'nsynth', 'replaced'])
-def test_caches_belong_to_the_content_of_files(tmp_path, how):
-    "Two sets with the same names, sizes and times, and a file that is replaced with its time kept."
+def test_caches_depend_on_file_contents(tmp_path, how):
+    "Two sets with equal names, sizes and times, and a replaced file with an unchanged time."
     def write(root, pitch):
         wave, = AdditiveNotes('organ_electronic_800', pitch, 100).batch([0])[0]
         if how == 'nsynth':
@@ -343,7 +343,7 @@ def test_threads_fill_the_same_cache(fixture, tmp_path):
 
 # NSynth
 
-def test_nsynth_fixture_is_nsynth(fixture):
+def test_nsynth_fixture_has_the_layout_of_nsynth(fixture):
     ds = NSynth(fixture, 'train')
     assert len(ds) == 11*2*3*2 + 1 and ds.families == list(FAMILIES) and {n.source for n in ds.notes} == set(SOURCES)
     assert not set(ds.instruments) & set(NSynth(fixture, 'test').instruments)
@@ -358,7 +358,7 @@ def test_nsynth_fixture_is_nsynth(fixture):
     assert all(parse_note_str(name) == note for name, note in zip(ds.labels.note_str, ds.notes))
     assert torch.equal(ds[5][0], next(w for w, n in AdditiveNotes(ds.notes[5].instrument, ds.notes[5].pitch, ds.notes[5].velocity)))
 
-def test_nsynth_places_and_filters(fixture, tmp_path):
+def test_nsynth_folders_and_filters(fixture, tmp_path):
     assert len(NSynth(fixture/'nsynth-test')) == len(NSynth(fixture/'nsynth-test', 'test')) == len(NSynth(fixture, split='test'))
     some = NSynth(fixture, 'train', families=['organ', 'reed'], sources='electronic', pitches=range(21, 61), velocities=127)
     assert {(n.family, n.source, n.velocity) for n in some.notes} == {('organ', 'electronic', 127)} and {n.pitch for n in some.notes} == {21, 60}
@@ -369,7 +369,7 @@ def test_nsynth_places_and_filters(fixture, tmp_path):
         with pytest.raises(ValueError, match=message): call()
     with pytest.raises(FileNotFoundError, match='mars data nsynth'): NSynth(tmp_path/'none')
 
-def test_nsynth_lacks_a_file(tmp_path):
+def test_nsynth_reports_a_missing_file(tmp_path):
     write_nsynth_fixture(tmp_path, dict(test=(0,)), ('organ',), (60,), (100, 127), None)
     (tmp_path/'nsynth-test'/'audio'/'organ_electronic_800-060-127.wav').unlink()
     with pytest.raises(ValueError, match='lacks 1 of 2 files, such as organ_electronic_800-060-127.wav'): NSynth(tmp_path, 'test')
@@ -384,8 +384,8 @@ def test_example_notes():
     assert all(credit.licence.startswith('CC0-1.0') for credit in ds.credits)
 
 @needs_soundfont
-def test_fluid_renderings_follow_fluid(tmp_path):
-    "A published set may hold renderings of FluidR3, named so by x_name: they stay on the side of its programs 0 and 4."
+def test_fluid_renderings_are_split_with_fluid(tmp_path):
+    "Renderings of FluidR3 in a published set (see x_name) are on the same side as its programs 0 and 4."
     write_nsynth_fixture(tmp_path, dict(test=(0, 1, 2)), ('keyboard',), (60,), (100,), None)
     file = tmp_path/'nsynth-test'/'examples.json'
     examples = json.loads(file.read_text())
@@ -401,7 +401,7 @@ def test_fluid_renderings_follow_fluid(tmp_path):
 # download
 
 class Server(http.server.BaseHTTPRequestHandler):
-    "Serves one body with ranges; `cut` breaks the first reply off after so many bytes."
+    "Serves one body with ranges; the first reply ends after `cut` bytes."
     body, cut, seen, ranges = b'', None, [], True
     def do_GET(self):
         cls = type(self)
@@ -457,7 +457,7 @@ def test_download_from_a_server_without_ranges(server, archive, tmp_path, capsys
     assert 'is known; the SHA-256 of this file is ' + hashlib.sha256(archive).hexdigest() in capsys.readouterr().out
     assert json.loads((folder/'source.json').read_text())['checked'] is False
 
-def test_download_refuses(server, archive, tmp_path):
+def test_invalid_downloads_are_refused(server, archive, tmp_path):
     server.body = archive
     with pytest.raises(ValueError, match='has the SHA-256 .*, not 0f9ba5d62beb.*deleted'): download_nsynth('test', tmp_path, url=server.url, progress=False)
     with pytest.raises(ValueError, match='answered 404'): download_nsynth('valid', tmp_path, url=server.url, progress=False)
@@ -482,12 +482,12 @@ def write_tar(path, *members):
     (member('nsynth-test/audio/../../../evil.wav'), 'a path that leaves its folder'), (member('nsynth-test/audio/a.wav', kind=tarfile.SYMTYPE, link='/etc/passwd'), 'a link or a device'),
     (member('nsynth-test/audio/a.wav', kind=tarfile.LNKTYPE, link='x'), 'a link or a device'), (member('nsynth-test/audio/a.wav', kind=tarfile.CHRTYPE), 'a link or a device'),
     (member('nsynth-test/audio/big.wav', b'0'*3000), 'unpacks to more than NSynth')])
-def test_unpack_refuses(tmp_path, bad, message):
+def test_unpack_refuses_invalid_archives(tmp_path, bad, message):
     path = write_tar(tmp_path/'a.tar.gz', member('nsynth-test/examples.json', b'{}'), bad)
     with pytest.raises(ValueError, match=message): unpack_nsynth(path, tmp_path/'nsynth-test', 'test', max_bytes=2000)
     assert [f.name for f in tmp_path.iterdir()] == ['a.tar.gz'] and not (tmp_path.parent/'evil').exists()
 
-def test_unpack_damaged(tmp_path, archive):
+def test_unpack_reports_damaged_archives(tmp_path, archive):
     for name, content in (('cut', archive[:len(archive)//2]), ('text', b'no archive'), ('other', None)):
         path = tmp_path/f'{name}.tar.gz'
         path.write_bytes(content) if content else write_tar(path, member('nsynth-valid/examples.json', b'{}'), member('notes.txt'))
@@ -517,7 +517,7 @@ def test_silent_keys_are_left_out_without_rendering(monkeypatch):
     assert splits.missing == [] and all(view.families == list(FAMILIES) for view in splits)
 
 @needs_soundfont
-def test_soundfont_notes_refuse():
+def test_soundfont_notes_refuse_invalid_arguments():
     with pytest.raises(ValueError, match='program 47 has no NSynth family .timpani: NSynth has no drums.: leave it out'): SoundFontNotes(programs=[47])
     with pytest.raises(ValueError, match='program must be in 0..127, got 200'): SoundFontNotes(programs=[200])
     with pytest.raises(ValueError, match='has no program 1 in bank 77'): SoundFontNotes(programs=[(77, 1)])
@@ -560,7 +560,7 @@ def test_credits(tmp_path):
     assert not (tmp_path/'x.md').exists()
 
 def test_committed_credits_are_up_to_date(tmp_path):
-    "mars/CREDITS.md is made by `write_credits`, from the records of the SoundFonts, the recorded examples and the packaged weights."
+    "mars/CREDITS.md equals the output of `write_credits` for SoundFonts, recorded examples and packaged weights."
     package, top = Path(mars.__file__).parent/'CREDITS.md', Path(__file__).resolve().parent.parent/'CREDITS.md'
     assert package.read_text() == top.read_text()
     records = data.write_credits(tmp_path/'CREDITS.md')
@@ -568,13 +568,13 @@ def test_committed_credits_are_up_to_date(tmp_path):
     assert {*data.example_notes().credits, *data.recording_credits()} < {*records} and len(data.recording_credits()) == 21
 
 @pytest.mark.parametrize('model', ['small', 'classifier'])
-def test_everything_that_weights_name_is_credited(model):
+def test_all_sources_of_the_weights_are_credited(model):
     info, text = json.loads((Path(mars.__file__).parent/'weights'/model/'config.json').read_text())['info'], (Path(mars.__file__).parent/'CREDITS.md').read_text()
     names = info['data']['credits'] if model == 'small' else info['data']['real']['credits']
     assert len(names) > 20 and all(name.split(' (')[0] in text for name in names)
 
-def test_the_whole_route_of_nsynth(server, tmp_path):
-    "download -> check -> unpack -> convert -> both stages -> measure -> a note, by the commands that the real NSynth takes."
+def test_nsynth_from_download_to_batches(server, tmp_path):
+    "download, check, unpack, convert, train both stages, evaluate, generate: with the commands for the real NSynth."
     from mars.cli import main
     from mars.pipeline import Mars
     from mars.training.reconstruction import reconstruction_error

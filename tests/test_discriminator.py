@@ -1,4 +1,4 @@
-"""The adversarial part of stage one: what the PatchGAN sees, what the losses are worth, and that a run can stop and go on."""
+"""The adversarial part of stage one: receptive field of the PatchGAN, values of the losses, and resume."""
 import json, math
 from dataclasses import FrozenInstanceError, asdict, replace
 
@@ -37,7 +37,7 @@ def test_parameters(norm, expected): # without normalisation 896 biases stand fo
     assert sum(p.numel() for p in PatchGAN(2, norm=norm).parameters()) == expected
 
 @pytest.mark.parametrize('layers, field', [(1, 16), (2, 34), (3, 70)])
-def test_a_logit_sees_its_patch_only(layers, field):
+def test_a_logit_depends_on_its_patch_only(layers, field):
     D, x = PatchGAN(2, 4, layers, 'none').double(), torch.randn(1, 2, 112, 112, dtype=torch.double, requires_grad=True)
     z = D(x)[0, 0]
     seen = torch.autograd.grad(z[len(z)//2, len(z)//2], x)[0][0].abs().sum(0) > 0
@@ -51,13 +51,13 @@ def test_initial_weights():
     assert not any(p.any() for n, p in D.named_parameters() if n.endswith('bias'))
 
 @pytest.mark.parametrize('norm, alone', [('group', True), ('none', True), ('batch', False)])
-def test_company_matters_to_batchnorm_alone(norm, alone):
+def test_only_batchnorm_depends_on_the_batch(norm, alone):
     D, x = PatchGAN(2, 16, 2, norm).train(), images(6)
     together, single = D(x), torch.cat([D(x[i:i+1]) for i in range(6)])
     assert torch.allclose(together, single, atol=1e-3*together.std().item()) == alone
 
 @pytest.mark.parametrize('norm', NORMS)
-def test_silence_is_what_convolutions_pad_with(norm):
+def test_silent_images_have_zero_logits(norm):
     z = PatchGAN(2, 8, 3, norm).eval()(torch.full((1, 2, 64, 64), -1.))
     assert torch.equal(z, torch.zeros_like(z))
 
@@ -67,11 +67,11 @@ def test_images_of_any_precision():
     assert D.double()(x).dtype == torch.float64
 
 @pytest.mark.parametrize('shape', [(2, 3, 32, 32), (2, 32, 32), (2, 2, 8, 32), (2, 2, 32, 11)])
-def test_images_that_do_not_fit(shape):
+def test_images_of_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match='takes images'): PatchGAN(2, 4, 2)(torch.zeros(shape))
 
 @pytest.mark.parametrize('kwargs', [dict(channels=0), dict(width=0), dict(layers=0), dict(norm='layer')])
-def test_networks_that_make_no_sense(kwargs):
+def test_invalid_networks_are_refused(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))): PatchGAN(**{'channels': 2, **kwargs})
 
 
@@ -83,7 +83,7 @@ def test_hinge_by_hand(r, f):
     assert hinge_discriminator(r, f).item() == pytest.approx(by_hand, abs=1e-5)
     assert hinge_generator(f).item() == pytest.approx(-sum(f.tolist())/len(f), abs=1e-5)
 
-def test_hinge_pulls_within_the_margin_only():
+def test_hinge_gradient_is_zero_outside_the_margin():
     r, f = torch.tensor([2., 0.], requires_grad=True), torch.tensor([-2., 0.], requires_grad=True)
     hinge_discriminator(r, f).backward()
     assert (r.grad.tolist(), f.grad.tolist()) == ([0., -0.25], [0., 0.25])
@@ -96,7 +96,7 @@ def test_losses_are_float32_under_autocast(dtype):
         torch.testing.assert_close(hinge_generator(z), -z.double().mean().float())
 
 @given(st.floats(1e-3, 1e3), st.floats(1e-1, 1e3))
-def test_adaptive_weight_makes_gradients_equally_long(a, b):
+def test_adaptive_weight_equalises_gradient_norms(a, b):
     W, x = torch.linspace(-1, 2, 12).view(3, 4).requires_grad_(), torch.linspace(0, 1, 15).view(5, 3)
     rec, gen = a*(x @ W).pow(2).mean(), b*(x @ W).sin().mean()
     w = adaptive_weight(rec, gen, W)
@@ -126,12 +126,12 @@ def test_lecam_by_hand(r, f, real, fake):
     by_hand = sum(max(0., x-fake)**2 for x in r.tolist())/len(r) + sum(max(0., real-x)**2 for x in f.tolist())/len(f)
     assert lecam(r, f).item() == pytest.approx(by_hand, abs=1e-3)
 
-def test_lecam_before_the_first_batch_is_nothing():
+def test_lecam_is_zero_before_the_first_batch():
     z = torch.randn(5, requires_grad=True)
     loss = LeCam()(z, z)
     assert loss == 0 and not torch.autograd.grad(loss, z)[0].any()
 
-def test_lecam_holds_logits_together():
+def test_lecam_reduces_the_gap_between_logits():
     def gap(weight):
         torch.manual_seed(0)
         adv, x = AdversarialLoss(config(lecam=weight, lr=3e-3), 2, 100), images(2)
@@ -155,7 +155,7 @@ def test_config_survives_json():
 @pytest.mark.parametrize('field, value', [('weight', -1.), ('weight', math.nan), ('weight', math.inf), ('start', -0.1), ('start', 1.1), ('start', math.nan), ('width', 0),
     ('layers', 0), ('norm', 'layer'), ('lecam', -1.), ('updates', 0), ('lr', 0.), ('lr', math.nan), ('betas', (0.9,)), ('betas', (0.9, 1.)), ('weight_decay', -1.),
     ('warmup', -1), ('adaptive_every', 0)])
-def test_bad_values_are_named(field, value):
+def test_errors_name_invalid_values(field, value):
     with pytest.raises(ValueError, match=f'^{field} ') as e: DiscriminatorConfig.preset('tiny', **{field: value})
     assert '\n' not in str(e.value)
 
@@ -172,11 +172,11 @@ def test_start(start, first):
     adv = AdversarialLoss(config(start=start), 2, 100)
     assert [s for s in range(101) if adv.active(s)] == ([] if first is None else list(range(first, 101)))
 
-def test_no_weight_no_game():
+def test_zero_weight_disables_the_discriminator():
     adv = AdversarialLoss(config(weight=0.), 2, 100)
     assert not any(map(adv.active, range(100)))
 
-def test_nothing_happens_before_the_start():
+def test_no_loss_before_the_start():
     adv, x = AdversarialLoss(config(start=0.5), 2, 100), images()
     before, conv = adv.checkpoint(), nn.Conv2d(2, 2, 1)
     recon = conv(x)
@@ -194,7 +194,7 @@ def test_learning_rate_and_ramp():
     adv.update(24, images(), images(seed=1))
     assert adv.opt.param_groups[0]['lr'] == pytest.approx(5e-4)
 
-def test_weight_decay_spares_biases_and_norms():
+def test_weight_decay_excludes_biases_and_norms():
     adv = AdversarialLoss(config(weight_decay=0.1), 2, 100)
     decayed, spared = adv.opt.param_groups
     assert {p.ndim for p in decayed['params']} == {4} and {p.ndim for p in spared['params']} == {1}
@@ -213,7 +213,7 @@ class Net(nn.Module):
 
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('adaptive', [True, False])
-def test_generator_gradient_is_that_of_the_plain_term(norm, adaptive):
+def test_generator_gradient_equals_that_of_the_plain_term(norm, adaptive):
     G, x, adv = Net(), images(), AdversarialLoss(config(norm=norm, adaptive=adaptive, width=8), 2, 100)
     adv.update(0, x, G(x)) # gives BatchNorm running statistics
     recon = G(x)
@@ -228,7 +228,7 @@ def test_generator_gradient_is_that_of_the_plain_term(norm, adaptive):
     for a, b in zip(ours, torch.autograd.grad(rec + w*gen, G.parameters())): torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-7)
 
 @pytest.mark.parametrize('norm', NORMS)
-def test_generator_pass_leaves_the_discriminator_alone(norm):
+def test_generator_loss_does_not_change_the_discriminator(norm):
     G, x, adv = Net(), images(), AdversarialLoss(config(norm=norm), 2, 100)
     adv.disc.train()
     next(adv.disc.parameters()).requires_grad_(False)
@@ -239,12 +239,12 @@ def test_generator_pass_leaves_the_discriminator_alone(norm):
     assert all(p.grad is None for p in adv.disc.parameters()) and same(adv.disc.state_dict(), before)
     assert adv.disc.training and [p.requires_grad for p in adv.disc.parameters()] == [False] + [True]*(len(list(adv.disc.parameters()))-1)
 
-def test_frozen_gives_back_after_an_error():
+def test_frozen_restores_gradients_after_an_error():
     D = PatchGAN(2, 4, 2).train()
     with pytest.raises(ValueError), frozen(D): D(torch.zeros(1, 5, 32, 32))
     assert D.training and all(p.requires_grad for p in D.parameters())
 
-def test_the_term_rises_with_the_warmup():
+def test_the_adversarial_weight_rises_during_warmup():
     G, x, adv = Net(), images(), AdversarialLoss(config(adaptive=False, warmup=3, start=0.1), 2, 100)
     recon = G(x)
     weights = [adv.generator_loss(s, recon, None, None)[1]['adv_weight'].item() for s in range(10, 16)]
@@ -272,7 +272,7 @@ def test_metrics_are_detached():
 # the discriminator's side
 
 @pytest.mark.parametrize('norm', NORMS)
-def test_update_learns_and_does_not_touch_the_generator(norm):
+def test_update_trains_the_discriminator_only(norm):
     G, x, adv = Net(), images(8), AdversarialLoss(config(norm=norm, width=8, lr=3e-3), 2, 200)
     first = adv.update(0, x, G(x))
     late = [adv.update(s, x, G(x)) for s in range(1, 60)][-20:]
@@ -400,8 +400,8 @@ def test_a_checkpoint_of_another_config_is_refused(spoil, key):
 # what it is for
 
 @pytest.mark.parametrize('norm', ['batch', 'group'])
-def test_a_generator_stops_averaging(norm):
-    "Squared error alone answers the mean of two equally likely pictures, from every start; with the discriminator it answers one of them, from most."
+def test_the_discriminator_stops_a_generator_from_averaging(norm):
+    "Squared error alone gives the mean of two equally likely images; with the discriminator, one of them from most seeds."
     bars = torch.full((2, 2, 16, 32), -1.)
     bars[0, ..., 8:] = bars[1, ..., 20:] = 0.5
     def nearest(weight, seed, steps=240):
@@ -419,7 +419,7 @@ def test_a_generator_stops_averaging(norm):
     found, blind = (min(nearest(weight, seed) for seed in range(3)) for weight in (0.3, 0.))
     assert found < 0.3*blind # from two of 19 starts found was 0.4 and 0.9 of blind, from the others less than 0.2
 
-def test_a_batch_without_numbers_does_not_spoil_the_discriminator():
+def test_a_non_finite_batch_does_not_change_the_discriminator():
     adv = AdversarialLoss(config(start=0., norm='group', lecam=0.01), 2, 100)
     adv.update(0, images(2), images(2))
     before = {k: v.clone() for k, v in adv.state_dict().items()}

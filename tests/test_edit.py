@@ -1,4 +1,4 @@
-"""Editing: which tokens are kept and drawn, what a region leaves alone, what lies between two notes, and what is refused."""
+"""Editing: kept and sampled tokens, regions, interpolation between two notes, and invalid input."""
 import json, warnings
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def full(m, n): return m.var.label_embed.check(None, n)
 # --- tokens
 
 @pytest.mark.parametrize('cfg', [{}, dict(scales=((1, 1), (2, 1), (4, 2))), dict(lookup='euclidean'), dict(branches=2), dict(resample_tokens=False)])
-def test_both_ends_are_encode_and_generate(cfg, waves):
+def test_all_kept_equals_encode_and_all_free_equals_generate(cfg, waves):
     m = make(cfg=cfg)
     f, labels = latents(m, waves), full(m, 4)
     assert torch.equal(flat(edit_tokens(m.var, f, all_of(m, False), labels)), flat(m.encode(waves)))
@@ -54,7 +54,7 @@ def test_both_ends_are_encode_and_generate(cfg, waves):
         assert torch.equal(flat(edit_tokens(m.var, f, all_of(m, True), labels, seed=7, **way)), flat(m.var.generate(labels, seed=7, **way)))
 
 @pytest.mark.parametrize('branches', [1, 2])
-def test_a_kept_token_is_the_nearest_to_what_is_missing(branches, waves):
+def test_a_kept_token_is_the_nearest_to_the_residual(branches, waves):
     m = make(cfg=dict(branches=branches) if branches > 1 else {})
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.rand(4, h*w, generator=torch.Generator().manual_seed(k)) < .5 for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
@@ -67,15 +67,15 @@ def test_a_kept_token_is_the_nearest_to_what_is_missing(branches, waves):
         rest = rest - q.contribution(k, t)
     assert drawn > 10
 
-def test_first_scales_are_the_sources_own(m, waves):
+def test_first_scales_equal_the_source(m, waves):
     own = m.encode(waves)
     for keep in range(5):
         tokens = edit_tokens(m.var, latents(m, waves), free_tokens(m, keep), full(m, 4), seed=1)
         same = [torch.equal(a, b) for a, b in zip(own, tokens)]
         assert all(same[:keep]) and not (keep < 4 and same[-1])
 
-def test_finer_tokens_outside_repair_what_coarse_ones_spill(m, waves):
-    "Tokens found anew bring the sum nearer to the source than its own tokens on top of strange coarse ones."
+def test_finer_tokens_outside_correct_changes_of_coarse_tokens(m, waves):
+    "Recomputed finer tokens are nearer to the source than its own finer tokens on top of new coarse ones."
     f, q = latents(m, waves), m.var.quantizer
     free = [torch.full((1, h*w), k < 2) for k, (h, w) in enumerate(m.tokenizer.cfg.scales)]
     anew = edit_tokens(m.var, f, free, full(m, 4), seed=1)
@@ -97,14 +97,14 @@ def test_free_tokens_follow_region_and_scales(m):
     assert all(f.all() for f in free_tokens(strips, 0, region_weights(m.spectrogram, time_range=(0, end/2)))) # no token of a strip knows time
 
 @pytest.mark.parametrize('cmx', [CMX(2, 1), CMX(2, 1, 'block'), CMX(2, 1, 'checker')])
-def test_region_is_folded_like_the_sound(cmx):
+def test_region_is_folded_like_the_spectrogram(cmx):
     m = make(cmx=cmx)
     weights = region_weights(m.spectrogram, freq_range=(2000, 5000))
     moved = m.cmx.fold((weights[None, None, :-1] > 0).float()).amax(1)[0]
     free = free_tokens(m, 0, weights)[-1].view(4, 4)
     assert torch.equal(free, moved.view(4, 8, 4, 8).amax((1, 3)) > 0)
 
-def test_weights_stay_inside():
+def test_blend_weights_are_zero_outside():
     ls = LogSpectrogram()
     w = region_weights(ls, (1, 2), (2000, 4000))
     x, y = torch.arange(256)*256, torch.arange(513)*15.625
@@ -138,7 +138,7 @@ def test_both_ranges_at_once(m, waves):
     change, out = power(new-waves), (bins < 2500) | (bins > 6500)
     assert (change[:, out].sum(-1)/change.sum(-1)).max() < 1e-3
 
-def test_own_spectrogram_gives_the_source_back():
+def test_the_source_spectrogram_reproduces_the_source():
     ls = LogSpectrogram()
     t = torch.arange(64000)/16000
     x = (.3*torch.sin(2*torch.pi*(400*t + 20*t*t)) + .2*torch.sin(2*torch.pi*1500*t))[None]*torch.exp(-t)
@@ -146,8 +146,8 @@ def test_own_spectrogram_gives_the_source_back():
         back, control = (insert_spectrogram(ls, x, ls.encode(s), **kw, n_iter=16) for s in (x, .5*x))
         assert (back-x).square().sum() < 1e-4*x.square().sum() < (control-x).square().sum()
 
-def test_what_is_put_in_is_there():
-    "A tone of another pitch sounds within the span, at its level, and the source outside."
+def test_the_edited_region_contains_the_new_sound():
+    "The span contains a tone of another pitch at its level; outside is the source."
     ls, t = LogSpectrogram(), torch.arange(64000)/16000
     x, y = (.4*torch.sin(2*torch.pi*f*t)[None] for f in (440., 660.))
     new = insert_spectrogram(ls, x, ls.encode(y), (1, 3))[:, 20000:44000]
@@ -157,11 +157,11 @@ def test_what_is_put_in_is_there():
 
 # --- the edit
 
-def test_all_scales_kept_is_the_reconstruction(m, waves):
+def test_keeping_all_scales_equals_reconstruction(m, waves):
     assert torch.equal(m.edit(waves, keep_scales=4, **FAST), m.reconstruct(waves, n_iter=3, seed=5))
     assert torch.equal(edit(m, waves, keep_scales=4, **FAST), m.edit(waves, keep_scales=4, **FAST))
 
-def test_draws_depend_on_seed_and_index_alone(m, waves):
+def test_samples_depend_on_seed_and_index_only(m, waves):
     ask = lambda w, **kw: m.edit(w, keep_scales=1, **{**FAST, **kw})
     whole = ask(waves)
     assert torch.equal(whole, ask(waves)) and not torch.equal(whole, ask(waves, seed=6))
@@ -178,12 +178,12 @@ def test_versions_of_one_wave(m, waves):
         with pytest.raises(ValueError, match='at least one version'): m.edit(waves[0], n=bad)
     with pytest.raises(ValueError, match='n counts versions of a single wave'): m.edit(waves, n=2)
 
-def test_labels_are_heeded(m, waves):
+def test_labels_change_the_result(m, waves):
     by_id, by_name = (m.edit(waves, keep_scales=0, labels=dict(pitch=[50, 60, 70, 80], family=f), **FAST) for f in (3, 'guitar'))
     assert torch.equal(by_id, by_name) and not torch.equal(by_id, m.edit(waves, keep_scales=0, **FAST))
     assert torch.equal(m.edit(waves, keep_scales=4, labels=dict(pitch=70), **FAST), m.edit(waves, keep_scales=4, **FAST))
 
-def test_what_is_not_said_is_heard_in_whole_notes():
+def test_missing_labels_are_predicted_from_whole_notes():
     class Ear:
         def logits(self, x): self.heard = x; return dict(pitch=torch.eye(128)[[61]*len(x)], family=torch.eye(11)[[4]*len(x)])
     m = Mars(Tokenizer(TokenizerConfig.preset('tiny')))
@@ -194,7 +194,7 @@ def test_what_is_not_said_is_heard_in_whole_notes():
     assert list(predict_labels(m, torch.rand(2, 100), dict(pitch=5))) == ['pitch', 'family']
     assert predict_labels(make(), torch.rand(2, 100)) == {} # no whole notes, nothing to judge by
 
-def test_a_sound_to_resemble():
+def test_reference_conditioning():
     class Ear:
         digest, calls = 'x', []
         def features(self, x): self.calls.append(x); return x[:, :6].float()
@@ -221,7 +221,7 @@ def test_rates_lengths_and_precision(m, waves):
     ints = (waves*32767).round().short()
     assert torch.equal(m.edit(ints, keep_scales=4, **FAST), m.reconstruct(ints, n_iter=3, seed=5))
 
-def test_nothing_clips(m, waves):
+def test_results_do_not_clip(m, waves):
     loudest, ones, kw = make(), torch.ones(4, *m.spectrogram.shape), dict(time_range=(.02, .07))
     loudest.tokens_to_spec = lambda tokens: ones[:len(tokens[0])]
     for peak in (.5, 1., 3.): # room for a change, none, and a source that is too loud itself
@@ -232,7 +232,7 @@ def test_nothing_clips(m, waves):
         assert new.abs().max() <= 1 and (new-loud).abs().amax(-1).min() > .1
         assert torch.allclose(new[:, :320], loud[:, :320], atol=1e-7) and torch.allclose(new[:, 1120:], loud[:, 1120:], atol=1e-7)
 
-def test_stereo_is_its_mean(m, waves):
+def test_stereo_is_averaged(m, waves):
     mean = m.edit(waves[:1], keep_scales=1, **FAST)
     both = torch.stack([waves[0]+waves[1], waves[0]-waves[1]])
     for x in (both.T, both[None], both.T[None].numpy()): torch.testing.assert_close(m.edit(x, keep_scales=1, **FAST), mean, atol=1e-4, rtol=0)
@@ -243,8 +243,8 @@ def test_stereo_is_its_mean(m, waves):
 def level(x): return 20*torch.log10(x.abs().amax(-1))
 
 @pytest.mark.parametrize('gain', [.1, 1., 4.])
-def test_the_level_of_a_sound_makes_no_difference(m, waves, gain):
-    "Reconstruction, edit and passage of a soft note are those of the note, softer; of one beyond full scale, at full scale."
+def test_the_level_is_normalised(m, waves, gain):
+    "Results for a softer note are equal but softer; results for a note beyond full scale are at full scale."
     x, loud = waves/waves.abs().amax(-1, keepdim=True)*.89, .89*gain
     for call in (lambda w: m.reconstruct(w, n_iter=3), lambda w: m.edit(w, keep_scales=1, **FAST), lambda w: m.interpolate(w[0], w[1], 3, **FAST)):
         a, b = call(x), call(gain*x)
@@ -256,8 +256,8 @@ def test_the_level_of_a_sound_makes_no_difference(m, waves, gain):
     assert torch.equal(new[:, :320], source[:, :320]) if gain <= 1 else torch.allclose(new[:, :320], source[:, :320])
     if gain < 1: torch.testing.assert_close(new/gain, m.edit(x, time_range=(.02, .07), keep_scales=0, **FAST), atol=2e-3, rtol=0)
 
-def test_an_edit_keeps_silence_in_front_and_dc(m, waves):
-    "The region is moved with the note, and outside of it not a sample changes."
+def test_an_edit_preserves_leading_silence_and_dc(m, waves):
+    "The region moves with the note, and no sample outside changes."
     late = torch.nn.functional.pad(waves[:2], (640, 0))[:, :m.n_samples] + torch.tensor([[0.], [.3]])
     with pytest.warns(UserWarning, match='0.0[34] s of silence in front removed') as said: new = m.edit(late, time_range=(.06, .1), keep_scales=0, **FAST)
     assert any('DC offset of 0.3 removed' in str(w.message) for w in said)
@@ -281,7 +281,7 @@ def test_labels_are_predicted_for_sounds_as_users_have_them():
 
 # --- between
 
-def test_ends_of_a_passage_are_reconstructions(m, waves):
+def test_ends_of_an_interpolation_are_reconstructions(m, waves):
     got = m.interpolate(waves[0], waves[1], 3, **FAST)
     assert got.shape == (3, m.n_samples)
     want = torch.cat([m.reconstruct(w, n_iter=3, seed=5) for w in waves[:2]])
@@ -289,20 +289,20 @@ def test_ends_of_a_passage_are_reconstructions(m, waves):
     torch.testing.assert_close(interpolate(m, waves[0], waves[1], [1., 0.], **FAST), want.flip(0), atol=1e-4, rtol=0)
     assert Mars(m.tokenizer, None, m.cmx, m.spectrogram).interpolate(waves[0], waves[1], **FAST).shape == (5, m.n_samples) # no transformer needed
 
-def test_a_passage_leads_from_one_to_the_other(m, waves):
+def test_an_interpolation_moves_from_source_to_target(m, waves):
     f = latents(m, waves[:2])
     t = torch.linspace(0, 1, 5)[:, None, None, None]
     z = m.tokenizer.quantizer.decode(m.tokenizer.quantizer.encode(torch.lerp(f[:1], f[1:], t)))
     far = [(z-e).square().mean((1, 2, 3)) for e in f.split(1)]
     assert far[0][-1] > far[0][0] and far[1][-1] < far[1][0]
 
-def test_a_passage_with_drawn_scales(m, waves):
+def test_an_interpolation_with_sampled_scales(m, waves):
     a = m.interpolate(waves[0], waves[1], 3, keep_scales=4, **FAST)
     torch.testing.assert_close(a, m.interpolate(waves[0], waves[1], 3, **FAST), atol=1e-4, rtol=0)
     b, c = (m.interpolate(waves[0], waves[1], 3, keep_scales=0, labels=dict(pitch=p), prepare=False, **FAST) for p in (50, 70))
     assert torch.equal(b[0], b[2]) and not torch.equal(b, c) # the source has no say, the random numbers are shared
 
-def test_between_labels(m):
+def test_interpolation_between_labels(m):
     a, b = dict(pitch=50, family='guitar'), dict(pitch=70)
     got = m.interpolate(a, b, 3, **FAST)
     for i, ask in ((0, a), (2, b)): torch.testing.assert_close(got[i:i+1], m.generate(**ask, **FAST), atol=1e-4, rtol=0)
@@ -311,7 +311,7 @@ def test_between_labels(m):
     guided = m.interpolate(a, b, [0.], cfg_scale=3., **FAST)
     torch.testing.assert_close(guided, m.generate(**a, cfg_scale=3., **FAST), atol=1e-4, rtol=0)
 
-def test_condition_is_mixed_and_the_null_is_not(m):
+def test_conditional_embedding_is_mixed_and_the_null_is_not(m):
     a, b = (m.var.label_embed.check(dict(pitch=[p, p])) for p in (50, 70))
     passes = EditSampler(m.var, 2, m.var.validate_sampling(cfg_scale=1.))
     passes.set_inputs(a, torch.zeros(2, sum(m.var.lengths)))
@@ -330,27 +330,27 @@ def test_condition_is_mixed_and_the_null_is_not(m):
     (dict(labels=dict(pitch=200)), 'pitch is 200'), (dict(labels=dict(family='kazoo')), "got 'kazoo'"), (dict(labels=dict(colour=3)), 'colour is not a setting'), (dict(labels=60), 'labels are int'), (dict(labels=dict(pitch=[60, 61])), 'there are 4 notes'),
     (dict(phase='guess'), "phase 'guess' is unknown"), (dict(seed=-1), 'seed is -1'), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(top_k=999), 'top_k is 999'), (dict(nonsense=1), 'nonsense is not a setting'),
     (dict(sample_rate=0), 'whole Hz'), (dict(n_iter=-1), 'n_iter')])
-def test_bad_edits(m, waves, kw, says):
+def test_invalid_edits_are_refused(m, waves, kw, says):
     with pytest.raises(ValueError, match=says): m.edit(waves, **{'n_iter': 2, **kw})
 
 @pytest.mark.parametrize('wave, says', [(torch.zeros(2000), 'is silent'), (torch.full((2000,), float('nan')), 'NaN'), (torch.rand(2, 9, 2000), '9 channels'), ('a sound', 'no wave'), (torch.zeros(0), 'at least one sample'), (torch.arange(2000), 'must be float')])
-def test_bad_waves(m, wave, says):
+def test_invalid_waves_are_refused(m, wave, says):
     for call in (lambda: m.edit(wave), lambda: m.interpolate(wave, wave)):
         with pytest.raises(ValueError, match=says): call()
 
 @pytest.mark.parametrize('args, kw, says', [((1,), {}, 'at least 2 steps'), (([0, 2],), {}, 'shares in 0..1'), (([],), {}, 'shares in 0..1'), (('half',), {}, 'shares in 0..1'), ((True,), {}, 'shares in 0..1'), ((3,), dict(top_k=5), 'top_k has no effect'),
                                             ((3,), dict(labels=dict(pitch=60)), 'labels has no effect'), ((3,), dict(keep_scales=9), 'keep_scales is 9'), ((3,), dict(phase='guess'), 'is unknown')])
-def test_bad_passages(m, waves, args, kw, says):
+def test_invalid_interpolations_are_refused(m, waves, args, kw, says):
     with pytest.raises(ValueError, match=says): m.interpolate(waves[0], waves[1], *args, **kw)
 
-def test_bad_ends(m, waves):
+def test_invalid_interpolation_ends_are_refused(m, waves):
     with pytest.raises(ValueError, match='2 and 1 waves'): m.interpolate(waves[:2], waves[2])
     with pytest.raises(ValueError, match='two waves or two dicts'): m.interpolate(waves[0], dict(pitch=60))
     with pytest.raises(ValueError, match='leave keep_scales and labels out'): m.interpolate(dict(pitch=60), dict(pitch=70), keep_scales=1)
     with pytest.raises(ValueError, match='colour is not a setting'): m.interpolate(dict(colour=60), dict(pitch=70))
     assert interpolation_weights(np.array([.5])).tolist() == [.5] and interpolation_weights(3).tolist() == [0, .5, 1]
 
-def test_models_that_cannot(waves):
+def test_models_without_support_are_refused(waves):
     with pytest.raises(ValueError, match='cannot generate'): make(None).edit(waves)
     for kind in (NextToken, MaskedScale):
         with pytest.raises(ValueError, match="editing needs 'next-scale'"): make(kind).edit(waves)
@@ -359,7 +359,7 @@ def test_models_that_cannot(waves):
 
 # --- the shell
 
-def test_shell(tmp_path, capsys):
+def test_command_line(tmp_path, capsys):
     from mars.cli import main
     from mars.parts.files import load_wave, save_wave
     folder, t = tmp_path/'model', torch.arange(64000)/16000

@@ -1,4 +1,4 @@
-"The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on bad input."
+"The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on invalid input."
 import ast, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -112,7 +112,7 @@ def test_proportion_z(p, n1, q, n2, z, value):
     got = proportion_z(p, n1, q, n2)
     assert float(got[0]) == pytest.approx(z, abs=1e-6) and float(got[1]) == pytest.approx(value, rel=2e-3)
 
-def test_proportion_z_of_nothing():
+def test_proportion_z_without_samples():
     z, value = proportion_z([0., 1., .5], 100, [0., 1., .5], 100)
     assert z.tolist() == [0, 0, 0] and value.tolist() == [1, 1, 1]
 
@@ -175,7 +175,7 @@ def test_density_coverage_null():
     assert np.mean([v.density for v in r]) == pytest.approx(1, abs=.06)
     assert np.mean([v.coverage for v in r]) == pytest.approx(1 - math.prod((N-j)/(2*N-j) for j in range(1, 6)), abs=.012)
 
-def test_copies_raise_coverage_and_a_lost_mode_lowers_it():
+def test_coverage_rises_with_copies_and_falls_with_a_lost_mode():
     centres = 3*normal(5, 8, 9)
     blobs = lambda n, seed, modes=5: centres[torch.arange(n) % modes] + normal(n, 8, seed)
     x = blobs(1000, 0)
@@ -187,7 +187,7 @@ def test_copies_raise_coverage_and_a_lost_mode_lowers_it():
 PAIRS = dict(frechet_distance=frechet_distance, kid=lambda x, y: kid(x, y, 2, 5), kad=kad, ndb=lambda x, y: ndb(x, y, 3), density_coverage=density_coverage)
 
 @pytest.mark.parametrize('name', PAIRS)
-def test_bad_features(name):
+def test_invalid_features_are_refused(name):
     good, fn = normal(20, 4, 0), PAIRS[name]
     hole, infinite = good.clone(), good.clone(); hole[3, 1] = math.nan; infinite[0, 0] = math.inf
     for x, y, message in [(hole, good, 'NaN or infinite values in 1 of 20'), (good, hole, 'NaN'), (good, infinite, 'infinite'),
@@ -195,7 +195,7 @@ def test_bad_features(name):
                       (good[:0], good, 'has 0 rows'), (good, good[:0], 'has 0 rows')]:
         with pytest.raises(ValueError, match=message): fn(x, y)
 
-def test_too_few_rows_and_bad_settings():
+def test_too_few_rows_and_invalid_settings_are_refused():
     x = normal(20, 4, 0)
     for call, message in [(lambda: frechet_distance(x[:1], x), 'x has 1 rows'), (lambda: kid(x, x), 'smaller subset_size'), (lambda: kid(x, x, 3, 1), 'subset_size >= 2, got 3 and 1'),
                       (lambda: kad(x, x[:1]), 'y has 1 rows'), (lambda: kad(x, x, 0), 'must be positive'), (lambda: kad(0*x, x), 'rows repeat'),
@@ -239,7 +239,7 @@ def test_mel_features():
     assert torch.allclose(f[66:], mel_features(w[66:])) and mel_features(w, bands=8, frames=3).shape == (70, 24)
     assert mel_features(torch.zeros(2, 16000)).abs().sum() == 0 and (mel_features(w/2) <= f).all()
 
-def test_bad_waves():
+def test_invalid_waves_are_refused():
     x = torch.from_numpy(tone(60, seconds=1.))
     for call, message in [(lambda: log_mel(x[:1000]), 'needs at least 1024'), (lambda: log_mel(x*math.nan), 'NaN or infinite samples'), (lambda: log_mel(0*x), 'silent'),
                       (lambda: log_mel(x[None, None]), 'has shape'), (lambda: log_mel_error(x, x[:-1]), 'one length'), (lambda: log_mel_error(0*x, x), 'silent'),
@@ -256,7 +256,7 @@ def test_f0_over_the_range(partials, pitches):
     assert min(r.voiced for r in found) > .9
 
 def test_f0_finds_short_periods():
-    "Two partials at 3.7 kHz: the coarse pass takes three periods for one."
+    "Two partials at 3.7 kHz: the coarse pass finds three periods as one."
     assert abs(cents_error(f0(tone(106, 3, seed=14)).midi, 106)) < 20
 
 def test_f0_other_rates_types_and_short_notes():
@@ -266,7 +266,7 @@ def test_f0_other_rates_types_and_short_notes():
     assert f0(x).hz == pytest.approx(220, rel=.01)
     assert abs(cents_error(f0(tone(85, decay=15.)).midi, 85)) < 20   # a xylophone's length
 
-def test_f0_of_nothing():
+def test_f0_of_silence_and_noise():
     noise = .1*torch.randn(64000, generator=torch.Generator().manual_seed(0))
     for wave in (noise, torch.zeros(64000)):
         r = f0(wave)
@@ -341,7 +341,7 @@ def test_kid_nistal_is_the_formula_with_its_diagonal(n, m):
     assert kid_nistal(x, y) == pytest.approx(k(x, x).sum()/(n*(n-1)) + k(y, y).sum()/(m*(m-1)) - 2*k(x, y).mean(), abs=1e-9)
     assert kid_nistal_floor(n, m) == pytest.approx(1/(n-1)+1/(m-1))
 
-def test_kid_nistal_floor_is_its_mean_when_nothing_differs():
+def test_kid_nistal_floor_is_its_mean_for_equal_distributions():
     values = [kid_nistal(normal(1000, 11, 2*s), normal(1000, 11, 2*s+1)) for s in range(8)]
     assert np.mean(values) == pytest.approx(kid_nistal_floor(1000), rel=.1) and kid_nistal_floor(4096) == pytest.approx(.000488, abs=1e-6)
 
@@ -388,7 +388,7 @@ def test_memorisation_agrees_with_the_definition():
     u = mannwhitneyu(q.min(1), t.min(1)).statistic
     assert r.c_t == pytest.approx((u-90*110/2)/np.sqrt(90*110*201/12))
 
-def test_share_interval_is_wilsons():
+def test_proportion_interval_is_wilson():
     r = share_interval([True]*9 + [False])
     lo, hi = r.low, r.high # both solve (p - x)^2 = z^2 x(1-x)/n
     for x in (lo, hi): assert (.9-x)**2 == pytest.approx(1.959964**2*x*(1-x)/10, rel=1e-6)
@@ -419,7 +419,7 @@ def test_mel_and_stft_distance():
     louder = [mel_distance(x, x+s*y)[0] for s in (.1, .3, 1)]
     assert louder == sorted(louder)
 
-def test_mel_distance_uses_librosas_bank():
+def test_mel_distance_uses_the_filter_bank_of_librosa():
     librosa = pytest.importorskip('librosa')
     x, y = (.1*np.random.default_rng(s).standard_normal(8000).astype(np.float32) for s in (0, 1))
     want = 0
@@ -440,7 +440,7 @@ def test_nearest_mel_error_over_blocks_and_types():
     exact = nearest_mel_error(whole.numpy(), whole[5:8])
     assert exact.mse.tolist() == [0, 0, 0] and exact.index.tolist() == [5, 6, 7]
 
-def test_bad_input_of_the_newer_metrics():
+def test_invalid_input_of_the_other_metrics():
     x, w = normal(40, 4, 0), torch.zeros(2, 4000)
     hole = x.clone(); hole[0, 0] = math.nan
     for call, message in [(lambda: frechet_infinity(hole, x), 'NaN'), (lambda: frechet_infinity(x, x, min_size=30), 'pass at least 60'), (lambda: frechet_infinity(x, x, n_sizes=2), 'n_sizes must be >= 3'),

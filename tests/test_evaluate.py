@@ -1,4 +1,4 @@
-"mars evaluate: which notes, which rows, what is left out, what is kept in memory, what is refused."
+"mars evaluate: notes, rows, warnings, memory and invalid input."
 import json
 from pathlib import Path
 import pytest, torch
@@ -47,19 +47,19 @@ def test_sides_of_a_source_share_no_instrument(sides):
     assert all(names) and not (names[0] & names[1] or names[0] & names[2] or names[1] & names[2]) and 'seed=0' in sides.description
     with pytest.raises(ValueError, match='three of a family'): make_splits(AdditiveNotes(('guitar_acoustic_800',), pitches=(60,)))
 
-def test_nsynth_gives_its_own_splits(tmp_path):
+def test_nsynth_uses_its_own_splits(tmp_path):
     write_nsynth_fixture(tmp_path)
     s = make_splits(NSynth(tmp_path, 'test'))
     assert (s.test.folder.name, s.train.folder.name) == ('nsynth-test', 'nsynth-train') and s.description.startswith('reference: the notes of nsynth-test')
     few = make_splits(NSynth(tmp_path, 'test').filter(pitches=(60,)))
     assert {n.pitch for n in few.test.notes} == {60} and few.train is not None
 
-def test_a_plain_folder_is_taken_whole(tmp_path, sides):
+def test_a_plain_folder_is_used_whole(tmp_path, sides):
     for i in range(2): save_wave(tmp_path/f'{sides.test.notes[i].family}_acoustic_00{i}-060-100.wav', sides.test[i][0])
     s = make_splits(NoteFolder(tmp_path), sides.train)
     assert len(s.test) == 2 and s.valid is None and s.train is sides.train
 
-def test_training_notes_given_apart_are_used(tmp_path):
+def test_separate_training_notes_are_used(tmp_path):
     from mars.data import NSynth, write_nsynth_fixture
     from mars.evaluation.report import training_split
     root = write_nsynth_fixture(tmp_path, dict(train=(0,), test=(1,)), ('organ', 'flute'), (60,), (100,), None)
@@ -72,7 +72,7 @@ def test_filters_do_not_move_an_instrument_to_another_side(sides):
     assert {n.note_str for n in some.test.notes} < {n.note_str for n in sides.test.notes} and some.train is sides.train
     with pytest.raises(ValueError, match='no reference note has'): filter_splits(sides, pitches=[0])
 
-def test_reference_and_its_other_half(sides):
+def test_reference_and_held_out_half(sides):
     labels, names = sides.test.targets, [n.instrument for n in sides.test.notes]
     a, b = sample_reference(labels, 24, names)
     assert len({*a.tolist(), *b.tolist()}) == 48 and all((labels[k][a] == labels[k][b]).all() for k in ('pitch', 'family'))
@@ -80,7 +80,7 @@ def test_reference_and_its_other_half(sides):
     lone = sample_reference(labels, 60)
     assert 'these notes hold 48 pairs' in lone[1] and len(set(lone[0].tolist())) == 60
 
-def test_the_reference_can_be_matched_by_other_sides(sides):
+def test_the_reference_can_be_matched_by_other_splits(sides):
     labels, valid, train = sides.test.targets, sides.valid.filter(pitches=range(48, 52)), sides.train
     both = lambda n: sample_reference(labels, n, seed=3, others=(valid.targets, train.targets))
     rows, others = both(12)
@@ -106,20 +106,20 @@ def test_the_sample_prefers_the_labels_of_the_reference(sides):
 
 # The model
 
-def test_generated_notes_are_those_of_generate(model, sides):
+def test_generated_notes_equal_those_of_generate(model, sides):
     labels = {k: v[:5] for k, v in sides.test.targets.items()}
     got = torch.cat([*generate_timed(model, labels, spent := [], 7, 1, batch_size=2, temperature=.9)])
     assert torch.equal(got, model.generate(**{k: v.tolist() for k, v in labels.items()}, seed=7, n_iter=1, batch_size=2, temperature=.9, progress=False))
     assert [s[0] for s in spent] == [2, 2, 1] and all(min(s) > 0 for s in spent)
 
-def test_a_model_is_known_by_its_weights(model, tmp_path):
+def test_a_model_is_identified_by_its_weights(model, tmp_path):
     model.save_pretrained(tmp_path)
     assert describe_model(load_model(tmp_path, 'cpu'))['digest'] == describe_model(model)['digest'] != describe_model(Mars(model.tokenizer))['digest']
     with pytest.raises(ValueError, match='generates no notes'): load_model('classifier', 'cpu')
 
 # The report
 
-def test_every_row_names_its_phase(made):
+def test_every_row_names_its_phase_method(made):
     result, out = made
     assert list(result['rows']) == ROWS == list(result['settings']['phases']) and list(result['left_out']) == ['FAD (VGGish)', 'memorisation', 'Fréchet distance, mel-PCA', 'Fréchet distance, classifier']
     how = result['settings']['phases']
@@ -136,7 +136,7 @@ def test_the_report_names_its_inputs(made, model):
     assert {'torch', 'mars', 'python', 'device'} <= set(s['versions']) and s['data']['test']['families'] == dict(flute=32, guitar=32, organ=32) and 'held out' in s['split']
     assert result['speed']['notes_per_second'] > 0 and result['memory']['process_mib'] > 100 and result['seconds']['make generated'] > 0
 
-def test_rows_have_their_order(made):
+def test_order_of_rows(made):
     r = made[0]['rows']
     v = lambda row, m: getattr(r[row][m], 'value', r[row][m])
     for m in ('MSE paired', 'mel distance'): assert v('true-phase oracle', m) < v('Griffin-Lim oracle', m) < v('reconstruction', m)
@@ -144,7 +144,7 @@ def test_rows_have_their_order(made):
     assert v('reference itself', 'MSE') == v('reference itself', 'STFT distance') == v('reference itself', 'KL pitch') == 0
     assert abs(v('true-phase oracle', KAD)) < v('generated', KAD) and v('real, other half', KAD) < v('generated', KAD) and 'MSE paired' not in r['generated'] and r['generated']['KL pitch'].value > r['true-phase oracle']['KL pitch'].value
 
-def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
+def test_a_compact_report_prints_like_the_full_one(made, tmp_path):
     result, out = made
     (tmp_path/'a.json').write_text(compact_report(result), encoding='utf-8')
     short, long = read_report(tmp_path/'a.json'), read_report(out/'report.json')
@@ -155,18 +155,18 @@ def test_a_compact_report_reads_like_the_long_one(made, tmp_path):
             assert a == pytest.approx(b, rel=1e-4) if b is not None else a is None
     assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
 
-def test_a_tokenizer_alone_has_reconstructions(model, sides):
+def test_a_tokenizer_alone_has_reconstruction_rows(model, sides):
     result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST)
     assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
     assert result['left_out']['training copies'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
 
-def test_alarms():
+def test_memorisation_alarms():
     quiet, loud = ({f'memorisation {k}': v for k, v in dict(quantile_share=q, quantile_p=p, median_ratio=m, c_t=c, auth=.5).items()} for q, p, m, c in ((.01, .6, 1., 0.), (1., 0., .01, -9.)))
     chance = quiet | {'memorisation quantile_share': .06, 'memorisation quantile_p': .05} # six of 100 notes
     assert memorisation_alarms(dict(a=quiet, b=loud, c={}, d=chance)) == dict(a=[], b=['quantile_share', 'median_ratio', 'c_t'], d=[])
 
 def test_training_copies_raise_every_alarm(sides):
-    "With the notes and features of a real report, but without a model: 120 unseen notes, copies, and notes of the third instrument."
+    "The notes and features of a real report without a model: 120 held-out notes, copies, notes of the third instrument."
     from mars.evaluation.protocol import evaluate
     many = make_splits(AdditiveNotes(('guitar', 'flute', 'organ'), pitches=range(40, 80), velocities=(100,)))
     ref = NoteSet(many.test)
@@ -181,7 +181,7 @@ def test_several_seeds_are_several_rows(model, sides):
     assert mean == pytest.approx((a['MSE'].value + b['MSE'].value)/2) and std == pytest.approx(abs(a['MSE'].value - b['MSE'].value)/2**.5) and std > 0
     assert seed_spread(dict(generated=a)) == {} and any(v.startswith('Over 2 seeds') for v in report_notes(result))
 
-def test_a_vocoder_of_its_own_is_used_and_named(model, sides):
+def test_the_models_vocoder_is_used_and_named(model, sides):
     from mars.parts.vocoder import Vocoder, VocoderConfig
     torch.manual_seed(5)
     own, says = Mars(model.tokenizer, vocoder=Vocoder(VocoderConfig.preset('tiny'))), {}
@@ -199,7 +199,7 @@ def test_notes_below_the_table(made):
     for words in ('The reference has 3 of the 3 families', 'The training copies are real training notes', 'training notes were searched for copies', 'of the pairs behind', 'Silent or clipped notes', 'pitch 83.9%', 'calibration error', 'It was trained on', 'too few for 64 features'): assert words in said
     assert all(v in (made[1]/'table.md').read_text(encoding='utf-8') for v in report_notes(made[0])) and summary_line(*made).startswith('20 notes a row; KAD, mel-PCA: ')
 
-def test_copies_through_the_model_are_a_row_of_their_own(model, sides):
+def test_reconstructed_training_copies_have_a_row(model, sides):
     ref = NoteSet(sides.test).subset(range(2))
     rows = {row.name: row for row in make_rows_of(model, ref, lambda waves, name: NoteSet(torch.cat([*waves]), name=name), copies=ref, n_iter=1, batch_size=2)}
     decoded = rows[report.DECODED_COPIES]
@@ -216,7 +216,7 @@ def test_committed_reports_can_be_written_again(path):
 # Memory
 
 def test_no_batch_grows_with_n(model, sides, monkeypatch):
-    "The most notes that any step reads, makes or stores at a time."
+    "The largest number of notes that any step reads, generates or stores at a time."
     def most(n):
         seen = []
         get, conv, spec, measure = NoteSet.__getitem__, report.write_notes, Mars.tokens_to_spec, report.evaluate
@@ -232,7 +232,7 @@ def test_no_batch_grows_with_n(model, sides, monkeypatch):
 
 # Bad input
 
-def test_what_is_refused(model, sides, tmp_path):
+def test_invalid_arguments_are_refused(model, sides, tmp_path):
     (tmp_path/'file').write_text('')
     ev = lambda test, *a, **kw: evaluate_model(model, Splits(test), *a, out=tmp_path/'none', **kw)
     for call, message in [(lambda: ev(sides.test, 10), 'n must be >= 20, got 10'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "got 'x'"),
@@ -242,11 +242,11 @@ def test_what_is_refused(model, sides, tmp_path):
         with pytest.raises(ValueError, match=message): call()
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
-def test_nothing_is_left_when_it_fails(model, sides, tmp_path):
+def test_a_failed_evaluation_leaves_no_files(model, sides, tmp_path):
     with pytest.raises(ValueError, match='top_k'): evaluate_model(model, Splits(sides.test), 20, tmp_path/'out', top_k=-3, **FAST)
     assert not (tmp_path/'out').exists() or not list((tmp_path/'out').iterdir())
 
-def test_the_command(model, tmp_path, capsys):
+def test_command_line(model, tmp_path, capsys):
     model.save_pretrained(tmp_path/'m')
     argv = ['evaluate', '--model', tmp_path/'m', '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', 20, '--n-iter', 1, '--n-resamples', 10, '--n-f0', 2, '--n-train', 100, '--seeds', 1]
     assert main([*map(str, argv), '--out', str(tmp_path/'a'), '--json']) == 0
@@ -258,7 +258,7 @@ def test_the_command(model, tmp_path, capsys):
         assert err.startswith('mars: ') and err.count('\n') == 1 and say in err
     assert not (tmp_path/'b').exists()
 
-def test_default_iterations_are_those_of_decode(model, monkeypatch):
+def test_default_iterations_equal_those_of_decode(model, monkeypatch):
     from mars.parts.vocoder import Vocoder, VocoderConfig
     from mars.parts.config import PHASES
     asked = []

@@ -17,7 +17,7 @@ SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 NOTES = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,))
 
 def make(loud=1., **kwargs):
-    "A random flow whose blocks and labels matter."
+    "A random flow with open gates: blocks and labels influence the output."
     torch.manual_seed(0)
     flow = Flow(FlowConfig.preset('tiny', **{'gamma_init': 1., **SMALL, **kwargs})).eval()
     with torch.no_grad():
@@ -25,7 +25,7 @@ def make(loud=1., **kwargs):
     return flow
 
 class Toy(Flow):
-    "A flow whose ends are given."
+    "A flow with given end points."
     def __init__(self, end, shift=1.):
         super().__init__(FlowConfig.preset('tiny', shift=shift, **SMALL))
         self.end, self.seen = end, []
@@ -67,7 +67,7 @@ def test_calls(steps, method, n):
     toy.generate(n=2, steps=steps, method=method, seed=0, cfg_scale=1.)
     assert len(toy.seen) == n and {b for b, _ in toy.seen} == {4}
 
-def test_bent_times():
+def test_warped_times():
     u = torch.linspace(0, 1, 9)
     assert torch.equal(time_shift(u, 1.), u)
     t = time_shift(u, 4.)
@@ -76,14 +76,14 @@ def test_bent_times():
     toy.generate(steps=8, method='euler', seed=0)
     torch.testing.assert_close(torch.tensor([t for _, t in toy.seen]), t[:-1], atol=1e-4, rtol=0)
 
-def test_stream_ends_in_what_generate_makes(flow):
+def test_stream_ends_with_the_result_of_generate(flow):
     parts = [*flow.stream(ALL, seed=3, steps=4, cfg_scale=1.)]
     assert len(parts) == 4 and all(p.shape == (3, 2, 32, 32) and p.abs().max() <= 1 for p in parts)
     assert torch.equal(parts[-1], flow.generate(ALL, seed=3, steps=4, cfg_scale=1.))
 
 # --- the network
 
-def test_trunks_are_those_of_var():
+def test_trunk_sizes_equal_those_of_var():
     for name in ('tiny', 'small', 'paper'):
         a, b = FlowConfig.preset(name), VARConfig.preset(name)
         assert (a.depth, a.width, a.heads, a.shared_adaln, a.drop_path) == (b.depth, b.width, b.heads, b.shared_adaln, b.drop_path)
@@ -95,7 +95,7 @@ def test_gradients_reach_all_weights():
     assert [n for n, p in flow.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 @torch.no_grad()
-def test_every_patch_hears_every_other_the_time_and_the_labels(flow):
+def test_every_patch_depends_on_all_patches_time_and_labels(flow):
     x, t, labels = torch.randn(1, 2, 32, 32), torch.tensor([.5]), flow.label_embed.check(dict(pitch=60))
     y, other = flow(x, t, labels), x.clone()
     other[..., :4, :16] += 1
@@ -104,14 +104,14 @@ def test_every_patch_hears_every_other_the_time_and_the_labels(flow):
     assert (moved(flow(x, t + .1, labels)) > 0).all() and (moved(flow(x, t, flow.label_embed.check(dict(pitch=61)))) > 0).all()
 
 @torch.no_grad()
-def test_at_the_start_noise_is_not_read(flow):
-    "x_0 says nothing of the note, and t*x_t is 0 there."
+def test_initial_output_does_not_depend_on_noise(flow):
+    "x_0 is independent of the note, and t*x_t is 0 at t = 0."
     labels = flow.label_embed.check({})
     a, b = (flow(torch.randn(1, 2, 32, 32), torch.zeros(1), labels) for _ in range(2))
     assert torch.equal(a, b)
 
-def test_warm_start_holds_the_patches():
-    "With as many channels as directions, the layers keep a patch: leaving is the inverse of entering, up to a scale for each direction."
+def test_warm_start_preserves_patches():
+    "With as many channels as directions, the output layer inverts the input layer up to a scale for each direction."
     torch.manual_seed(0)
     image = torch.rand(50, 2, 32, 32) @ torch.rand(32, 32)/16 - 1
     flow = make(width=128, heads=2).warm_start(image)
@@ -146,7 +146,7 @@ def test_guidance(flow):
     torch.testing.assert_close(one, (3*y - 2*null).clamp(-1, 1), atol=1e-5, rtol=0)
 
 @torch.no_grad()
-def test_a_note_depends_on_seed_and_index_alone(flow):
+def test_a_note_depends_on_seed_and_index_only(flow):
     six = dict(pitch=torch.arange(50, 56))
     whole = flow.generate(six, seed=1, steps=3)
     torch.testing.assert_close(flow.generate(dict(pitch=[53, 54]), seed=1, first=3, steps=3), whole[3:5], atol=1e-5, rtol=0)
@@ -163,7 +163,7 @@ def test_invalid_arguments_are_refused(flow, kwargs, says):
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('kwargs, says', [(dict(patch=(5, 16)), 'patch must divide the sides of an image of 32x32, got 5x16'), (dict(shift=0.), 'shift must be > 0, got 0'), (dict(reference_dim=8), "no field 'reference_dim'"), (dict(patch=(4,)), 'patch must be 2 numbers >= 1'), (dict(heads=5), 'must be a multiple of heads'), (dict(image_shape=(2, 0, 32)), 'image_shape must be 3 numbers >= 1'), (dict(colour=1), "no field 'colour'")])
-def test_bad_shapes_are_refused(kwargs, says):
+def test_invalid_shapes_are_refused(kwargs, says):
     with pytest.raises(ValueError, match=says): FlowConfig.preset('tiny', **{**SMALL, **kwargs})
 
 # --- training and folders
@@ -174,7 +174,7 @@ def run(out=None, steps=6, **kwargs):
 
 def same(a, b): return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
-def test_a_run_its_folder_and_its_resumption(tmp_path):
+def test_training_run_folder_and_resume(tmp_path):
     m = run(tmp_path/'a')
     assert same(m.var, run().var) # the seed decides a run
     rows = read_log(tmp_path/'a')
@@ -203,7 +203,7 @@ def test_folder(tmp_path):
     with pytest.raises(FileNotFoundError): FlowMars.from_pretrained(tmp_path/'nowhere')
     with pytest.raises(ValueError, match='info cannot be saved'): FlowMars(make(), spectrogram=SPEC, info=dict(x=SPEC)).save_pretrained(tmp_path)
 
-def test_the_methods_of_mars():
+def test_has_the_methods_of_mars():
     m = FlowMars(make(), spectrogram=SPEC)
     waves = m.generate(pitch=[60, 61, 62], family='flute', seed=1, steps=2, n_iter=2, batch_size=2, progress=False)
     assert waves.shape == (3, SPEC.n_samples) and waves.dtype == torch.float32 and waves.abs().max() <= 1
@@ -219,8 +219,8 @@ def test_the_methods_of_mars():
     with pytest.raises(ValueError, match="got 'kazoo'"): m.generate(family='kazoo')
     with pytest.raises(ValueError, match='but the flow makes'): FlowMars(make(), CMX(1, 1), SPEC)
 
-def test_it_learns_a_few_notes():
-    "Asked by all the labels they were trained with: a null that was never trained moves a note by as much as it happens to."
+def test_overfits_a_few_notes():
+    "Requested with all trained labels, because an untrained null embedding changes a note arbitrarily."
     log, notes = RunLog(), AdditiveNotes('flute_acoustic_800', range(60, 76, 4), (100,))
     train, cfg = TrainConfig.preset('tiny', 'flow', steps=200, batch_size=4, log_every=10), FlowConfig.preset('tiny', label_drop=0., label_drop_each=0., **SMALL)
     m = train_flow(notes, train, cfg, device='cpu', progress=False, log=log, spectrogram=SPEC)

@@ -1,4 +1,4 @@
-"""The packaged weights give the outputs they gave when golden.safetensors was written: exactly on the same processor and versions, closely elsewhere."""
+"""The packaged weights reproduce golden.safetensors: exactly on the same processor and versions, closely elsewhere."""
 import json, sys
 from pathlib import Path
 import pytest, torch
@@ -21,7 +21,7 @@ def equal_share(kind, outputs):
 
 def relative(a, b): return ((a.double() - b.double()).square().mean()/a.double().square().mean()).sqrt().item()
 
-def test_nothing_is_missing(outputs): assert {k: (v.shape, v.dtype) for k, v in GOLDEN.items()} == {k: (v.shape, v.dtype) for k, v in outputs.items()}
+def test_golden_files_are_complete(outputs): assert {k: (v.shape, v.dtype) for k, v in GOLDEN.items()} == {k: (v.shape, v.dtype) for k, v in outputs.items()}
 
 def test_greedy_tokens(outputs): assert equal_share(lambda k: 'greedy' in k or 'reference' in k, outputs) >= .99
 
@@ -35,11 +35,11 @@ def test_spectrograms_waveforms_and_metrics(outputs, name):
     limit = dict(spec=SPEC, wave=WAVE, metrics=METRIC)[name.split('/')[0]]
     assert relative(GOLDEN[name], outputs[name]) <= limit
 
-def test_exactly_the_same_on_the_same_processor(outputs):
+def test_bit_identical_on_the_same_processor(outputs):
     if make.processor() != RECORD['processor']: pytest.skip(f'recorded on {RECORD["processor"]}, this is {make.processor()}')
     assert {k: make.digest(v) for k, v in outputs.items()} == RECORD['sha256']
 
-def test_a_changed_weight_is_noticed(outputs):
+def test_a_changed_weight_is_detected(outputs):
     changed = {k: v.clone() for k, v in outputs.items()}
     changed['tokens/greedy'][:, 200:] += 1
     assert equal_share(lambda k: 'greedy' in k or 'reference' in k, changed) < .99

@@ -1,4 +1,4 @@
-"""Instruments out: what an exported instrument is in a real sampler, and what a MIDI file becomes."""
+"""Exported instruments in a sampler, and rendered MIDI files."""
 import itertools, json
 from collections import Counter
 import mido, numpy as np, pytest, soundfile, torch
@@ -15,7 +15,7 @@ from mars.var import VAR, VARConfig
 pysfizz = pytest.importorskip('pysfizz', reason='the extra dev installs sfizz where there is a wheel of it')
 
 class Stub:
-    "A model whose notes are known: additive ones, as many cents off as `off` says of (pitch, try), or noise for None."
+    "A model with known notes: additive ones, `off(pitch, try)` cents out of tune, or noise for None."
     info, classifier = dict(data=dict(pitches=[48, 72], credits=['nobody (CC0): us'])), None
     def __init__(self, off=lambda pitch, c: 0, level=lambda pitch: 1., tries=1): self.off, self.level, self.tries, self.asked = off, level, tries, []
 
@@ -42,7 +42,7 @@ def loud(x): return 20*np.log10(np.sqrt((np.asarray(x, float)**2).mean()) + 1e-9
 
 # --- choosing
 
-def test_takes_out_of_tune_are_rejected_and_counted():
+def test_out_of_tune_takes_are_rejected_and_counted():
     off = lambda pitch, c: {60: [700, 30, None], 61: [None, -90, 60], 62: [49, 0, 1200]}[pitch][c]
     bank = SampleBank(Stub(off, tries=3), tries=3)
     a, b, c = bank.fetch([NoteRequest(p, 100, 'organ') for p in (60, 61, 62)])
@@ -50,7 +50,7 @@ def test_takes_out_of_tune_are_rejected_and_counted():
     assert (bank.n_takes, bank.n_out_of_tune) == (9, 6) and abs(np.abs(a.wave).max() - .89) < 1e-3
     assert abs(f0(a.wave).midi - 60.3) < .05
 
-def test_the_choice_is_the_shortest_path():
+def test_take_selection_is_the_shortest_path():
     rng = np.random.default_rng(1)
     for reference in (None, rng.normal(size=3)):
         z, ok = rng.normal(size=(4, 3, 3)), rng.random((4, 3)) < .6
@@ -60,14 +60,14 @@ def test_the_choice_is_the_shortest_path():
             return np.linalg.norm(np.diff(x, axis=0), axis=1).sum() + (0 if reference is None else np.linalg.norm(x - reference, axis=1).sum())
         assert most_stable_take(z, ok, reference) == list(min((p for p in itertools.product(range(3), repeat=4) if ok[np.arange(4), list(p)].all()), key=cost))
 
-def test_the_choice_finds_one_instrument_among_two():
-    "Of three tries one is always of the organ that the others are not: the path stays with one instrument."
+def test_take_selection_prefers_one_of_two_instruments():
+    "Each pitch has a take of an organ and one of a reed: the path stays with one instrument."
     bank = SampleBank(Stub(), tries=2)
     organ, other = (AdditiveNotes(name, range(60, 70, 3), 100) for name in ('organ_electronic_800', 'reed_acoustic_800'))
     waves = torch.stack([torch.stack([(organ, other)[(i + j) % 2][i][0] for j in range(2)]) for i in range(4)])
     assert most_stable_take(bank.embed(waves), np.ones((4, 2), bool)) in ([0, 1, 0, 1], [1, 0, 1, 0])
 
-def test_steps_of_timbre_tell_one_instrument_from_two():
+def test_timbre_steps_distinguish_one_instrument_from_two():
     notes = AdditiveNotes(('organ_electronic_800', 'organ_electronic_801', 'flute_acoustic_800'), (60, 63, 64), 100)
     waves = notes.batch(range(len(notes)))[0]
     got = timbre_steps(waves, notes.notes, lambda w: torch.tensor([[float(i)] for i in range(len(w))]))
@@ -90,7 +90,7 @@ def test_sfizz_plays_every_key_in_tune(made):
     assert np.abs(off).max() < 8, off
     assert made['lost'] == [[57, 50], [57, 100]] and (made['tries'], made['out_of_tune']) == (14, 2)
 
-def test_what_is_written_agrees_with_what_is_reported(made):
+def test_written_files_agree_with_the_report(made):
     regions = [dict(x.split('=') for x in line.split()[1:]) for line in open(made['file']) if line.startswith('<region>')]
     assert [int(r['pitch_keycenter']) for r in regions] == [row['pitch'] for row in made['samples']]
     for r, row in zip(regions, made['samples']):
@@ -128,7 +128,7 @@ def test_release_and_loop(tmp_path):
         assert loud(short[4000:8000]) > -40 and loud(short[-8000:]) < -60
     assert find_loop(AdditiveNotes('guitar', 60, 100)[0][0].numpy()) is None and find_loop(np.zeros(64000)) is None
 
-def test_the_folder_of_wavs_is_an_nsynth(tmp_path):
+def test_the_wav_folder_has_the_layout_of_nsynth(tmp_path):
     made = export_instrument(Stub(lambda pitch, c: CENTS[pitch]), tmp_path/'wav', 'organ', pitches=list(CENTS), velocities=(50, 100), tries=1, format='wav')
     ds = NSynth(tmp_path/'wav')
     assert len(ds) == 12 and {(n.family, n.source) for n in ds.notes} == {('organ', ds.notes[0].source)}
@@ -138,7 +138,7 @@ def test_the_folder_of_wavs_is_an_nsynth(tmp_path):
     assert {'instrument_family_str', 'qualities', 'pitch', 'x_generated'} <= set(next(iter(json.loads((tmp_path/'wav'/'examples.json').read_text()).values())))
 
 def test_the_classifier_predicts_missing_labels(tmp_path, monkeypatch):
-    "Like a sound: NSynth's layout wants a family and a source."
+    "With a reference: NSynth's layout needs a family and a source."
     m = hearing(ReferenceVARConfig.preset('tiny'))
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     made = export_instrument(m, tmp_path/'x', reference=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
@@ -148,23 +148,23 @@ def test_the_classifier_predicts_missing_labels(tmp_path, monkeypatch):
     (dict(family='organ', pitches=[128]), r'in 0\.\.127, got 128'), (dict(family='organ', pitches=[60.5]), 'whole numbers in 0..127, got 60.5'),
     (dict(family='organ', velocities=[0]), r'in 1\.\.127, got 0'), (dict(family='organ', tries=0), 'tries must be >= 1, got 0'),
     (dict(family='organ', release=-1), r'release must be in \[0, 100\], got -1'), (dict(family='kazoo'), 'kazoo'), (dict(family='organ', reference='nowhere.wav'), 'no file')])
-def test_bad_arguments_get_one_sentence_and_no_folder(tmp_path, kw, message):
+def test_invalid_arguments_raise_one_sentence_and_write_no_folder(tmp_path, kw, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message) as e: export_instrument(Stub(), tmp_path/'none', **kw)
     assert '\n' not in str(e.value) and not (tmp_path/'none').exists()
 
-def test_an_instrument_of_nothing_in_tune_is_refused(tmp_path):
+def test_an_instrument_without_notes_in_tune_is_refused(tmp_path):
     with pytest.raises(ValueError, match='none of 4 takes was in tune'): export_instrument(Stub(lambda pitch, c: None), tmp_path/'x', 'organ', pitches=[60, 64], velocities=100, tries=2)
     assert not list((tmp_path/'x').iterdir())
 
 # --- one sound in
 
 def hearing(config):
-    "Untrained: for the wiring."
+    "An untrained model."
     torch.manual_seed(0)
     cfg = TokenizerConfig.preset('tiny', **STRIPS)
     return Mars(Tokenizer(cfg), VAR(config, cfg))
 
-def test_like_reaches_the_model(tmp_path, monkeypatch):
+def test_reference_is_passed_to_the_model(tmp_path, monkeypatch):
     m, tone = hearing(ReferenceVARConfig.preset('tiny')), AdditiveNotes('reed', 60, 100)[0][0].numpy()
     monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
     soundfile.write(tmp_path/'my note.wav', tone, 16000)
@@ -175,7 +175,7 @@ def test_like_reaches_the_model(tmp_path, monkeypatch):
     sfizz, _ = player(made['file'])
     assert sfizz._synth.get_num_regions() == 2
 
-def test_a_model_without_reference_conditioning_says_so(tmp_path):
+def test_a_model_without_reference_conditioning_raises(tmp_path):
     with pytest.raises(ValueError, match='has reference_dim 0'): export_instrument(hearing(VARConfig.preset('tiny')), tmp_path/'none', reference=np.ones(64000, np.float32), pitches=60)
     assert not (tmp_path/'none').exists()
 
@@ -198,7 +198,7 @@ def off(t, note, channel=0): return t, mido.Message('note_off', note=note, chann
 def cc(t, control, value, channel=0): return t, mido.Message('control_change', control=control, value=value, channel=channel)
 def program(n, channel=0): return 0, mido.Message('program_change', program=n, channel=channel)
 
-def test_reading(tmp_path):
+def test_read_midi(tmp_path):
     tracks = [[program(73), on(0, 60), off(.5, 60), on(.5, 62), on(1, 62, 50), (1.5, mido.Message('note_on', note=62, velocity=0)), on(1.5, 64)],
               [program(32, 3), on(0, 40, 90, 3), off(2, 40, 3), off(2, 41, 3)],
               [on(0, 36, 100, 9), off(.1, 36, 9), (.2, mido.Message('pitchwheel', pitch=500)), (.3, mido.Message('pitchwheel', pitch=0)), cc(.3, 7, 90)]]
@@ -232,7 +232,7 @@ def test_damaged_midi_files(tmp_path, data):
 # --- playing
 
 def test_pitches_at_their_times(tmp_path):
-    "Notes 30 cents off, others 80 off, and one beyond the model's pitches: each sounds at its pitch."
+    "Notes 30 cents off, others 80 off, and one outside the model's pitches: each has its pitch."
     notes = [60, 64, 67, 72, 71, 79]
     model = Stub(lambda pitch, c: {64: 80, 67: -30}.get(pitch, 20))
     tune = midi(tmp_path/'a.mid', [[e for i, p in enumerate(notes) for e in (on(.8*i, p), off(.8*i + .7, p))]])
@@ -254,7 +254,7 @@ def test_each_label_is_generated_once(tmp_path):
 
 def spectrum(x): return np.abs(np.fft.rfft(x*np.hanning(len(x)), 1 << 16)), np.fft.rfftfreq(1 << 16, 1/16000)
 
-def test_chords_hold_all_their_notes(tmp_path):
+def test_chords_contain_all_their_notes(tmp_path):
     chord = (50, 57, 64, 69)  # no fundamental is an overtone of a lower one but for 57 + 12, which is left out
     tune = midi(tmp_path/'a.mid', [[e for p in chord for e in (on(0, p), off(2, p))]])
     wave, _ = play_midi(Stub(), tune, family='flute', tries=1)
@@ -264,7 +264,7 @@ def test_chords_hold_all_their_notes(tmp_path):
         near, beside = (power[(hz > f*a) & (hz < f*b)].max() for a, b in ((.985, 1.015), (1.03, 1.05)))
         assert near > 10*beside, p
 
-def test_a_sum_is_the_sum_of_its_parts():
+def test_the_mix_is_the_sum_of_its_tracks():
     tones = {p: Sample(NoteRequest(p, 100, 'organ'), AdditiveNotes('organ', p, 100)[0][0].numpy(), float(p), 1) for p in (60, 67)}
     keys = [NoteEvent(0, 1, 60, 100, 0, 0), NoteEvent(.5, 1.5, 67, 100, 0, 0)]
     both = mix(keys, [tones[k.pitch] for k in keys])
@@ -280,8 +280,8 @@ def test_velocity_release_and_the_end_of_a_note():
     assert abs(loudness(wave[32000:40000]) - loudness(wave[:8000]) - 40*np.log10(120/40)) < .3
     assert loud(wave[9700:31000]) < -80 and len(wave) <= 41600
 
-def test_held_notes_sound_as_long_as_they_are_held():
-    "A steady note is looped, an octave up as well, where its sample is over after 2 s; a plucked one is counted."
+def test_held_notes_last_as_long_as_requested():
+    "A steady note is looped, also an octave up, where its sample ends after 2 s; a plucked note is counted as ended."
     organ, pluck = (Sample(NoteRequest(60, 100, f), AdditiveNotes(f'{f}_{s}_800', 60, 100)[0][0].numpy(), 60., 1) for f, s in (('organ', 'electronic'), ('guitar', 'acoustic')))
     for pitch in (60, 72):
         wave, ended = mix([NoteEvent(0, 8, pitch, 100, 0, 0)], [organ], release=.1, ended=(count := Counter())), count
@@ -312,8 +312,8 @@ def test_volume_and_expression(tmp_path):
     with pytest.raises(ValueError, match='every note has the volume 0'): mix([NoteEvent(0, 1, 60, 100, 0, 0, ((0, 0.),))], [organ])
 
 @pytest.mark.parametrize('harm', ['key signature', 'unknown chunk', 'RIFF', 'SysEx', 'cut off'])
-def test_what_other_programs_write_is_played(tmp_path, harm):
-    "Not refused for what does not matter."
+def test_midi_files_of_other_programs_are_rendered(tmp_path, harm):
+    "Irrelevant properties of a file are no reason to refuse it."
     data = midi(tmp_path/'a.mid', [[on(0, 60), off(.5, 60), on(.5, 62), off(1, 62)]]).read_bytes()
     header, track = data[:14], bytearray(data[data.rindex(b'MTrk'):])
     def with_start(extra): return header[:10] + b'\0\1' + header[12:] + b'MTrk' + (len(track) - 8 + len(extra)).to_bytes(4, 'big') + extra + track[8:]
@@ -330,7 +330,7 @@ def test_what_other_programs_write_is_played(tmp_path, harm):
     ([on(0, 60), on(.5, 60, 50), off(.55, 60)], [(0, .55, 100), (.5, .55, 50)]), # one release for two presses ends both, as in pretty_midi
     ([on(0, 60), on(0, 60, 50), off(.5, 60), off(1, 60)], [(0, .5, 100), (0, 1, 50)]),
     ([on(0, 60), off(0, 60), on(.5, 60), off(1, 60)], [(.5, 1, 100)])]) # no length
-def test_presses_and_releases_are_paired(tmp_path, events, want):
+def test_note_on_and_note_off_are_paired(tmp_path, events, want):
     found, _ = read_midi(midi(tmp_path/'a.mid', [events]))
     assert sorted((round(n.start, 3), round(n.end, 3), n.velocity) for n in found) == sorted(want)
 
@@ -339,7 +339,7 @@ def test_many_voices_do_not_clip():
     wave = mix([NoteEvent(0, 1, 60 + i % 12, 127, 0, 0) for i in range(60)], [tone]*60)
     assert np.isfinite(wave).all() and abs(np.abs(wave).max() - .89) < 1e-3
 
-def test_channels_play_their_own_families_and_the_rest_is_reported(tmp_path):
+def test_channels_use_their_own_families_and_others_are_reported(tmp_path):
     tracks = [[program(p, c), on(0, 60, 100, c), off(.5, 60, c)] for c, p in ((0, 73), (1, 19), (2, 95), (3, 47))]
     model = Stub()
     _, about = play_midi(model, midi(tmp_path/'a.mid', [*tracks, [on(0, 38, 90, 9), off(1, 38, 9)]]), tries=1)
@@ -350,7 +350,7 @@ def test_channels_play_their_own_families_and_the_rest_is_reported(tmp_path):
 
 @pytest.mark.parametrize('kw, message', [(dict(release=0), r'release must be in \(0, 100\], got 0'), (dict(source='acoustic'), 'without a family'), (dict(family='kazoo'), 'kazoo'), (dict(family='organ', tries=0), 'tries must be >= 1, got 0'),
     (dict(family='organ', velocities=[200]), r'in 1\.\.127, got 200'), (dict(family='organ', reference=np.ones((2, 9))), 'must be one sound')])
-def test_bad_requests_get_one_sentence_and_no_file(tmp_path, kw, message):
+def test_invalid_requests_raise_one_sentence_and_write_no_file(tmp_path, kw, message):
     tune = midi(tmp_path/'a.mid', [[on(0, 60), off(1, 60)]])
     with pytest.raises(ValueError, match=message) as e: play_midi(Stub(), tune, tmp_path/'none'/'a.wav', **kw)
     assert '\n' not in str(e.value) and not (tmp_path/'none').exists()
@@ -360,7 +360,7 @@ def test_bad_requests_get_one_sentence_and_no_file(tmp_path, kw, message):
 
 # --- the model of the package, as good as it is
 
-def test_small_plays_what_it_hits(tmp_path):
+def test_packaged_model_plays_accepted_takes_in_tune(tmp_path):
     m, notes = Mars.from_pretrained('small'), [55, 60, 64, 67]
     ask = dict(n_iter=8, cfg_scale=2., top_k=20)
     bank = SampleBank(m, tries=3, **ask)

@@ -57,7 +57,7 @@ def module_name(path, package=PACKAGE):
 def sources(package=PACKAGE): return {module_name(p, package): p for p in sorted(package.rglob('*.py')) if p.stem != '_modidx' and p != package/'__init__.py'}
 
 def imported(node, here, is_package):
-    "The modules of `mars` that an import statement or a call of import_module names, and the names it takes from them."
+    "The modules of `mars` in an import statement or an import_module call, and the imported names."
     if isinstance(node, ast.Import): return [(a.name[5:], '') for a in node.names if a.name.startswith('mars.')]
     if isinstance(node, ast.Call) and getattr(node.func, 'attr', getattr(node.func, 'id', '')) in ('import_module', '__import__'):
         return [(a.value[5:], '') for a in node.args if isinstance(a, ast.Constant) and str(a.value).startswith('mars.')]
@@ -81,7 +81,7 @@ def wrong(arrows):
     return [f'{here} -> {there} ({", ".join(sorted(filter(None, names))) or "the module"})' for (here, there), names in sorted(arrows.items())
             if there not in EMPTY and not own(here, there)]
 
-def test_every_module_has_a_row(): assert {*sources()} - EMPTY == {*ROW}
+def test_every_module_has_a_layer(): assert {*sources()} - EMPTY == {*ROW}
 
 def test_imports_point_down(): assert not wrong(arrows()), 'imports that point up or across:\n' + '\n'.join(wrong(arrows()))
 
@@ -91,7 +91,7 @@ def test_no_lookup_by_module_name(): # a registry holds objects, not addresses
 
 @pytest.mark.parametrize('line', ['from mars.pipeline import Mars', 'from ..pipeline import Mars', 'def f():\n    from mars.pipeline import Mars',
                                   'if TYPE_CHECKING:\n    from mars.pipeline import Mars', 'import mars.pipeline', 'import_module("mars.pipeline")'])
-def test_an_upward_import_is_found(tmp_path, line):
+def test_an_upward_import_is_detected(tmp_path, line):
     (tmp_path/'parts').mkdir()
     (tmp_path/'parts'/'files.py').write_text(line)
     assert [w.startswith('parts.files -> pipeline') for w in wrong(arrows(tmp_path))] == [True]

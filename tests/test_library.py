@@ -1,4 +1,4 @@
-"""`import mars`: names that come when they are used, waves in any form, models that travel with a card."""
+"""`import mars`: lazy names, input forms of waves, and model cards."""
 import ast, importlib, json, os, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -31,7 +31,7 @@ def tone(m): return .5*torch.sin(torch.arange(m.spectrogram.n_samples)*.3)
 
 # --- the package
 
-def test_all_is_small_and_every_name_comes_from_its_home():
+def test_all_is_short_and_every_name_has_its_module():
     assert len(mars.__all__) < 16 and mars.__all__ == sorted(mars.__all__) and {'Mars', 'LogSpectrogram', 'CMX', 'Tokenizer', 'VAR'} <= {*mars.__all__}
     assert mars.Mars is Mars and mars.CMX is CMX and mars.VAR is VAR and mars.LogSpectrogram is LogSpectrogram and mars.Tokenizer is Tokenizer
     assert {*mars.__all__} <= {*dir(mars)} and '__version__' in dir(mars)
@@ -44,19 +44,19 @@ def test_all_is_small_and_every_name_comes_from_its_home():
     with pytest.raises(AttributeError, match="no 'Venus'; it has CMX"): mars.Venus
     assert not hasattr(mars, '_nothing')
 
-def test_what_checkers_see_is_what_is_there():
-    "The imports under TYPE_CHECKING are those of the table"
+def test_type_checkers_see_the_lazy_names():
+    "The imports under TYPE_CHECKING equal the table."
     tree = ast.parse(Path(mars.__file__).read_text())
     seen = {a.name: n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level for a in n.names}
     assert seen == mars._HOMES == {n: mars._HOMES[n] for n in mars.__all__}
 
 @pytest.mark.parametrize('name', ['cli', 'data', 'parts', 'apps'])
-def test_modules_come_when_they_are_used(name):
+def test_modules_are_imported_lazily(name):
     code = f'import sys, mars; a = "mars.{name}" in sys.modules; mars.{name}.__name__; print(a, "mars.{name}" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.stdout.split() == ['False', 'True'], done.stderr
 
-def test_nbdev_keeps_the_names_and_renews_the_version(tmp_path):
+def test_nbdev_preserves_the_names_and_updates_the_version(tmp_path):
     "nbdev_export calls update_version on the package"
     from nbdev.config import update_version
     shutil.copy(mars.__file__, tmp_path/'__init__.py')
@@ -72,13 +72,13 @@ FORMS = dict(mono=lambda x: x, numpy=lambda x: x.numpy(), float64=lambda x: x.do
              grad=lambda x: x.clone().requires_grad_(), strided=lambda x: x.repeat_interleave(2).numpy()[::2])
 
 @pytest.mark.parametrize('form', FORMS)
-def test_every_form_is_the_same_sound(m, tone, form):
+def test_every_input_form_gives_the_same_wave(m, tone, form):
     given = FORMS[form](tone)
     assert torch.allclose(as_waves(given), tone[None], atol=1e-4) and as_waves(given).dtype == torch.float32
     back = m.reconstruct(given, n_iter=2)
     assert back.shape == (1, m.n_samples) and torch.allclose(back, m.reconstruct(tone, n_iter=2), atol=.05 if form == 'int16' else 1e-4)
 
-def test_several_sounds(m, tone):
+def test_several_waves(m, tone):
     two = torch.stack([tone, tone.flip(0)])
     assert m.reconstruct(two, n_iter=1).shape == m.reconstruct([tone, tone.flip(0).numpy()], n_iter=1).shape == (2, m.n_samples)
     x = as_waves([tone, tone[:100]])
@@ -87,7 +87,7 @@ def test_several_sounds(m, tone):
     assert torch.allclose(as_waves(np.stack([two.numpy(), 0*two.numpy()], 1))[0], tone/2, atol=1e-6)
 
 @pytest.mark.parametrize('rate', [8000, 22050, 44100, np.int64(48000)])
-def test_rates_are_resampled_and_said(rate):
+def test_sample_rates_are_converted_with_a_warning(rate):
     t = np.arange(int(rate)//2)/rate
     with pytest.warns(UserWarning, match=f'resampled from {rate} to 16000'): x = as_waves(.5*np.sin(2*np.pi*440*t), rate)
     assert abs(x.shape[1] - 8000) <= 1
@@ -101,11 +101,11 @@ def test_rates_are_resampled_and_said(rate):
     ('note.wav', 16000, 'is str and no wave'), (None, 16000, 'NoneType'), (torch.zeros(0), 16000, 'at least one sample'), (torch.zeros(2, 0), 16000, 'at least one sample'), ([], 16000, 'at least one sample'), (torch.zeros(50), 16000, 'wave 0 is silent'), (torch.tensor([[.5], [0.]]).expand(2, 40), 16000, 'wave 1 is silent'),
     (torch.full((9,), float('nan')), 16000, 'NaN'), (np.full(9, np.inf), 16000, 'NaN or infinity'), (torch.ones(9, dtype=torch.int32), 16000, 'must be float'), (torch.ones(1, 1, 1, 9), 16000, 'shape'), (torch.ones(2, 9, 30), 16000, '9 channels'),
     (torch.ones(9), 0, 'whole Hz, got 0'), (torch.ones(9), 44.1, 'whole Hz, got 44.1'), (torch.ones(9), True, 'whole Hz, got True'), (torch.ones(9), '44100', "whole Hz, got '44100'"), ([torch.ones(9), torch.zeros(0)], 16000, 'at least one sample')])
-def test_what_is_no_sound_gets_a_sentence(m, bad, rate, why):
+def test_invalid_audio_raises_one_sentence(m, bad, rate, why):
     with pytest.raises(ValueError, match=why): m.reconstruct(bad, rate)
     with pytest.raises(ValueError, match=why.replace('wave 0', 'reference 0').replace('wave 1', 'reference 1')): as_waves(bad, rate, name='reference')
 
-def test_a_sound_to_resemble_comes_the_same_ways():
+def test_references_accept_the_same_input_forms():
     m = make(reference_dim=128)
     notes = AdditiveNotes(('organ', 'flute'), range(60, 61), (100,), cache=False)
     x = notes[0][0]
@@ -129,7 +129,7 @@ def test_a_folder_loads_offline_with_its_card(m, tmp_path):
     for name in (tmp_path/'a'/'b', str(tmp_path/'a'/'b')): assert torch.equal(Mars.from_pretrained(name).generate(seed=1, n_iter=1), m.generate(seed=1, n_iter=1))
     assert find_model('small').name == 'small' and isinstance(m, huggingface_hub.ModelHubMixin)
 
-def test_the_card_says_what_config_json_knows(m, tmp_path):
+def test_the_model_card_agrees_with_config_json(m, tmp_path):
     m.save_pretrained(tmp_path)
     card = huggingface_hub.ModelCard.load(tmp_path/'README.md')
     assert card.data.license == 'apache-2.0' and card.data.library_name == 'mars-spectrogram' and 'audio-generation' in card.data.tags
@@ -142,14 +142,14 @@ def test_the_card_says_what_config_json_knows(m, tmp_path):
     assert (tmp_path/'README.md').read_text() == 'my own words'
     assert CARD_MARK in text and 'generate' in text and 'generate' not in Mars(Tokenizer(CFG), spectrogram=m.spectrogram).generate_model_card().text.split('## Limits')[0].replace('audio-generation', '')
 
-def test_the_card_of_the_released_weights():
+def test_model_card_of_the_packaged_weights():
     card = Mars.from_pretrained('small').generate_model_card()
     assert 'Default sampling settings: cfg_scale' in card.text
     credits = json.loads((find_model('small')/'config.json').read_text())['info']['data']['credits']
     assert credits and all(c in card.text for c in credits) and '| measured | value |' in card.text
 
 class Hub:
-    "Stands for HfApi: keeps what it is given"
+    "Replaces HfApi: records its arguments."
     calls = []
     def __init__(self, token=None): self.token = token
     def create_repo(self, repo_id, private=None, exist_ok=False):
@@ -171,8 +171,8 @@ def test_push_to_hub(m, tmp_path, monkeypatch):
     assert m.save_pretrained(tmp_path/'me', push_to_hub=True, repo_id='me/again') == 'the address' and Hub.calls[1][1] == 'me/again'
     assert m.save_pretrained(tmp_path/'me') is None
 
-def test_a_model_of_the_hub_comes_from_its_cache(m, tmp_path):
-    "The layout that a download leaves: offline, a revision's snapshot is found by owner/name"
+def test_a_hub_model_loads_from_the_cache(m, tmp_path):
+    "The cache layout of a download: offline, the snapshot of a revision is found by owner/name."
     repo, commit = tmp_path/'models--me--notes', 'a'*40
     m.save_pretrained(repo/'snapshots'/commit)
     (repo/'refs').mkdir()
@@ -182,7 +182,7 @@ def test_a_model_of_the_hub_comes_from_its_cache(m, tmp_path):
     for name in ('me/other', 'nobody'):
         with pytest.raises(FileNotFoundError, match='mars train tokenizer'): Mars.from_pretrained(name, cache_dir=tmp_path, local_files_only=True)
 
-def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+def test_a_missing_folder_is_not_requested_from_the_hub(tmp_path, monkeypatch):
     (tmp_path/'runs').mkdir()
     monkeypatch.chdir(tmp_path)
     def never(*args, **kwargs): raise AssertionError('the hub was asked')

@@ -1,4 +1,4 @@
-"""MAGNeT, delayed and flat next-token prediction: order, cache, windows, span table, schedules, masked decoding, prompts, rescoring, at unit-test size."""
+"""MAGNeT, delayed and flat next-token prediction: order, cache, windows, spans, schedules, decoding, prompts, rescoring."""
 import copy, math
 import pytest
 import torch
@@ -18,7 +18,7 @@ ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1,
 SYSTEMS = [FlatPatternLM, DelayPatternLM, MAGNeT]
 
 def make(model, sharp=50., cfg=UNIT, seed=0, **kwargs):
-    "A random model whose blocks and labels matter: gates open, head enlarged."
+    "A random model with open gates and an enlarged head: blocks and labels influence the output."
     torch.manual_seed(seed)
     m = model(model.config(**{**dict(depth=2, width=32, heads=2, gamma_init=1.), **kwargs}), cfg).eval()
     with torch.no_grad(): m.head.weight.mul_(sharp)
@@ -53,13 +53,13 @@ def test_parameters_at_the_sizes_of_the_comparison(size, millions):
 @pytest.mark.parametrize('make_config, says', [(lambda: MAGNeTConfig(span=0), 'span must be >= 1, got 0'), (lambda: MAGNeTConfig(context=-1), 'context must be >= 0, got -1'), (lambda: MAGNeTConfig(prompt_rate=2.), r'prompt_rate must be in \[0, 1\], got 2'),
     (lambda: DelayPatternConfig(codebook_dropout=-.1), r'codebook_dropout must be in \[0, 1\], got -0.1'), (lambda: MAGNeTConfig(width=33, heads=2), 'must be a multiple of heads'), (lambda: MAGNeT(MAGNeTConfig(depth=1, span=51), UNIT), r'span must be in 1\.\.50, the number of frames, got 51'),
     *[(lambda m=m: m(m.config(depth=1), SATConfig.preset('tiny')), 'lengths=') for m in SYSTEMS]])
-def test_bad_shapes_are_refused(make_config, says):
+def test_invalid_shapes_are_refused(make_config, says):
     with pytest.raises(ValueError, match=says): make_config()
 
 # --- (k) the delay pattern
 
 @pytest.mark.parametrize('shape', [(2, 1, 5), (1, 3, 8), (2, 6, 4)])
-def test_delay_and_back(shape):
+def test_delay_round_trip(shape):
     x = torch.randint(9, shape)
     y = delay(x, 9)
     assert y.shape == (*shape[:2], shape[1]+shape[2]-1) and torch.equal(undelay(y), x)
@@ -72,7 +72,7 @@ def test_delay_and_back(shape):
 @pytest.mark.parametrize('order', [FlatPatternLM, DelayPatternLM])
 @pytest.mark.parametrize('kwargs', [{}, dict(cfg_scale=2.5, top_k=9), dict(cfg_scale=[0, 3, 1], top_p=.8), dict(cfg_scale=2., cfg_ramp=True)])
 @torch.no_grad()
-def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
+def test_cached_logits_equal_teacher_forced_logits(order, kwargs, monkeypatch):
     m, seen = make(order, sharp=10.), []
     module = mars.parts.inference if order is FlatPatternLM else mars.baselines.magnet
     real = module.sample
@@ -87,7 +87,7 @@ def test_cached_logits_are_the_teacher_forced_ones(order, kwargs, monkeypatch):
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
 
 def test_flat_is_next_token_in_another_order():
-    "Same weights; the interleaved tokens, read as one long map of another tokenizer, get the same scores."
+    "With equal weights, the interleaved tokens as one long map of another tokenizer have equal logits."
     m, tokens = make(FlatPatternLM), draw()
     assert {k: v.shape for k, v in m.state_dict().items()} == {k: v.shape for k, v in make(NextToken, cfg=UNIT).state_dict().items()}
     seen, forward = [], m.trunk.forward
@@ -97,7 +97,7 @@ def test_flat_is_next_token_in_another_order():
     for part in shown: assert all(torch.equal(a, b) for a, b in zip(part, shown[-1]))
 
 @torch.no_grad()
-def test_delayed_writes_a_column_a_pass():
+def test_delayed_order_samples_a_column_per_pass():
     m, seen = make(DelayPatternLM), []
     forward = m.trunk.forward
     m.trunk.forward = lambda x, *a, **k: seen.append(tuple(x.shape[:2])) or forward(x, *a, **k)
@@ -109,7 +109,7 @@ def test_delayed_writes_a_column_a_pass():
 # --- (g) what may not be seen
 
 @torch.no_grad()
-def test_nothing_later_is_seen_by_next_token():
+def test_next_token_attends_to_earlier_tokens_only():
     step = torch.arange(T) + torch.arange(K)[:, None]
     for order, at in ((FlatPatternLM, torch.arange(T)*K + torch.arange(K)[:, None]), (DelayPatternLM, step)):
         m, tokens = make(order), draw()
@@ -118,14 +118,14 @@ def test_nothing_later_is_seen_by_next_token():
             assert torch.equal(moved, at > at[q, t]), (order, q, t)
 
 @torch.no_grad()
-def test_hidden_codebooks_are_not_seen():
+def test_dropped_codebooks_have_no_influence():
     m, tokens, shown = make(DelayPatternLM), draw(), torch.tensor([1, 2, 3])
     moved = (m(change(tokens, 1, 20), ALL, shown) - m(tokens, ALL, shown)).abs().amax((1, 2)) > 0
     assert moved.tolist() == [False, True, True]
     assert torch.equal(m(tokens, ALL, torch.full((3,), K)), m(tokens, ALL))
 
 @torch.no_grad()
-def test_later_codebooks_and_masked_tokens_are_not_seen(magnet):
+def test_later_codebooks_and_masked_tokens_have_no_influence(magnet):
     tokens, masked = draw(), torch.arange(T).expand(3, T) % 7 < 3
     for k in range(K):
         before = magnet(tokens, ALL, k, masked)
@@ -146,12 +146,12 @@ def test_the_window_of_later_stages(context):
         assert ((m(change(tokens, 0, 25), ALL, 0, none) - m(tokens, ALL, 0, none)).abs().amax((0, 2)) > 0).all() # stage 0 sees all
 
 @torch.no_grad()
-def test_no_context_is_no_window():
+def test_a_context_of_0_is_unlimited():
     m, tokens = make(MAGNeT, depth=1, context=0), draw()
     assert ((m(change(tokens, 0, 0), ALL, 2) - m(tokens, ALL, 2)).abs().amax((0, 2)) > 0).all()
 
 @torch.no_grad()
-def test_stages_of_a_batch_are_those_of_single_notes(magnet):
+def test_stages_of_a_batch_equal_those_of_single_notes(magnet):
     tokens, stage, masked = draw(), torch.tensor([2, 0, 1]), torch.rand(3, T) < .5
     mixed = magnet(tokens, ALL, stage, masked)
     for i, k in enumerate(stage.tolist()):
@@ -167,18 +167,18 @@ def test_span_table():
     assert n_spans_for_rate(0., 200) == 1 and n_spans_for_rate(1., 2, 3) == 1 and (expected_mask_rates(200).diff() >= 0).all()
 
 @pytest.mark.parametrize('span', [1, 3, 10])
-def test_drawn_rates_are_the_wanted_ones(span):
+def test_span_counts_give_the_requested_mask_rates(span):
     torch.manual_seed(0)
     for rate in (.1, .5, .9):
         masked = spans_from_starts(torch.rand(2000, 200).argsort(1).argsort(1) < n_spans_for_rate(rate, 200, span), span)
         assert -.005*span < masked.float().mean().item() - rate < span/200 + .005 # cut short at the end, and whole spans only
 
-def test_widen():
+def test_widen_spans():
     starts = torch.zeros(1, 9, dtype=torch.bool)
     starts[0, [0, 4, 5, 8]] = True
     assert spans_from_starts(starts, 3)[0].int().tolist() == [1, 1, 1, 0, 1, 1, 1, 1, 1] and torch.equal(spans_from_starts(starts, 1), starts)
 
-def test_draws_of_training():
+def test_random_numbers_of_training():
     m = make(MAGNeT, prompt_rate=.5)
     stage, masked, prompt = m.mask_sampler(3000, torch.Generator().manual_seed(1))
     assert stage.bincount().tolist() == [1000]*3 and masked.any(1).all()
@@ -206,7 +206,7 @@ def test_loss_is_the_mean_over_masked_tokens(magnet):
     assert torch.equal(magnet.loss(tokens, labels)[0], magnet.loss(tokens, labels)[0]) # no generator: the same masks always
 
 @torch.no_grad()
-def test_a_stage_without_notes_is_no_nan(magnet):
+def test_a_stage_without_notes_has_a_finite_loss(magnet):
     loss, per = magnet.loss([t[:1] for t in draw()], None)
     assert per['loss'].isfinite().all() and per['accuracy'].isfinite().all() and (per['loss'] == loss).all()
 
@@ -218,7 +218,7 @@ def test_losses_of_next_token():
         loss, per = m.loss(tokens, ALL)
         torch.testing.assert_close(loss, ce.mean()); torch.testing.assert_close(per['loss'], ce.mean((0, 2)))
 
-def test_codebook_dropout_is_of_training_only():
+def test_codebook_dropout_in_training_only():
     m, tokens, seen = make(DelayPatternLM, codebook_dropout=1., label_drop=0., label_drop_each=0.), draw(300), []
     embed = m.embed
     m.embed = lambda c: seen.append(c) or embed(c)
@@ -254,7 +254,7 @@ DECODINGS = [dict(), dict(span_scoring='prod'), dict(span_arrangement='stride1')
 @pytest.mark.parametrize('settings', DECODINGS)
 @pytest.mark.parametrize('prompted', [None, 11, 49])
 @torch.no_grad()
-def test_fixed_tokens_never_change_and_no_mask_is_left(magnet, settings, prompted):
+def test_fixed_tokens_never_change_and_no_mask_remains(magnet, settings, prompted):
     prompt = None if prompted is None else [t[:, :prompted] for t in draw(seed=9)]
     before, P = None, prompted or 0
     for k, masked, columns in watch(magnet, prompt=prompt, **settings):
@@ -269,7 +269,7 @@ def test_fixed_tokens_never_change_and_no_mask_is_left(magnet, settings, prompte
     assert torch.equal(torch.stack(made, 1), before[2])
 
 @torch.no_grad()
-def test_chunks_stay_whole_and_the_last_may_be_short(magnet):
+def test_chunks_are_masked_whole_and_the_last_may_be_short(magnet):
     for k, masked, _ in watch(magnet):
         assert len({*masked[0, :3].tolist()}) == 1 and torch.equal(masked[:, 0:48:3], masked[:, 2:48:3]) and torch.equal(masked[:, 48], masked[:, 49])
 
@@ -284,7 +284,7 @@ def test_span_scores(score):
             torch.testing.assert_close(got[i], torch.tensor(want), atol=2e-3, rtol=0)
 
 @pytest.mark.parametrize('span', [1, 3, 7])
-def test_windows_fall_as_by_search(span):
+def test_remasked_windows_agree_with_a_sequential_search(span):
     torch.manual_seed(0)
     p, masked = torch.rand(5, 23), torch.rand(5, 23) < .8
     for count in range(1, masked.sum(1).min().item()+1):
@@ -297,7 +297,7 @@ def test_windows_fall_as_by_search(span):
             assert torch.equal(got[i], fallen & masked[i]) and count <= got[i].sum() < count+span
 
 @torch.no_grad()
-def test_the_least_sure_chunks_are_masked_again():
+def test_the_least_probable_chunks_are_masked_again():
     p = torch.full((1, 12), .9); p[0, 6:9] = .1
     assert remask(p, torch.ones(1, 12, dtype=torch.bool), 1, 3, 'nonoverlap', 'max')[0].nonzero().flatten().tolist() == [6, 7, 8]
     p[0, 7] = .95 # one sure token saves the chunk by 'max', not by 'prod'
@@ -345,7 +345,7 @@ def test_an_overfit_model_reproduces_its_notes(system):
 # --- prompts, hybrid, rescorer
 
 @torch.no_grad()
-def test_prompts_are_seen_as_they_were_in_training():
+def test_prompts_are_attended_to_as_in_training():
     tokens, P = draw(), 5
     for prompt, sees in ((0., False), (.5, True)):
         m = make(MAGNeT, prompt_rate=prompt, depth=1)
@@ -383,7 +383,7 @@ def test_rescorer():
 # --- seeds, errors, modes
 
 @torch.no_grad()
-def test_a_note_depends_on_seed_and_index_alone(model):
+def test_a_note_depends_on_seed_and_index_only(model):
     kwargs = dict(span_arrangement='stride1') if isinstance(model, MAGNeT) else dict(cfg_scale=1., top_p=.9)
     whole = flat(model.generate(dict(pitch=torch.arange(50, 56)), seed=1, **kwargs))
     assert torch.equal(flat(model.generate(dict(pitch=[53, 54]), seed=1, first=3, **kwargs)), whole[3:5])
@@ -393,24 +393,24 @@ def test_a_note_depends_on_seed_and_index_alone(model):
 @pytest.mark.parametrize('kwargs, says', [(dict(cfg_scale=-1), 'cfg_scale is -1'), (dict(top_k=V+1), 'top_k is 33'), (dict(top_p=2), 'top_p is 2'), (dict(n=0), 'at least one note'),
     (dict(temperature=float('nan')), 'temperature is nan'), (dict(seed=-1), 'seed is -1'), (dict(labels=dict(pitch=128)), 'label pitch is 128'), (dict(labels=dict(colour=1)), "'colour' is unknown"),
     (dict(cfg_scale=[1, 2]), 'cfg_scale lists 2 values'), (dict(graph=True), 'needs a model on a CUDA device')])
-def test_bad_wishes_are_refused(model, kwargs, says):
+def test_invalid_requests_are_refused(model, kwargs, says):
     with pytest.raises(ValueError, match=says) as e: model.generate(**kwargs)
     assert '\n' not in str(e.value)
 
 @pytest.mark.parametrize('kwargs, says', [(dict(steps=0), 'steps of a stage must be a whole number >= 1, got 0'), (dict(steps=[1, 2]), 'each of the 3 stages, got 2'), (dict(steps=[1, 2, 'x']), "got 'x'"), (dict(span_arrangement='any'), "span_arrangement must be one of nonoverlap, stride1, got 'any'"), (dict(span_scoring='sum'), "span_scoring must be one of max, prod, got 'sum'"),
     (dict(rescore_weight=1.5), r'rescore_weight must be in \[0, 1\], got 1.5'), (dict(prompt=[torch.zeros(1, 5)]), 'a list of 3 token maps'), (dict(prompt=[torch.zeros(1, 5)]*3), 'must be int64'), (dict(prompt=[torch.full((1, 5), V)]*3), 'values 32..32'),
     (dict(prompt=[torch.zeros(1, T, dtype=torch.long)]*3), r'must have 1\.\.49 frames, got 50'), (dict(prompt=[torch.zeros(2, 5, dtype=torch.long)]*3, n=3), 'as many as are generated, got 2')])
-def test_bad_wishes_of_masked_decoding(magnet, kwargs, says):
+def test_invalid_requests_for_masked_decoding_are_refused(magnet, kwargs, says):
     with pytest.raises(ValueError, match=says): magnet.generate(**kwargs)
     with pytest.raises(ValueError, match=r'frames must be in 1\.\.50, or None for all, got 0'): make(DelayPatternLM).generate(frames=0)
 
-def test_bad_tokens_are_refused(model):
+def test_invalid_tokens_are_refused(model):
     with pytest.raises(ValueError, match='needs all 3'): model(draw()[:2])
     with pytest.raises(ValueError, match='must be int64 in 0..31'): model([t + V for t in draw()])
     with pytest.raises(ValueError, match='does not fit'): model.bind(SAT(SATConfig.from_dict({**vars(UNIT), 'code_dim': 4})))
 
-def test_generation_is_not_training(model):
-    "Stochastic depth and label dropout are of training, even while a model trains."
+def test_generation_does_not_depend_on_training_mode(model):
+    "Generation uses no stochastic depth and no label dropout, also in training mode."
     m = make(type(model), drop_path=.5, label_drop=1.)
     want = flat(m.generate(ALL, seed=0))
     assert torch.equal(flat(m.train().generate(ALL, seed=0)), want) and m.training
@@ -429,7 +429,7 @@ def test_half_precision(model, dtype):
     y = m(draw(), ALL)
     assert y.dtype == torch.float32 and y.isfinite().all()
 
-def test_labels_are_dropped_by_note(magnet):
+def test_labels_are_dropped_per_note(magnet):
     m, seen = make(MAGNeT, label_drop=.5, label_drop_each=0.).train(), []
     forward = m.label_embed.forward
     m.label_embed.forward = lambda labels: seen.append(labels['pitch']) or forward(labels)
@@ -443,7 +443,7 @@ def test_labels_are_dropped_by_note(magnet):
                          ids=lambda v: getattr(v, 'system', None))
 @torch.no_grad()
 def test_passes_can_be_recorded(system, settings, monkeypatch):
-    "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
+    "Each pass reads and writes fixed buffers: replayed from a tape, like a CUDA graph, it gives the same tokens."
     monkeypatch.setattr(mars.parts.sampling, 'top_values', lambda x, k: x.topk(k).values)
     m = make(system)
     d = m.validate_sampling(**settings)
@@ -467,7 +467,7 @@ def test_graphs_on_a_gpu(system):
 
 # --- folders
 
-def test_a_folder_remembers_system_and_config(model, tmp_path):
+def test_a_folder_stores_system_and_config(model, tmp_path):
     from mars.baselines.aar import WaveMars
     from mars.pipeline import Mars
     m = make(type(model), **{MAGNeT: dict(span=2, prompt_rate=.2), DelayPatternLM: dict(codebook_dropout=.3)}.get(type(model), {}))

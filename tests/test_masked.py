@@ -21,7 +21,7 @@ from mars.parts.reference import ReferenceVARConfig
 from mars.var import VAR, VARConfig
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
-    "The random model of test_var with masked prediction, whose known tokens matter."
+    "The random model of test_var with masked prediction, where known tokens influence the output."
     torch.manual_seed(0)
     kind = pipeline_of(tok_cfg)
     model = kind.transformer(MaskedScale)(VARConfig.preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
@@ -43,7 +43,7 @@ def drawn(m, B=3): return [torch.randint(m.tok_cfg.codebook_size, (B, n, *[2]*(m
 # --- masks
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 5), (5, 1), (4, 4), (32, 2), (3, 7)])
-def test_the_share_is_exact(shape):
+def test_the_masked_share_is_exact(shape):
     rate, n = torch.linspace(0, 1, 65), math.prod(shape)
     mask = mask_spans(shape, rate)
     assert mask.shape == (65, n) and mask.dtype == torch.bool
@@ -51,7 +51,7 @@ def test_the_share_is_exact(shape):
 
 @pytest.mark.parametrize('shape, long', [((1, 24), 1), ((24, 1), 0), ((24, 2), 0), ((6, 24), 1), ((12, 12), 1)])
 def test_spans_lie_along_the_longer_side(shape, long):
-    "Three masked cells are one span, or several where one is cut by the edge."
+    "Three masked cells are one span, or several where the edge cuts one."
     mask = mask_spans(shape, torch.full((200,), 3/math.prod(shape))).view(200, *shape)
     line = mask.sum(1 + long)
     whole = line.amax(1) == 3
@@ -77,7 +77,7 @@ def test_masks_of_a_batch(model):
 
 # --- order
 
-def test_weights_are_those_of_var_and_one_layer():
+def test_weights_equal_those_of_var_and_one_layer():
     a, b = make(), make_var()
     extra = {k for k in a.state_dict() if k not in b.state_dict()}
     assert extra == {'known_embed.weight', 'known_embed.bias'} and not {*b.state_dict()} - {*a.state_dict()}
@@ -133,7 +133,7 @@ def test_gradients_reach_all_weights():
 
 # --- passes
 
-def test_counts():
+def test_step_counts():
     for n in range(1, 70):
         for steps in {1, 2, min(n, 8), n}:
             if steps > n: continue
@@ -211,7 +211,7 @@ def test_stream_yields_every_scale(model):
 @pytest.mark.parametrize('name', ['square', 'two', 'wide'])
 @torch.no_grad()
 def test_passes_can_be_recorded(name):
-    "Replayed from a tape, as a CUDA graph would be, the passes of a scale sample the same tokens."
+    "Replayed from a tape, like a CUDA graph, the passes of a scale sample the same tokens."
     m = make(CFGS[name])
     settings = m.validate_sampling(cfg_scale=1.)
     run = MaskedSampler(m, 3, settings)
@@ -235,7 +235,7 @@ def test_graphs_on_a_gpu():
 # --- seeds and errors
 
 @pytest.mark.parametrize('name', ['square', 'two'])
-def test_a_note_depends_on_seed_and_index_alone(name):
+def test_a_note_depends_on_seed_and_index_only(name):
     m, six = make(CFGS[name]), dict(pitch=torch.arange(50, 56))
     whole = flat(m.generate(six, seed=1, cfg_scale=1., top_k=100))
     assert torch.equal(flat(m.generate(dict(pitch=[53, 54]), seed=1, first=3, cfg_scale=1., top_k=100)), whole[3:5])
@@ -251,10 +251,10 @@ def test_invalid_arguments_are_refused_as_by_var(model, kwargs, says):
 
 @pytest.mark.parametrize('steps, says', [*((x, f'steps must be a whole number >= 1, .*got {x!r}') for x in (0, -1, 2.5, True, 'many')), ([1, 2], 'a list of one for each of the 4 scales'),
     ([2, 1, 1, 1], r'steps of scale 0 \(1 tokens\) must be in 1\.\.1, got 2'), ([1, 1, 10, 1], r'must be in 1\.\.9, got 10'), ([1, 1, 1, 0], 'steps of scale 3 .* got 0'), ([1, 1, 1, 1.5], 'got 1.5')])
-def test_bad_steps_are_refused(model, steps, says):
+def test_invalid_steps_are_refused(model, steps, says):
     with pytest.raises(ValueError, match=says): model.generate(steps=steps)
 
-def test_bad_tokens_are_refused(model):
+def test_invalid_tokens_are_refused(model):
     with pytest.raises(ValueError, match='needs all 4'): model(draw(model, 2)[:2])
     with pytest.raises(ValueError, match='needs all 4'): model.loss(draw(model, 2)[:2])
     with pytest.raises(ValueError): model.loss([t + 256 for t in draw(model, 2)])
@@ -285,7 +285,7 @@ def test_reference_conditioning():
 
 SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 
-def test_trained_by_the_same_stage(tmp_path):
+def test_trained_by_train_var(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
     run = lambda: train_var(notes, Codec(tok, spectrogram=SPEC), TrainConfig.preset('tiny', 'var', steps=3, batch_size=4), VARConfig.preset('tiny'), device='cpu', progress=False, model=MaskedScale)
@@ -296,7 +296,7 @@ def test_trained_by_the_same_stage(tmp_path):
     assert type(m.var) is MaskedScale and m.generate(pitch=60, seed=1, steps=2, cfg_scale=1., top_k=10, n_iter=1).shape == (1, SPEC.n_samples)
     for k, v in trained.state_dict().items(): assert torch.equal(v, again.state_dict()[k]), k
 
-def test_it_overfits_eight_notes():
+def test_overfits_eight_notes():
     torch.manual_seed(0)
     m = MaskedScale(VARConfig.preset('tiny', label_drop=0., label_drop_each=0.), CFG).bind(Tokenizer(CFG))
     tokens, labels = draw(m, 8), dict(pitch=torch.arange(60, 68), family=torch.arange(8))

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the files beside the code, the two notebooks that run anywhere, and `mars.apps.troubleshooting`."""
+"""Files next to the code, the two notebooks that run anywhere, and `mars.apps.troubleshooting`."""
 import ast, configparser, json, re, shutil, sys, types
 from pathlib import Path
 
@@ -23,13 +23,13 @@ def links(text): return re.findall(r'\]\(([^)\s#]+)', re.sub(r'```.*?```', '', t
 @pytest.fixture(scope='module')
 def citation(): return yaml.safe_load(read('CITATION.cff'))
 
-def test_citation_says_what_settings_say(citation):
+def test_citation_agrees_with_settings(citation):
     assert citation['version'] == CFG['version'] and citation['license'] == 'Apache-2.0' and CFG['license'] == 'apache2'
     assert citation['repository-code'] == CFG['git_url'] and citation['url'] == CFG['doc_host'] + CFG['doc_baseurl']
     assert [a['name'] for a in citation['authors']] == [CFG['author']]
 
-def test_citation_has_what_the_format_asks(citation):
-    "The keys that Citation File Format 1.2.0 requires, and types that it knows; cffconvert checked the whole when it was written"
+def test_citation_has_the_required_fields(citation):
+    "The required keys and the types of Citation File Format 1.2.0."
     assert citation['cff-version'] == '1.2.0' and {'message', 'title', 'authors'} <= set(citation) and citation['type'] == 'software'
     known = set('abstract authors cff-version commit contact date-released doi identifiers keywords license license-url message preferred-citation references repository repository-artifact repository-code title type url version'.split())
     assert set(citation) <= known
@@ -40,7 +40,7 @@ def test_citation_refers_to_the_paper(citation):
     assert paper['type'] == 'article' and len(paper['authors']) == 3 and all({'family-names', 'given-names'} <= set(a) for a in paper['authors'])
     assert 'preferred-citation' not in citation # the software is not the paper
 
-def test_changelog_keeps_its_form():
+def test_changelog_has_its_format():
     text = read('CHANGELOG.md')
     heads = re.findall(r'^## \[([^\]]+)\]', text, re.M)
     assert heads[0] == 'Unreleased' and all(re.fullmatch(r'\d+\.\d+\.\d+', h) for h in heads[1:])
@@ -49,7 +49,7 @@ def test_changelog_keeps_its_form():
     for head in heads: assert re.search(rf'^\[{re.escape(head)}\]: {re.escape(CFG["git_url"])}', text, re.M), f'no link for {head}'
     assert CFG['version'] in heads or f'will be {CFG["version"]}' in text
 
-def test_changelog_names_the_verbs():
+def test_changelog_names_the_subcommands():
     import argparse
     from mars.cli.dispatch import parser
     verbs = set(next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)).choices)
@@ -57,17 +57,17 @@ def test_changelog_names_the_verbs():
     assert not [v for v in verbs if f'`{v}`' not in read('CHANGELOG.md') and f'`mars {v}' not in read('CHANGELOG.md')]
 
 @pytest.mark.parametrize('name', ['CHANGELOG.md', 'CONTRIBUTING.md'])
-def test_links_lead_somewhere(name):
+def test_links_resolve(name):
     assert not [t for t in links(read(name)) if not re.match('[a-z]+:', t) and not (ROOT/t).exists()]
 
-def test_contributing_names_what_there_is():
+def test_contributing_names_existing_files():
     text = read('CONTRIBUTING.md')
     for path in re.findall(r'\b(?:scripts|nbs|tests)/[\w./]+\.\w+', text): assert (ROOT/path).exists(), path
     for command in set(re.findall(r'nbdev_\w+', text)) - {'nbdev_export'}: assert shutil.which(command) or (Path(sys.executable).parent/command).exists(), command
     assert CFG['tst_flags'].split()[1:] == re.findall(r'`#\| (slow|cuda)`', text)
     assert len(text.split()) < 800, 'it is to be one page'
 
-def test_files_travel_with_the_source():
+def test_files_are_in_the_source_distribution():
     listed = read('MANIFEST.in').split()
     assert {'CHANGELOG.md', 'CONTRIBUTING.md', 'CITATION.cff'} <= set(listed)
 
@@ -99,7 +99,7 @@ def test_first_cells_install_only_on_colab(name, colab, there, expected, monkeyp
     assert asked == [('pip', f'install -q git+{CFG["git_url"]}')]*expected
 
 def test_needs_nothing_but_the_package(name):
-    "No export, no test tools, no files of the repository: it runs where only the wheel is"
+    "No export, no test tools, no repository files: it runs with the wheel alone."
     text = '\n'.join(code(name))
     assert not re.search(r'^#\|', text, re.M) and '../' not in text
     tops = {(n.module or '').split('.')[0] if isinstance(n, ast.ImportFrom) else a.name.split('.')[0]
@@ -107,7 +107,7 @@ def test_needs_nothing_but_the_package(name):
     here = {Requirement(r).name.replace('-', '_') for r in CFG['requirements'].split()} | {'mars', 'IPython'}
     assert tops <= here | set(sys.stdlib_module_names)
 
-def test_own_paths_are_asked_for_once_and_empty(name):
+def test_user_paths_are_set_once_and_empty(name):
     asked = [t for t in code(name) if re.match(r'MY_\w+ = ', t)]
     assert asked and all(re.match(r'MY_\w+ = None #', t) for t in asked)
 
@@ -146,7 +146,7 @@ def test_diagnosis_leaves_the_model_as_it_was(model, notes):
     assert all(torch.equal(before[k], v) for k, v in [*model.tokenizer.state_dict().items(), *model.var.state_dict().items()])
     assert torch.equal(state, torch.get_rng_state()) and torch.equal(hits, model.tokenizer.quantizer.hits)
 
-def test_other_values_differ():
+def test_other_labels_differ_from_the_given_ones():
     import torch
     from mars.apps.troubleshooting import _other_values
     labels = torch.tensor([3, 60, 3, 7, 99])
@@ -155,7 +155,7 @@ def test_other_values_differ():
     assert _other_values(torch.tensor([5, 5])) is None
 
 def test_label_gain_is_positive_for_a_used_label(model, notes, monkeypatch):
-    "A transformer whose logits are nudged to the true tokens of a pitch gains by the pitch alone"
+    "A transformer whose logits are shifted to the true tokens of a pitch has a gain for the pitch label only."
     import torch, torch.nn.functional as F
     from mars.training.tokens import tokenize
     from mars.apps.troubleshooting import label_gain
@@ -169,7 +169,7 @@ def test_label_gain_is_positive_for_a_used_label(model, notes, monkeypatch):
     gain = label_gain(model, notes)
     assert gain['pitch'] > 0.1 and gain['family'] == gain['velocity'] == 0
 
-def test_map_pictures_show_every_map(model, notes):
+def test_map_plots_show_every_map(model, notes):
     from mars.training.tokens import tokenize
     from mars.apps.troubleshooting import plot_maps
     cfg = model.tokenizer.cfg

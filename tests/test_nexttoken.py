@@ -36,7 +36,7 @@ def draw_for(m): return [torch.randint(m.tok_cfg.codebook_size, (2, n, *[2]*(m.t
 
 @pytest.mark.parametrize('cfg', [CFG, TWO, WIDE])
 @torch.no_grad()
-def test_a_token_sees_earlier_tokens_only(cfg):
+def test_a_token_attends_to_earlier_tokens_only(cfg):
     m = make(cfg)
     tokens = draw_for(m)
     before, T = m(tokens), sum(m.lengths)
@@ -52,7 +52,7 @@ def test_labels_reach_every_token(model):
     tokens = draw(model, 2)
     assert ((model(tokens, dict(pitch=60)) - model(tokens, dict(pitch=61))).abs().amax((0, 2)) > 0).all()
 
-def test_the_trunk_and_all_weights_are_those_of_var():
+def test_the_trunk_and_all_weights_equal_those_of_var():
     a, b = make(), make_var()
     assert {k: v.shape for k, v in a.state_dict().items()} == {k: v.shape for k, v in b.state_dict().items()}
     assert type(a.trunk) is type(b.trunk)
@@ -63,7 +63,7 @@ def test_the_trunk_and_all_weights_are_those_of_var():
 @pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('cfg_scale', [0., 2.5, [0, 3, 0, 1]])
 @torch.no_grad()
-def test_cached_logits_are_the_teacher_forced_ones(name, cfg_scale):
+def test_cached_logits_equal_teacher_forced_logits(name, cfg_scale):
     m = make(sharp=10., **MODELS[name])
     tokens, got = heard(m, ALL, cfg_scale=cfg_scale, seed=1, top_k=50, top_p=.9)
     s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[m.scale_index][:, None]
@@ -85,7 +85,7 @@ def test_cached_equals_uncached_token_for_token(cfg):
 
 @pytest.mark.parametrize('cfg', [CFG, TWO, WIDE])
 @torch.no_grad()
-def test_one_pass_a_token_and_every_scale_shown(cfg):
+def test_one_pass_per_token_and_every_scale_is_streamed(cfg):
     m, seen = make(cfg), []
     forward = m.trunk.forward
     m.trunk.forward = lambda x, *args, **kwargs: seen.append(x.shape[:2]) or forward(x, *args, **kwargs)
@@ -96,14 +96,14 @@ def test_one_pass_a_token_and_every_scale_shown(cfg):
     for part in shown: assert all(torch.equal(a, b) for a, b in zip(part, shown[-1]))
 
 @torch.no_grad()
-def test_settings_of_a_scale_hold_for_its_tokens(model):
+def test_settings_of_a_scale_apply_to_its_tokens(model):
     p = Sampler(model, 1, scale_settings(4, 256, cfg_scale=3., temperature=[1, 2, 3, 4]))
     assert [s[0] for s in p.settings] == [0]*1 + [1]*4 + [2]*9 + [3]*16
     assert [s[1] for s in p.settings] == [1]*1 + [2]*4 + [3]*9 + [4]*16
 
 @torch.no_grad()
 def test_passes_can_be_recorded(model):
-    "Each pass reads and writes fixed buffers: replayed from a tape, as a CUDA graph would be, it writes the same tokens."
+    "Each pass reads and writes fixed buffers: replayed from a tape, like a CUDA graph, it gives the same tokens."
     from test_var import Tape
     run = Sampler(model, 3, scale_settings(4, 256))
     tapes = [Tape() for _ in run.settings]
@@ -124,7 +124,7 @@ def test_graphs_on_a_gpu():
 
 # --- seeds and errors
 
-def test_a_note_depends_on_seed_and_index_alone(model):
+def test_a_note_depends_on_seed_and_index_only(model):
     whole = flat(model.generate(dict(pitch=torch.arange(50, 56)), seed=1))
     assert torch.equal(flat(model.generate(dict(pitch=[53, 54]), seed=1, first=3)), whole[3:5])
     assert (flat(model.generate(dict(pitch=torch.arange(50, 56)), seed=2)) != whole).float().mean() > .1
@@ -132,12 +132,12 @@ def test_a_note_depends_on_seed_and_index_alone(model):
 @pytest.mark.parametrize('kwargs, says', [(dict(cfg_scale=-1), 'cfg_scale is -1'), (dict(top_k=257), 'top_k is 257'), (dict(top_p=2), 'top_p is 2'), (dict(n=0), 'at least one note'),
     (dict(temperature=float('nan')), 'temperature is nan'), (dict(seed=-1), 'seed is -1'), (dict(labels=dict(pitch=128)), 'label pitch is 128'), (dict(labels=dict(colour=1)), "'colour' is unknown"),
     (dict(cfg_scale=[1, 2]), 'cfg_scale lists 2 values'), (dict(graph=True), 'needs a model on a CUDA device')])
-def test_bad_wishes_are_refused_as_by_var(model, kwargs, says):
+def test_invalid_requests_are_refused_as_by_var(model, kwargs, says):
     with pytest.raises(ValueError, match=says) as mine: model.generate(**kwargs)
     with pytest.raises(ValueError) as theirs: generate(make_var(), **kwargs)
     assert str(mine.value) == str(theirs.value) and '\n' not in str(mine.value)
 
-def test_bad_tokens_are_refused(model):
+def test_invalid_tokens_are_refused(model):
     with pytest.raises(ValueError, match='needs all 4'): model(draw(model, 2)[:2])
     with pytest.raises(ValueError): model([t + 256 for t in draw(model, 2)])
     with pytest.raises(ValueError, match='does not fit'): model.bind(Tokenizer(TokenizerConfig.preset('tiny', **SMALL, code_dim=4)))
@@ -146,7 +146,7 @@ def test_bad_tokens_are_refused(model):
 
 SPEC = LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)
 
-def test_trained_by_the_same_stage_and_saved_with_its_order(tmp_path):
+def test_trained_by_train_var_and_saved_with_its_order(tmp_path):
     torch.manual_seed(0)
     notes, tok = AdditiveNotes('flute_acoustic_800', range(60, 68), (100,)), Tokenizer(CFG)
     for name in 'ab': (tmp_path/name).mkdir()
@@ -161,7 +161,7 @@ def test_trained_by_the_same_stage_and_saved_with_its_order(tmp_path):
     path.write_text(json.dumps(dict(json.loads(path.read_text()), system='backwards')))
     with pytest.raises(ValueError, match="order 'backwards'"): Mars.from_pretrained(tmp_path/'a')
 
-def test_it_learns_what_the_labels_say():
+def test_learns_the_labels():
     torch.manual_seed(0)
     m, tokens = make(sharp=1.).train(), [torch.randint(256, (4, n)) for n in (1, 4, 9, 16)]
     opt = torch.optim.AdamW(m.parameters(), lr=4e-3)

@@ -1,4 +1,4 @@
-"Ways back from magnitude to sound: the measures, PGHI by heap and by tree, the vocoder with its folder, its training and its place in Mars and the shell."
+"Phase reconstruction: metrics, PGHI by heap and by tree, and the vocoder (folder, training, Mars, command line)."
 import json, math, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -43,20 +43,20 @@ def notes(): return AdditiveNotes(('guitar_acoustic_800', 'flute_acoustic_800'),
 
 # --- measures
 
-def test_distance_grows_with_the_fault():
+def test_distance_grows_with_the_error():
     wave = tone(60)[None]
     noise = torch.randn(1, 64000, generator=torch.Generator().manual_seed(0))
     totals = [float(stft_distance(wave, wave+g*noise).total) for g in (0, 1e-4, 1e-3, 1e-2)]
     assert totals[0] == 0 and totals == sorted(totals) and totals[-1] > 10*totals[1]
 
-def test_distance_of_each_note_alone():
+def test_distance_of_each_note_is_independent():
     a, b = torch.stack([tone(60), tone(67)]), torch.stack([tone(61), tone(67)*.9])
     both, one = stft_distance(a, b), stft_distance(a[1:], b[1:])
     assert torch.allclose(both.total[1:], one.total) and torch.allclose(one.convergence, torch.tensor([.1]), atol=1e-5)
     assert stft_distance((a*32767).short(), (a*32767).short()).total.eq(0).all()
 
 @pytest.mark.parametrize('f', [stft_distance, pre_echo, partial_noise])
-def test_measures_refuse_what_cannot_be_compared(f):
+def test_metrics_refuse_incomparable_waves(f):
     with pytest.raises(ValueError, match='must have equal shapes'): f(torch.randn(2, 9000), torch.randn(2, 8000))
     with pytest.raises(ValueError, match='reference 1 is silent'): f(torch.stack([torch.randn(9000), torch.zeros(9000)]), torch.randn(2, 9000))
     with pytest.raises(ValueError, match='NaN'): f(torch.randn(1, 9000), torch.full((1, 9000), float('nan')))
@@ -82,7 +82,7 @@ def test_noise_between_partials_in_db(db):
 # --- PGHI
 
 def test_gradient_is_exact_for_a_gaussian_window():
-    "The theory's own case: a sine and a click, seen through a long Gaussian."
+    "A sine and a click with a long Gaussian window, where the theory is exact."
     n, hop, gamma = 256, 32, .08*256**2
     window = torch.exp(-math.pi*(torch.arange(n, dtype=torch.double)-n/2).square()/gamma)
     t = torch.arange(4096, dtype=torch.double)
@@ -95,7 +95,7 @@ def test_gradient_is_exact_for_a_gaussian_window():
         error = torch.polar(torch.ones_like(guess), guess-phase_differences(S.to(torch.complex128), hop, n)[axis]).angle()[on]
         assert on.sum() > 20 and error.abs().max() < 5e-3
 
-def test_steps_of_a_spectrogram_lead_back_to_it(small, spec):
+def test_phase_differences_of_a_spectrogram_reproduce_it(small, spec):
     S = small.stft(torch.stack([tone(57, 4000), tone(69, 4000, 700)]))[:, 0]
     for method in (tree_integrate, heap_integrate):
         phases = integrate(S.abs(), *phase_differences(S, 64, 256), 64, 256, tolerance=1e-7, method=method)
@@ -105,7 +105,7 @@ def test_steps_of_a_spectrogram_lead_back_to_it(small, spec):
 
 @pytest.mark.parametrize('shape', [(1, 7), (7, 1), (2, 2), (9, 14), (14, 9)])
 @pytest.mark.parametrize('share', [0., .3])
-def test_heap_and_tree_agree_on_what_does_not_contradict_itself(shape, share):
+def test_heap_and_tree_agree_on_consistent_gradients(shape, share):
     rng = np.random.default_rng(hash(shape) % 1000)
     m, truth = rng.random(shape)+.01, rng.normal(size=shape)*4
     m[rng.random(shape) < share] = 0.
@@ -114,8 +114,8 @@ def test_heap_and_tree_agree_on_what_does_not_contradict_itself(shape, share):
     assert np.allclose(heap, tree) and np.array_equal(tree[m == 0], start[m == 0])
 
 @pytest.mark.parametrize('shape, seed, quiet', [((4, 5), 1, 0.), ((12, 9), 2, 0.), ((9, 14), 3, .4), ((1, 20), 4, 0.), ((20, 1), 5, .2), ((40, 30), 6, .1)])
-def test_tree_is_the_spanning_tree_of_strongest_links(shape, seed, quiet):
-    "Against Kruskal's algorithm in plain Python, with steps that contradict each other, so that another path would give another phase."
+def test_tree_is_the_maximum_spanning_tree(shape, seed, quiet):
+    "Against Kruskal's algorithm in plain Python, with inconsistent differences: another path gives another phase."
     rng = np.random.default_rng(seed)
     m, a, d, start = rng.random(shape)+.01, rng.normal(size=shape), rng.normal(size=shape), rng.random(shape)
     m[rng.random(shape) < quiet] = 0.
@@ -143,7 +143,7 @@ def test_pghi_does_not_depend_on_the_batch(small, spec):
     assert torch.allclose(whole.abs(), torch.ones_like(M), atol=1e-5)
     assert torch.equal(pghi(M*0, 256, 64, seed=None).angle().abs() % math.pi < 1e-5, torch.ones_like(M, dtype=torch.bool))
 
-def test_pghi_is_a_better_start_than_chance(small, spec):
+def test_pghi_is_a_better_start_than_random_phases(small, spec):
     wave = small.istft(small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69, 76)])))
     made = [small.decode(spec, n_iter=8, phase=p) for p in ('griffinlim', 'pghi')]
     chance, start = (float(stft_distance(wave, w).total.mean()) for w in made)
@@ -154,8 +154,8 @@ def test_silence_stays_silent(small):
 
 # --- refining
 
-def test_refine_keeps_a_sound_as_it_is(small, spec):
-    "The phases of a wave are a common point of both sets: no projection and no reflection may leave it."
+def test_refine_preserves_a_consistent_sound(small, spec):
+    "The phases of a wave are in both sets: projections and reflections leave them unchanged."
     S = small.stft(torch.stack([tone(p, 4000, 700) for p in (57, 69)]))[:, 0]
     phases = torch.where(S.abs() > 0, S/S.abs().clamp(min=1e-20), 1.)
     made, true = refine(S.abs(), phases, small.window(), 64, 20), small.istft(S[:, None])
@@ -168,7 +168,7 @@ def test_refine_beats_griffin_lim_from_the_same_start(small, spec):
     assert distance(refine(M, angles, small.window(), 64, 32)) < distance(griffin_lim(M, small.window(), 256, 64, 32, angles=angles))
     assert torch.allclose(refine(M, angles, small.window(), 64, 1), griffin_lim(M, small.window(), 256, 64, 1, angles=angles), atol=1e-6)
 
-def test_silence_at_the_end_is_not_worked_on(small):
+def test_trailing_silence_is_skipped(small):
     M = torch.rand(1, 129, 64); M[..., 30:] = 0
     assert n_active_frames(M, 256, 64) == 35 and n_active_frames(M[..., :20], 256, 64) == 20 and n_active_frames(M*0, 256, 64) == 5
     wave = PHASES['pghi'](small, M, 4, 0, 0)
@@ -177,7 +177,7 @@ def test_silence_at_the_end_is_not_worked_on(small):
 # --- the registry
 
 def test_stft_does_not_need_phase():
-    "The other methods register themselves when their module is imported; until then the error says which module that is."
+    "Other methods register when their module is imported; until then the error names the module."
     code = """
 import sys, mars.stft
 assert 'mars.parts.phase' not in sys.modules
@@ -204,7 +204,7 @@ def test_sizes():
     assert set(VocoderConfig.presets()) == set(TRAIN_PRESETS) == {'tiny', 'small', 'paper'}
 
 @pytest.mark.parametrize('fields, message', [(dict(width=0), 'width must be >= 1, got 0'), (dict(fold=3), 'fold must divide the 512 bins, got 3'), (dict(dilations=[0]), 'dilations must be integers >= 1'), (dict(n_iter=-1), 'n_iter must be >= 0, got -1'), (dict(depth=3), "no field 'depth'")])
-def test_bad_configs(fields, message):
+def test_invalid_configs_are_refused(fields, message):
     with pytest.raises(ValueError, match=message): Vocoder(VocoderConfig.from_dict(fields))
 
 def test_a_step_depends_on_frames_within_reach(vocoder, small, spec):
@@ -223,8 +223,8 @@ def test_loss_is_a_likelihood():
     density = torch.exp(-von_mises_loss(torch.polar(kappa, torch.full((3,), .7))[:, None].expand(3, 2001), angle.expand(3, 2001)))
     assert torch.allclose(torch.trapezoid(density, angle), torch.full((3,), 2*math.pi), atol=1e-2)
 
-def test_loss_falls_to_the_truth(vocoder, small):
-    "A network that said the true steps, surely, would have less loss than the theory's."
+def test_the_true_phases_have_less_loss(vocoder, small):
+    "A network that predicts the true differences with certainty has less loss than the theoretical one."
     S = small.stft(tone(69, 4000, 700)[None])[:, 0]
     class Oracle(torch.nn.Module):
         spectrogram = small
@@ -232,14 +232,14 @@ def test_loss_falls_to_the_truth(vocoder, small):
     best, seen = step_loss(Oracle(), S)
     assert best < step_loss(vocoder, S)[0]-1 and float(seen['advance']) == pytest.approx(1, abs=1e-4)
 
-def test_wave(vocoder, small, spec):
+def test_vocoder_wave(vocoder, small, spec):
     M = small.magnitude(spec)[:, 0]
     whole = vocoder.magnitude_to_wave(small, M, None, 5)
     assert whole.shape == (3, small.n_padded) and torch.equal(whole, vocoder.magnitude_to_wave(small, M, 2, 5))
     assert torch.equal(whole[1:], vocoder.magnitude_to_wave(small, M[1:], 2, 5, first=1))
     with pytest.raises(ValueError, match='n_fft must be 256, as in the training of this vocoder, got 1024'): vocoder.magnitude_to_wave(LogSpectrogram(), torch.zeros(1, 513, 256))
 
-def test_folder(vocoder, small, spec, tmp_path):
+def test_vocoder_folder(vocoder, small, spec, tmp_path):
     vocoder.save(tmp_path/'v')
     again, M = Vocoder.from_pretrained(tmp_path/'v'), small.magnitude(spec)[:, 0]
     assert torch.equal(again.magnitude_to_wave(small, M), vocoder.magnitude_to_wave(small, M)) and again.spectrogram.config == small.config
@@ -263,7 +263,7 @@ def test_crops(notes):
     assert torch.equal(torch.cat([crops(3, i, 3)[0] for i in range(3)]), torch.cat([S[i::3] for i in range(3)]))
     with pytest.raises(ValueError, match='frames must be in 1..256, got 300'): Crops(notes, ls, frames=300)
 
-def test_margins_are_what_a_mirrored_wave_looks_like(notes):
+def test_margins_equal_those_of_a_mirrored_wave(notes):
     ls, m = LogSpectrogram(), 3
     crops = Crops(notes, ls, batch_size=8, frames=12, seed=1, margin=m)
     for S, spec in (crops(i) for i in range(4)):
@@ -278,7 +278,7 @@ def test_margins_are_what_a_mirrored_wave_looks_like(notes):
     mirrored = torch.stft(torch.cat([wave[:, 1:1537].flip(1), wave], 1), 1024, 256, window=ls.window(), return_complex=True)
     assert torch.allclose(mirrored[..., 3:6], ls.stft(wave)[:, 0, :, 1:4].flip(-1).conj(), atol=2e-3)
 
-def test_a_margin_is_seen_and_not_scored(vocoder, small):
+def test_a_margin_is_an_input_without_loss(vocoder, small):
     S = small.stft(tone(69, 4000, 700)[None])[:, 0]
     part = S[..., :24].clone(); part[..., 20:] *= 1j  # wrong phases, in the margin alone
     assert torch.allclose(step_loss(vocoder, part, margin=4)[0], step_loss(vocoder, S[..., :24], margin=4)[0], atol=1e-5)
@@ -296,7 +296,7 @@ def test_copies_of_a_model(vocoder, small, notes):
     loss, _ = step_loss(vocoder, S, seen)
     assert loss.isfinite() and not torch.equal(loss, step_loss(vocoder, S)[0])
 
-def test_training_goes_on_where_it_stopped(notes, tmp_path):
+def test_training_resumes_where_it_stopped(notes, tmp_path):
     settings = vocoder_train_config('tiny', steps=6, batch_size=4, log_every=1, save_every=3, warmup=2)
     run = lambda **kw: train_vocoder(notes, settings, TINY, progress=False, frames=8, margin=2, **kw)
     log = RunLog()
@@ -315,7 +315,7 @@ def test_training_goes_on_where_it_stopped(notes, tmp_path):
     still = train_vocoder(notes, vocoder_train_config('tiny', steps=1, lr=1e-9, batch_size=2, ema=0., warmup=0), TINY, progress=False, frames=8, init_from=whole)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(whole.parameters(), still.parameters()))
 
-def test_shell(tmp_path, capsys, monkeypatch):
+def test_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv('MARS_CACHE', str(tmp_path/'cache'))
     args = ['train', 'vocoder', '--data', 'additive', '--pitches', '60,64', '--steps', '2', '--batch-size', '2', '--width', '8', '--dilations', '1', '--json', '--out', str(tmp_path/'v')]
     assert main(args) == 0 and json.loads(capsys.readouterr().out)['stage'] == 'vocoder'
@@ -324,7 +324,7 @@ def test_shell(tmp_path, capsys, monkeypatch):
 
 # --- in a model
 
-def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
+def test_mars_saves_and_loads_its_vocoder(vocoder, small, tmp_path):
     torch.manual_seed(0)
     tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 64, 64), patch=8, scales=(1, 2, 3, 4)))
     m = Mars(tok, spectrogram=small, vocoder=vocoder)
@@ -334,14 +334,14 @@ def test_mars_carries_its_vocoder(vocoder, small, tmp_path):
     a, b, plain = again.reconstruct(wave, phase='vocoder'), m.reconstruct(wave, phase=vocoder.magnitude_to_wave), m.reconstruct(wave)
     assert torch.equal(a, b) and not torch.equal(a, plain)
 
-def test_without_weights_the_error_says_what_to_do(monkeypatch, small, spec, tmp_path):
+def test_the_error_without_weights_names_the_remedy(monkeypatch, small, spec, tmp_path):
     monkeypatch.setattr(mars.parts.vocoder.mars, '__file__', str(tmp_path/'mars'/'__init__.py'))
     mars.parts.vocoder._packaged.cache_clear()
     with pytest.raises(FileNotFoundError, match='mars train vocoder'): small.decode(spec, phase='vocoder')
     mars.parts.vocoder._packaged.cache_clear()
 
-def test_weights_in_the_package():
-    "Those that ship: they load, fit the default spectrogram, and beat PGHI on a note that they never saw."
+def test_packaged_weights():
+    "The packaged weights load, fit the default spectrogram, and are better than PGHI on a held-out note."
     if not (ROOT/'mars'/'weights'/'vocoder'/'vocoder.json').exists(): pytest.skip('no weights in this clone')
     ls, waves = LogSpectrogram(), torch.stack([tone(50, delay=3000), tone(64, delay=3000)])
     S = ls.stft(waves)[:, 0]
@@ -374,9 +374,9 @@ def test_benchmark(monkeypatch, tmp_path, vocoder):
     assert {c['method'] for c in r['cores']} <= set(few) and all(c['one note'] > 0 and c['two workers'] > 0 for c in r['cores'])
     for name, row in rows.items():
         if not name.startswith('true'): assert 0 < row['stft'] < 3 and row['ms'] > 0 and row['pre-echo'] > rows['true note']['pre-echo'] and row['frechet'] >= 0
-    assert r['about']['vocoder']['parameters'] > 0
+    assert r['info']['vocoder']['parameters'] > 0
 
-def test_the_command_trains_from_other_weights_and_on_reconstructions(tmp_path, capsys):
+def test_the_command_trains_from_initial_weights_and_on_reconstructions(tmp_path, capsys):
     from mars.cli import main
     from mars.pipeline import Mars
     from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -397,21 +397,21 @@ def test_the_packaged_vocoder_is_not_one_of_the_current_folder(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert Vocoder.from_pretrained().cfg.width == 32 and Vocoder.from_pretrained('vocoder').cfg.width == 16
 
-def test_a_start_must_fit(tmp_path):
+def test_initial_weights_must_match(tmp_path):
     from mars.data import AdditiveNotes
     notes, settings = AdditiveNotes(('organ',), pitches=(60, 62), velocities=(100,)), vocoder_train_config('tiny', steps=1, batch_size=2)
     start = Vocoder(VocoderConfig.preset('tiny'), LogSpectrogram(hop_length=128, n_frames=512))
     assert train_vocoder(notes, settings, progress=False, frames=8, init_from=start).spectrogram.hop_length == 128
     with pytest.raises(ValueError, match='another config or spectrogram'): train_vocoder(notes, settings, VocoderConfig.preset('tiny', width=8), progress=False, frames=8, init_from=start)
 
-def test_the_seed_decides_only_cells_that_nothing_determines():
+def test_the_seed_affects_undetermined_cells_only():
     M = torch.rand(2, 513, 8) + .1
     assert torch.equal(pghi(M, seed=0), pghi(M, seed=1)) # nothing is left to chance
     M[:, 100:] *= 1e-7
     a, b = pghi(M, seed=0), pghi(M, seed=1)
     assert torch.equal(a[:, :100], b[:, :100]) and not torch.equal(a[:, 100:], b[:, 100:]) and torch.equal(a[1:], pghi(M[1:], seed=0, first=1))
 
-def test_silent_frames_are_cut_away():
+def test_silent_frames_are_removed():
     from mars.parts.phase import wave_from_phases
     ls, seen = LogSpectrogram(), []
     wave = torch.sin(torch.arange(64000)*.3)*(torch.arange(64000) < 16000)

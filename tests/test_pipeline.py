@@ -1,4 +1,4 @@
-"""Mars, the whole path in one object: labels, batches, previews, precision, files and errors, on a quarter of a second of sound."""
+"""Mars: labels, batches, previews, precision, files and errors, on waves of a quarter of a second."""
 import copy, json, os, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np
@@ -39,7 +39,7 @@ def wide(m, n, **kwargs): return m.generate(n, n_iter=2, **kwargs)
 
 # --- the path
 
-def test_the_path_is_its_stations(m, waves):
+def test_encode_and_decode_are_the_steps_of_the_path(m, waves):
     image, tokens = m.wave_to_image(waves), m.encode(waves)
     assert image.shape == (3, 2, 32, 32) and all(torch.equal(a, b) for a, b in zip(tokens, m.tokenizer.encode(image)))
     spec = m.tokens_to_spec(tokens)
@@ -55,7 +55,7 @@ def test_waves_are_cpu_floats_that_do_not_clip(m):
     for w in (wide(m, 3, seed=0), wide(loud, 3, seed=0)): assert w.dtype == torch.float32 and w.device.type == 'cpu' and w.shape == (3, m.spectrogram.n_samples) and w.abs().max() <= 1
     assert (wide(loud, 3, seed=0).abs().amax(-1) - .999).abs().max() < 1e-6
 
-def test_waves_begin_at_rest(m, waves):
+def test_waves_begin_at_zero(m, waves):
     spec = m.wave_to_image(waves)
     made = m.spec_to_wave(m.image_to_spec(spec), n_iter=3, seed=4)
     raw = m.spectrogram.decode(m.image_to_spec(spec), n_iter=3, seed=4)
@@ -73,7 +73,7 @@ def test_labels_by_name_and_number(m):
     assert torch.equal(wide(m, 2, pitch=[60, None], seed=1), wide(m, 2, pitch=[60, -1], seed=1))
     assert FAMILIES[2:4] == ('flute', 'guitar') or list(FAMILIES[2:4]) == ['flute', 'guitar'] and SOURCES[0] == 'acoustic'
 
-def test_each_label_is_heard(m):
+def test_each_label_changes_the_result(m):
     base = dict(pitch=60, family=2, source=0, velocity=50)
     first = wide(m, None, **base, seed=1)
     for name, other in dict(pitch=72, family='vocal', source='synthetic', velocity=127).items():
@@ -89,7 +89,7 @@ def test_instruments(tmp_path):
     with pytest.raises(ValueError, match='label instrument is 3, outside 0..2'): wide(m, None, instrument=3)
 
 def test_labels_outside_the_training_range():
-    "One warning in one line, an error with strict=True, nothing for what the notes cover or for models without a record."
+    "A one-line warning, an error with strict=True, and neither inside the range or for models without a record."
     m = make(info=dict(data=dict(pitches=[36, 96], velocities=[25, 127], families=dict(flute=['acoustic'], bass=['electronic', 'synthetic']))))
     for labels, text in ((dict(pitch=[24, 60, 108]), 'pitch 24, 108 is outside 36..96'), (dict(velocity=3), 'velocity 3 is outside 25..127'),
                          (dict(family='flute', source=['acoustic', 'synthetic']), 'flute was acoustic, not synthetic'), (dict(family='organ'), 'there were no notes of family organ')):
@@ -106,13 +106,13 @@ def test_labels_outside_the_training_range():
 # --- batches
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 5, 99])
-def test_the_split_changes_nothing(m, batch_size):
+def test_batch_size_changes_nothing(m, batch_size):
     labels = dict(pitch=[50, 51, 52, 53, 54], seed=3, cfg_scale=1., top_k=40)
     assert torch.allclose(wide(m, None, **labels), wide(m, None, batch_size=batch_size, progress=False, **labels), atol=1e-3)
     tokens = lambda size: [m.var.generate(dict(pitch=labels['pitch'][i:i+size]), seed=3, first=i) for i in range(0, 5, size)]
     assert torch.equal(torch.cat([torch.cat(t, 1) for t in tokens(5)]), torch.cat([torch.cat(t, 1) for t in tokens(batch_size)]))
 
-def test_stream_is_generate_in_parts(m):
+def test_stream_equals_generate(m):
     parts = list(m.stream(5, pitch=60, seed=2, n_iter=2, batch_size=2, progress=False))
     assert [len(p) for p in parts] == [2, 2, 1]
     assert torch.allclose(torch.cat(parts), wide(m, 5, pitch=60, seed=2), atol=1e-3)
@@ -185,7 +185,7 @@ def test_half_precision(waves, dtype):
     back = small.to(dtype='float32')
     assert back.dtype == torch.float32 and (back.tokens_to_spec(tokens) - m.tokens_to_spec(tokens)).abs().max() < .1
 
-def test_half_is_float16_and_leaves_no_trace_on_the_tokenizer(waves):
+def test_half_is_float16_and_does_not_change_the_tokenizer(waves):
     m = make()
     tok, before = m.tokenizer, m.tokenizer.decode(m.encode(waves))
     assert m.half() is m and m.dtype == torch.float16 and m.to() is m
@@ -194,7 +194,7 @@ def test_half_is_float16_and_leaves_no_trace_on_the_tokenizer(waves):
     assert (m.to(dtype=torch.float32).tokenizer.decode(m.encode(waves)) - before).abs().max() < 2
 
 @pytest.mark.parametrize('how', ['load', 'save', 'both'])
-def test_half_files(tmp_path, waves, how):
+def test_half_precision_files(tmp_path, waves, how):
     m = make()
     m.save_pretrained(tmp_path/'full')
     m.save_pretrained(tmp_path/'half', half=True)
@@ -241,21 +241,21 @@ def test_the_default_device_is_cuda_then_mps_then_the_cpu(monkeypatch, cuda, mps
             with pytest.raises(ValueError, match=f'no {name.upper()} device is available: use cpu'): pick_device(name)
 
 @pytest.mark.parametrize('value', [None, '0'])
-def test_mps_without_its_fallback_is_announced(monkeypatch, value):
+def test_mps_without_fallback_warns(monkeypatch, value):
     pretend(monkeypatch, False, True)
     monkeypatch.delenv('PYTORCH_ENABLE_MPS_FALLBACK') if value is None else monkeypatch.setenv('PYTORCH_ENABLE_MPS_FALLBACK', value)
     with pytest.warns(UserWarning, match='import mars before torch, or set PYTORCH_ENABLE_MPS_FALLBACK=1'): assert pick_device().type == 'mps'
 
 @pytest.mark.parametrize('first, value', [('import mars', '1'), ('sys.modules["torch"] = None; import mars', 'None'), ('os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] = "0"; import mars', '0')])
 @pytest.mark.parametrize('platform', ['darwin', 'linux'])
-def test_mars_asks_for_the_fallback_on_macos_before_torch_is_imported(platform, first, value):
+def test_the_mps_fallback_is_set_before_torch_is_imported(platform, first, value):
     code = f'import os, sys; sys.platform = {platform!r}; {first}; print(os.environ.get("PYTORCH_ENABLE_MPS_FALLBACK"))'
     env = {k: v for k, v in os.environ.items() if k != 'PYTORCH_ENABLE_MPS_FALLBACK'}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**env, 'PYTHONPATH': str(ROOT)})
     assert done.stdout.strip() == (value if platform == 'darwin' or value == '0' else 'None'), done.stderr
 
 class OnMPS(torch.Tensor):
-    "A tensor on the CPU that says that it is on MPS, and has no float64 there"
+    "A tensor on the CPU that reports the device MPS and refuses float64."
     @classmethod
     def __torch_function__(cls, f, types, args=(), kwargs=None):
         if getattr(f, '__self__', None) is torch.Tensor.device: return torch.device('mps')
@@ -268,14 +268,14 @@ class OnMPS(torch.Tensor):
 
 def on_mps(x): return x.as_subclass(OnMPS)
 
-def test_the_fake_has_no_float64():
+def test_the_fake_mps_has_no_float64():
     x = on_mps(torch.ones(2))
     assert x.device.type == 'mps' and type((x + 1)[0]) is OnMPS and type(x.cpu().double()) is torch.Tensor
     for f in (lambda: x.double(), lambda: x.to(torch.float64), lambda: x.sum(dtype=torch.float64)):
         with pytest.raises(TypeError, match='float64'): f()
 
-def test_nothing_asks_mps_for_float64():
-    "Each of these computes in float64, on the CPU where the device has none; the result is that of the CPU"
+def test_mps_never_uses_float64():
+    "Each of these computes in float64, on the CPU if the device has none; the result equals that of the CPU."
     from mars import eval as metrics
     from mars.evaluation.classifier import calibration_error, fit_temperature
     from mars.baselines.flow import Flow, FlowConfig
@@ -295,7 +295,7 @@ def test_nothing_asks_mps_for_float64():
 
 # --- files
 
-def test_round_trip(m, tmp_path, waves):
+def test_save_and_load_round_trip(m, tmp_path, waves):
     m.save_pretrained(tmp_path/'a'/'b')
     again = Mars.from_pretrained(tmp_path/'a'/'b')
     assert sorted(p.name for p in (tmp_path/'a'/'b').iterdir()) == ['README.md', 'config.json', 'tokenizer.safetensors', 'var.safetensors']
@@ -331,7 +331,7 @@ def test_damaged_files(tmp_path):
     (tmp_path/'var.safetensors').unlink()
     with pytest.raises(FileNotFoundError, match='var.safetensors is missing'): Mars.from_pretrained(tmp_path)
 
-def test_unsaveable_info_leaves_the_folder_as_it_was(m, tmp_path):
+def test_unserialisable_info_leaves_the_folder_unchanged(m, tmp_path):
     m.save_pretrained(tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     with pytest.raises(ValueError, match='info cannot be saved'): Mars(m.tokenizer, m.var, spectrogram=m.spectrogram, info=dict(a=object())).save_pretrained(tmp_path)
@@ -345,7 +345,7 @@ def test_unknown_arguments_are_refused(m, tmp_path):
     assert not (tmp_path/'x').exists()
     with pytest.raises(FileNotFoundError): Mars.from_pretrained('no-such-model', revision='main')
 
-def test_no_such_model():
+def test_missing_model_is_refused():
     with pytest.raises(FileNotFoundError, match='mars train tokenizer'): find_model('no-such-model')
 
 # --- bad input: one sentence each
@@ -357,25 +357,25 @@ def test_no_such_model():
     (dict(cfg_scale=-1), 'cfg_scale is -1'), (dict(cfg_scale=float('nan')), 'cfg_scale is nan'), (dict(temperature=-1), 'temperature is -1'), (dict(temperature=[1, 1]), 'one for each of the 4 scales'),
     (dict(top_k=257), 'top_k is 257'), (dict(top_p=1.5), 'top_p is 1.5'), (dict(seed=-1), 'seed is -1'), (dict(seed='x'), "seed is 'x'"), (dict(batch_size=0), 'batch_size must be an integer >= 1, got 0'), (dict(batch_size=1.5), 'batch_size must be an integer >= 1, got 1.5'),
     (dict(batch_size=None), 'batch_size must be an integer >= 1, got None')])
-def test_bad_requests(m, kwargs, message):
+def test_invalid_requests_are_refused(m, kwargs, message):
     with pytest.raises(ValueError, match=message) as e: m.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-def test_bad_waves(m, waves):
+def test_invalid_waves_are_refused(m, waves):
     for bad, message in ((torch.zeros(2, 5000), 'is silent'), (torch.full((5000,), float('nan')), 'NaN'), (torch.zeros(2, 2, 50), 'wave')):
         with pytest.raises(ValueError, match=message): m.reconstruct(bad)
     for rate in (0, -1, 1.5, True, 'x'):
         with pytest.raises(ValueError, match='whole Hz'): m.reconstruct(waves, sample_rate=rate)
     with pytest.raises(ValueError, match='batch_size must be an integer >= 1, got 0'): m.reconstruct(waves, batch_size=0)
 
-def test_other_rates_and_lengths_are_said(m, waves):
+def test_other_rates_and_lengths_warn(m, waves):
     with pytest.warns(UserWarning, match='resampled from 8000 to 16000'): assert m.reconstruct(waves[:, :1000], sample_rate=8000, n_iter=1).shape == waves.shape
     with pytest.warns(UserWarning, match='was cut to'): m.reconstruct(torch.cat([waves, waves], 1), n_iter=1)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         m.reconstruct(waves, n_iter=1)
 
-def test_parts_that_do_not_fit(m):
+def test_mismatched_parts_are_refused(m):
     with pytest.raises(ValueError, match='makes images'): Mars(m.tokenizer, cmx=CMX(2, 2))
     with pytest.raises(ValueError, match='another tokenizer config'): Mars(Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 4))), m.var, spectrogram=m.spectrogram)
 

@@ -1,4 +1,4 @@
-"""The prediction experiments at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The prediction experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_held_out_notes_are_not_trained_on(data):
     assert len(held.unique()) > 2 and set(held.tolist()) & set(data.sets['train'][1]['pitch'].tolist()) # no pitch is kept from all instruments
     assert {k: v.tolist() for k, v in data.sets['held_out'][1].items()} == {k: v.tolist() for k, v in data.evaluator.labels.items()}
 
-def test_real_notes_have_no_distance_from_themselves(data):
+def test_real_notes_have_zero_distance_from_themselves(data):
     real, back = data.info['real'], data.info['reconstructed']
     assert real['frechet'] < 1e-6 < .1 < back['frechet'] and real['kl_pitch'] < 1e-6 < back['kl_pitch']
     assert finite(real) and finite(back)
@@ -62,7 +62,7 @@ def test_a_model_is_trained_once_and_reproducibly(data):
     again = train_transformer(VAR, cfg, data, train)
     assert again[1] == first[1] and torch.equal(again[0].head.weight, first[0].head.weight) and train.batch_size == min(32, len(data.sets['train'][0][0]))
 
-def test_evenly():
+def test_evenly_spaced():
     assert evenly_spaced(torch.arange(10), 4).tolist() == [0, 3, 6, 9] and evenly_spaced(torch.arange(3), 8).tolist() == [0, 1, 2]
 
 @pytest.mark.parametrize('n', [4, 9, 63])
@@ -70,7 +70,7 @@ def test_too_few_notes_are_refused_before_training(n, monkeypatch):
     monkeypatch.setattr('mars.train.train_tokenizer', lambda *a, **k: pytest.fail('trained'))
     with pytest.raises(ValueError, match=f'at least 64 notes of the training instruments are needed, .* got {n}'): prediction_data(notes=FEW.select(range(n)), device='cpu')
 
-def test_too_few_notes_to_evaluate(data):
+def test_too_few_notes_to_evaluate_are_refused(data):
     with pytest.raises(ValueError, match='^at least 8 notes are needed for the evaluation, got 7'): sweep_data(data.model, notes=FEW, max_notes=7)
     with pytest.raises(ValueError, match='^at least 8 notes are needed for the evaluation, got 1'): sweep_data(data.model, notes=FEW.select([0]))
 
@@ -83,12 +83,12 @@ def test_a_sweep_records_whether_its_instruments_were_held_out(swept, data):
 
 # --- time
 
-def test_time_interleaved_calls_in_turn():
+def test_time_interleaved_alternates_the_calls():
     called = []
     took = time_interleaved(dict(a=lambda: called.append('a'), b=lambda: called.append('b')), 2)
     assert called == ['a', 'b']*3 and set(took) == {'a', 'b'} and min(took.values()) > 0
 
-def test_the_ceiling_is_the_ratio_of_passes():
+def test_the_upper_bound_is_the_ratio_of_passes():
     pair = [m(VARConfig.preset('tiny'), TokenizerConfig()).eval() for m in (VAR, NextToken)]
     out = speed_up(*pair, batches=(1,), repeats=1)
     assert out['passes'] == [10, 286] and out['ceiling'] == 28.6
@@ -96,7 +96,7 @@ def test_the_ceiling_is_the_ratio_of_passes():
     assert b['speed_up'] == pytest.approx(b['flat']/b['scale']) and b['share_of_ceiling'] == pytest.approx(b['speed_up']/28.6)
 
 def test_each_step_of_the_ladder_records_its_passes_once(monkeypatch):
-    "The store of graphs, on a CPU that says it is a GPU and records nothing; the steps of the ladder share models."
+    "The cache of graphs, on a CPU that reports itself as a GPU and records nothing; steps of the ladder share models."
     class OnGPU(torch.nn.Parameter): is_cuda = True
     made, cfg = [], VARConfig.preset('tiny')
     model = VAR(cfg, TokenizerConfig.preset('tiny')).eval()
@@ -143,7 +143,7 @@ def test_sweeps(name, swept):
     again = run_experiment(name, data=swept, scales=(3.,), n_resamples=10, device='cpu')['variants']
     assert all(out['variants'][k] == v for k, v in again.items())
 
-def test_the_command_knows_them():
+def test_the_command_lists_the_experiments():
     from mars.cli.dispatch import parser
     for name in ('cmx', *COMMITTED): assert parser().parse_args(['ablate', name]).name == name
     assert set(COMMITTED) <= set(EXPERIMENTS)

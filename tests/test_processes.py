@@ -84,10 +84,10 @@ def two(tmp_path_factory):
     accelerate_launch(2, out, ('tokenizer', 'var'))
     return out
 
-def test_both_end_with_the_same_weights(one, two):
+def test_both_processes_end_with_the_same_weights(one, two):
     for stage in ('tokenizer', 'var'): close(one/f'{stage}.safetensors', two/f'{stage}.safetensors')
 
-def test_they_log_the_same_and_one_of_them_writes(one, two):
+def test_processes_log_equal_losses_and_one_writes(one, two):
     a, b = read_log(one), read_log(two)
     assert [(r['stage'], r['step']) for r in a] == [(r['stage'], r['step']) for r in b] # no line twice
     for r, q in zip(a, b):
@@ -98,7 +98,7 @@ def test_they_log_the_same_and_one_of_them_writes(one, two):
     assert any(r.get('revived') for r in a), 'no code was revived: the test shows nothing of it'
     assert [json.loads((f/'config.json').read_text())['info']['processes'] for f in (one, two)] == [1, 2]
 
-def test_a_run_of_two_is_resumed_by_two_bit_for_bit(tmp_path):
+def test_two_processes_resume_bit_identically(tmp_path):
     whole, parts, kw = tmp_path/'whole', tmp_path/'parts', dict(drop=.5, norm='batch')
     launch(2, whole, 'tokenizer', **kw)
     launch(2, parts, 'tokenizer', **kw)
@@ -108,7 +108,7 @@ def test_a_run_of_two_is_resumed_by_two_bit_for_bit(tmp_path):
     launch(2, parts, 'tokenizer', resume=True, **kw)
     assert (whole/'tokenizer.safetensors').read_bytes() == (parts/'tokenizer.safetensors').read_bytes()
 
-def test_sigterm_to_one_of_two_stops_both(tmp_path):
+def test_sigterm_to_one_process_stops_both(tmp_path):
     runs = start(2, tmp_path, 'tokenizer', steps=10**4, gan=0.)
     while not (tmp_path/'metrics.jsonl').exists() or not read_log(tmp_path):
         assert all(r.alive for r in runs), runs[0].text + runs[1].text
@@ -130,13 +130,13 @@ def test_a_process_that_stops_answering_is_reported(number, message, tmp_path):
     runs[1].process.kill()
     assert status == 1 and re.search(f'ValueError: another process of this run ({message}): start all of them again with --resume', text), text[-1500:]
 
-def test_processes_and_parts_of_a_batch_go_together(tmp_path):
+def test_processes_and_micro_batches_combine(tmp_path):
     kw = dict(revive_every=0, steps=6, gan=0.) # the PatchGAN's adaptive weight is one of each part, and revivals pick from the last
     launch(1, tmp_path/'one', 'tokenizer', **kw)
     launch(2, tmp_path/'two', 'tokenizer', accumulate=2, **kw)
     close(tmp_path/'one'/'tokenizer.safetensors', tmp_path/'two'/'tokenizer.safetensors')
 
-def test_two_train_a_tokenizer_of_waves_as_one_does(tmp_path):
+def test_two_processes_train_a_wave_tokenizer_like_one(tmp_path):
     for n in (1, 2): launch(n, tmp_path/str(n), 'sat', steps=4)
     close(*(tmp_path/n/'tokenizer.safetensors' for n in '12'))
     keys = 'loss', 'recon', 'vq', 'commit', 'gen_loss', 'disc_loss', 'disc_grad_norm', 'usage', 'perplexity', 'revived'
@@ -145,6 +145,6 @@ def test_two_train_a_tokenizer_of_waves_as_one_does(tmp_path):
         for key in {*keys} & {*r}: assert r[key] == pytest.approx(q[key], rel=1e-3, abs=1e-5), (key, r['step'])
     assert any(r['revived'] for r in read_log(tmp_path/'1')), 'no code was revived: the test shows nothing of it'
 
-def test_a_batch_must_be_shared_evenly():
+def test_a_batch_must_divide_evenly():
     with pytest.raises(ValueError, match='8 notes cannot be shared by 3 processes'): split_batch(range(8), SimpleNamespace(num_processes=3, process_index=0))
     assert split_batch([3, 1, 2, 0], SimpleNamespace(num_processes=2, process_index=1)) == [2, 0]

@@ -26,7 +26,7 @@ def tones(n, seed, labels=None):
     return NoteSet(w, dict(pitch=pitch, family=np.arange(n) % 2), name=f'set {seed}')
 
 class Stub:
-    "A classifier that takes pitch from the strongest bin, and family from the level."
+    "A classifier that predicts pitch from the strongest bin, and family from the level."
     digest = 'stub'
     def predict(self, waves): return self.features(waves), self.logits(waves)
     def features(self, waves): return torch.fft.rfft(waves.float()/32768).abs()[:, 50:450].unflatten(1, (8, 50)).mean(-1)
@@ -55,7 +55,7 @@ def test_noteset_of_a_source():
     s = NoteSet(src)
     assert s.shape == (6, 64000) and torch.equal(s[2:4], src.batch([2, 3])[0]) and s.labels['pitch'].tolist() == src.targets['pitch'].tolist()
 
-def test_as_int16_is_what_a_wav_holds(tmp_path):
+def test_as_int16_equals_the_samples_of_a_wav(tmp_path):
     sf = pytest.importorskip('soundfile')
     x = torch.rand(N, generator=torch.Generator().manual_seed(1))*2.2-1.1
     from mars.parts.files import to_int16
@@ -66,7 +66,7 @@ def test_write_notes_writes_a_file(tmp_path):
     made = write_notes((w for _, w in iter_batches(s, 3)), 7, tmp_path/'made.npy', s.labels, 'made')
     assert isinstance(made.waves, np.memmap) and torch.equal(made[:], s[:]) and np.load(tmp_path/'made.npy').shape == (7, N)
 
-def test_bad_sets():
+def test_invalid_sets_are_refused():
     w = torch.zeros(3, N)
     for call, message in [(lambda: NoteSet(w, rate=44100), 'resample both sides'), (lambda: NoteSet(w[0]), 'at least one note'), (lambda: NoteSet(w[:0]), 'at least one note'),
                       (lambda: NoteSet(w[:, :100]), '4096 samples'), (lambda: NoteSet(w, dict(pitch=[1])), 'one label per note'), (lambda: NoteSet(w*math.nan)[:], 'NaN or infinite'),
@@ -139,7 +139,7 @@ class Net(torch.nn.Module):
 def vggish(**kwargs): torch.manual_seed(0); return Net()
 """)
 
-def test_vggish_says_what_is_missing(tmp_path, monkeypatch):
+def test_vggish_names_missing_files(tmp_path, monkeypatch):
     import importlib.util
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *a: None if name == 'frechet_audio_distance' else real(name, *a))
@@ -150,8 +150,8 @@ def test_vggish_says_what_is_missing(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError) as e: VGGish(tmp_path)
     assert '10086976' not in str(e.value) and 'pca_params' in str(e.value)
 
-def test_vggish_works_offline_and_leaves_no_trace(tmp_path, monkeypatch):
-    "The package itself is replaced: what counts is how it is called."
+def test_vggish_works_offline_and_changes_no_state(tmp_path, monkeypatch):
+    "The package is replaced; its arguments are tested."
     seen = {}
     class FrechetAudioDistance:
         def __init__(self, **kw): seen.update(kw, offline=os.environ.get('HF_HUB_OFFLINE'), hub=torch.hub.get_dir()); self.model = torch.hub.load(repo_or_dir='harritaylor/torchvggish', model='vggish')
@@ -229,7 +229,7 @@ def test_evaluate_orders_the_rows(result):
     copy = r['copy of reference'][FD]; assert copy.low == 0 and copy.high < 1e-6   # drawn together
     assert v('copy of reference', 'KL pitch') == v('copy of reference', 'KL family') == 0 and abs(v('real', 'PKID')) < 1 and v('copy of reference', 'IKID') < v('noise', 'IKID')
 
-def test_evaluate_says_what_it_did(result, pca):
+def test_evaluate_records_its_settings(result, pca):
     s = result['settings']
     hits = result['rows']['noise']['f0 within 50 cents']
     assert hits.low <= hits.value <= hits.high and result['rows']['noise']['f0 notes'] == 4
@@ -241,7 +241,7 @@ def test_evaluate_says_what_it_did(result, pca):
     assert table[0].startswith('| row | NDB/k | PKID | IKID | PIS | IIS | MSE | MAE | Fréchet distance, mel-PCA |') and '| MARS generated | 0.15 | 0.0066 |' in text
     assert all(c in text for c in CAVEATS) and all(len(v) == 8 for v in PAPER_ROWS.values()) and len({l.count('|') for l in table[:6]}) == len({l.count('|') for l in table[6:]}) == 1
 
-def test_evaluate_is_repeatable_and_blocks_do_not_matter(pca):
+def test_evaluate_is_reproducible_for_any_block_size(pca):
     ref, row = tones(24, 0), tones(24, 1)
     a, b = (evaluate(ref, [Row('x', row)], embedders=[pca], cfg=ProtocolConfig(n_f0=0, n_resamples=10, batch_size=n))['rows']['x'] for n in (24, 7))
     assert set(a) == set(b) and all(getattr(a[k], 'value', a[k]) == pytest.approx(getattr(b[k], 'value', b[k]), rel=1e-4, abs=1e-6) for k in a)
@@ -252,7 +252,7 @@ def test_silence_and_clipping_are_counted_on_both_sides(pca):
     out = evaluate(NoteSet(w, ref.labels), [Row('x', NoteSet(w, ref.labels), paired=True)], embedders=[pca], cfg=ProtocolConfig(n_f0=2, n_resamples=10))['rows']['x']
     assert (out['silent'], out['clipped'], out['MSE paired'].value, out['mel distance'].value) == (1, 1, 0, 0)
 
-def test_bad_tables(pca):
+def test_invalid_tables_are_refused(pca):
     ref = tones(24, 0)
     other = NoteSet(ref[:], dict(ref.labels, family=[5]*24), name='other')
     broken = NoteSet(torch.full((24, N), math.nan), ref.labels, name='broken')

@@ -1,4 +1,4 @@
-"""Reference conditioning: a sound to resemble, from the embedding of a note to the note that is made."""
+"""Reference conditioning, from the embedding of a reference note to the generated note."""
 import json, math
 from dataclasses import asdict
 from functools import partial
@@ -25,7 +25,7 @@ CFG = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1
 D = 6
 
 def make(model=VAR, **kwargs):
-    "A random model whose blocks and labels matter."
+    "A random model with open gates: blocks and labels influence the output."
     torch.manual_seed(0)
     fields = {'gamma_init': 1., 'reference_dim': D, **kwargs}
     if not fields['reference_dim']: del fields['reference_dim']
@@ -47,7 +47,7 @@ NONE = torch.full((D,), math.nan)
 
 # --- what is left out changes nothing
 
-def test_without_it_a_model_is_what_it_was(var):
+def test_a_model_without_reference_conditioning_is_unchanged(var):
     plain = make(reference_dim=0)
     assert set(var.state_dict()) - set(plain.state_dict()) == {'label_embed.reference.weight', 'label_embed.reference.bias', 'label_embed.no_reference.weight'}
     assert not any('reference' in k for k in plain.state_dict()) and 'reference' not in plain.label_embed.check({})
@@ -55,8 +55,8 @@ def test_without_it_a_model_is_what_it_was(var):
         saved = asdict(cfg)
         assert reference_config(VARConfig, saved).from_dict(saved) == cfg and ('reference_dim' in saved) == isinstance(cfg, ReferenceVARConfig)
 
-def test_without_it_chance_is_used_as_before():
-    "The numbers that version 0.1 drew for weights, for the labels dropped and for the codes."
+def test_random_numbers_without_reference_conditioning_are_unchanged():
+    "Weights, dropped labels and codes use the same random numbers as in version 0.1."
     torch.manual_seed(0)
     labels = LabelEmbedding(VARConfig.preset('tiny').label_sizes, 64, .3, .2)
     after = torch.rand(())
@@ -76,7 +76,7 @@ def test_without_it_chance_is_used_as_before():
 
 @pytest.mark.parametrize('model', [VAR, NextToken])
 @torch.no_grad()
-def test_a_null_is_no_sound(model, sounds):
+def test_the_null_is_no_reference(model, sounds):
     var = make(model)
     tokens = draw(var, 3)
     without = var(tokens, ALL)
@@ -94,13 +94,13 @@ def test_scale_and_type_do_not_matter(var, sounds):
     for same in (1e-3*sounds, 1e4*sounds, sounds.double(), sounds.numpy(), np.float64(7)*sounds.numpy()): torch.testing.assert_close(var(tokens, dict(reference=same)), want, atol=1e-4, rtol=0)
     torch.testing.assert_close(var(tokens, dict(reference=sounds[0]))[:1], want[:1], atol=1e-4, rtol=0)
 
-def test_what_is_learned_of_null_and_sounds_is_apart(var, sounds):
+def test_null_and_reference_embeddings_are_separate(var, sounds):
     weights = [var.label_embed.reference.weight, var.label_embed.no_reference.weight]
     for reference, reached in ((sounds, (True, False)), (None, (False, True))):
         grads = torch.autograd.grad(var(draw(var, 3), {**ALL, 'reference': reference}).square().sum(), weights, allow_unused=True)
         assert [g is not None and bool(g.any()) and bool(g.isfinite().all()) for g in grads] == [*reached]
 
-def test_it_is_dropped_alone_and_with_the_others(sounds):
+def test_reference_is_dropped_alone_and_with_other_labels(sounds):
     embed = lambda *dropout: ReferenceLabelEmbedding(VARConfig().label_sizes, 8, D, *dropout)
     labels = embed().check({**{k: v[0] for k, v in ALL.items()}, 'reference': sounds[0]}, 20000)
     torch.manual_seed(0)
@@ -110,7 +110,7 @@ def test_it_is_dropped_alone_and_with_the_others(sounds):
     assert abs(lost.float().mean() - (1 - .9*.7)) < .015 and abs(others.float().mean() - .1) < .01 and bool(lost[others].all())
     assert not embed(0., 1., 0.).drop(labels)['reference'].isnan().any() and embed(0., 0., 1.).drop(labels)['reference'].isnan().all()
 
-def test_it_is_dropped_in_training_only(sounds):
+def test_reference_is_dropped_in_training_only(sounds):
     var = make(label_drop=0., label_drop_each=0., reference_dropout=1.)
     tokens = draw(var, 3)
     for training in (True, False):
@@ -122,7 +122,7 @@ def test_it_is_dropped_in_training_only(sounds):
 @pytest.mark.parametrize('model', [VAR, NextToken])
 @pytest.mark.parametrize('cfg_scale', [0., 2.5])
 @torch.no_grad()
-def test_cached_logits_are_the_teacher_forced_ones(model, cfg_scale, sounds):
+def test_cached_logits_equal_teacher_forced_logits(model, cfg_scale, sounds):
     var, seen = make(model), []
     score = var.logits
     var.logits = lambda h: seen.append(score(h)) or seen[-1]
@@ -132,7 +132,7 @@ def test_cached_logits_are_the_teacher_forced_ones(model, cfg_scale, sounds):
     s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_index][:, None]
     torch.testing.assert_close(torch.cat(seen, 1), (1+s)*var(tokens, asked) - s*var(tokens), atol=2e-4, rtol=0)
 
-def test_a_note_is_its_seed_index_and_sound(var, sounds):
+def test_a_note_depends_on_seed_index_and_reference_only(var, sounds):
     whole = flat(var.generate(dict(pitch=60, reference=sounds), seed=3))
     assert torch.equal(flat(var.generate(dict(pitch=60, reference=sounds[1:]), seed=3, first=1)), whole[1:])
     assert torch.equal(flat(var.generate(dict(pitch=60, reference=sounds[0]), 3, seed=3))[:1], whole[:1])
@@ -140,8 +140,8 @@ def test_a_note_is_its_seed_index_and_sound(var, sounds):
     assert (flat(var.generate(dict(pitch=60, reference=sounds.flip(0)), seed=3))[0] != whole[0]).any() and torch.equal(flat(var.generate(dict(pitch=60, reference=sounds.flip(0)), seed=3))[1], whole[1])
 
 @torch.no_grad()
-def test_recorded_buffers_are_filled_anew(var, sounds):
-    "What a replay of recorded passes reads: fixed buffers, written by each run."
+def test_recorded_buffers_are_refilled(var, sounds):
+    "A replay of recorded passes reads fixed buffers that each run rewrites."
     passes, u = Sampler(var, 3, scale_settings(4, 256, 1.)), note_uniforms(5, 0, 3, 30)
     address = passes.labels['reference'].data_ptr()
     for reference in (sounds, None, sounds.flip(0)):
@@ -150,7 +150,7 @@ def test_recorded_buffers_are_filled_anew(var, sounds):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_half_models(dtype, sounds):
+def test_half_precision(dtype, sounds):
     var = make()
     for name, child in var.named_children():
         if name != 'quantizer': child.to(dtype)
@@ -161,17 +161,17 @@ def test_half_models(dtype, sounds):
 @pytest.mark.parametrize('reference, message', [
     (torch.rand(D+1), f'give {D} floats'), (torch.rand(2, D), 'there are 3 notes'), (torch.rand(1, 1, D), f'give {D} floats'), (torch.ones(D, dtype=torch.int64), f'give {D} floats'),
     ('piano', 'label reference is str'), (torch.tensor([math.nan, *[1.]*(D-1)]), 'nothing but NaN'), (torch.tensor([math.inf, *[1.]*(D-1)]), 'infinity'), (60, f'give {D} floats'), ([], f'give {D} floats')])
-def test_bad_embeddings_get_one_sentence(var, reference, message):
+def test_invalid_embeddings_raise_one_sentence(var, reference, message):
     with pytest.raises(ValueError, match=message) as e: var.generate(dict(pitch=60, reference=reference), 3)
     assert '\n' not in str(e.value) and len(str(e.value)) < 200
 
-def test_a_model_without_it_says_so():
+def test_a_model_without_reference_conditioning_raises():
     with pytest.raises(ValueError, match="label 'reference' is unknown"): make(reference_dim=0).generate(dict(reference=torch.rand(D)))
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(reference_dim=-1), 'reference_dim must be >= 1, got -1'), (dict(reference_dim=2.5), 'reference_dim must be of type int, got 2.5'),
     (dict(reference_dropout=1.5), r'reference_dropout must be in \[0, 1\], got 1.5'), (dict(reference_dropout=-.1), r'reference_dropout must be in \[0, 1\], got -0.1')])
-def test_configs_that_make_no_model(kwargs, message):
+def test_invalid_configs_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message): ReferenceVARConfig.preset('tiny', **kwargs)
 
 # --- training: which sound a note is shown, and what is kept
@@ -187,11 +187,11 @@ def ears(): return Classifier.from_pretrained()
 
 @pytest.fixture(scope='module')
 def deaf():
-    "Another classifier, quick and untrained."
+    "A second, small and untrained classifier."
     torch.manual_seed(3)
     return Classifier(ClassifierConfig.preset('tiny', features=D))
 
-def test_a_note_is_shown_any_of_its_instrument_with_equal_chance():
+def test_references_are_uniform_over_the_instruments_notes():
     mixed = AdditiveNotes(FLUTE_GUITAR, range(60, 66), (50, 100)).select([5, 20, 0, 13, 2, 8, 15, 1]) + AdditiveNotes('organ_electronic_800', 60, (100,))
     who, same_instrument = np.array([n.instrument for n in mixed.notes]), SameInstrumentSampler(mixed, 4)
     drawn = np.stack([same_instrument.at(step, range(9)) for step in range(4000)])
@@ -203,7 +203,7 @@ def test_a_note_is_shown_any_of_its_instrument_with_equal_chance():
     assert np.array_equal(SameInstrumentSampler(mixed, 4).at(17, range(9)), drawn[17]) and not np.array_equal(SameInstrumentSampler(mixed, 5).at(17, range(9)), drawn[17]) and not np.array_equal(drawn[17], drawn[18])
     assert set(same_instrument.at(0, [8, 0])) <= {8, *np.flatnonzero(who == who[0])}
 
-def test_embeddings_are_kept_for_one_classifier_and_one_set(notes, deaf, tmp_path, monkeypatch):
+def test_embeddings_are_cached_per_classifier_and_set(notes, deaf, tmp_path, monkeypatch):
     want, heard, features = deaf.features(notes.batch(range(12))[0]), [], Classifier.features
     monkeypatch.setattr(Classifier, 'features', lambda self, w: heard.append(len(w)) or features(self, w))
     get = lambda notes, clf, n: (heard.clear(), embed_notes(notes, clf, tmp_path), sum(heard) == n)[1:]
@@ -219,7 +219,7 @@ def quick(notes, tok, out=None, steps=4, classifier=None, **kw):
     if classifier: kw['extra_labels'] = partial(ReferenceLabels, classifier=classifier)
     return train_var(notes, Codec(tok, spectrogram=LS), train, ReferenceVARConfig.preset('tiny', reference_dim=D), out=out, progress=False, **kw)
 
-def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
+def test_a_run_folder_records_its_classifier(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
     quick(notes, tok, tmp_path, classifier=deaf)
     assert {'reference.safetensors', 'tokens.safetensors'} <= {p.name for p in tmp_path.iterdir()}
@@ -238,7 +238,7 @@ def test_a_run_folder_knows_its_classifier(notes, deaf, tmp_path):
     assert torch.equal([*m.preview(pitch=[60, 64], reference=sounds, seed=0, n_iter=1)][-1][1], got)
     with pytest.raises(ValueError, match='another reference'): quick(notes, tok, tmp_path, steps=4, classifier=Classifier(deaf.cfg), resume=True)
 
-def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
+def test_a_resumed_run_uses_the_same_references(notes, deaf, tmp_path):
     tok = Tokenizer(CFG)
     for part in 'ab': (tmp_path/part).mkdir()
     whole = quick(notes, tok, tmp_path/'a', classifier=deaf)
@@ -249,7 +249,7 @@ def test_a_resumed_run_is_shown_the_same_sounds(notes, deaf, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters()))
     assert not torch.equal(whole.label_embed.reference.weight, quick(notes, tok, classifier=deaf, steps=3).label_embed.reference.weight)
 
-def test_length_of_the_features_must_fit(notes, ears):
+def test_feature_dimension_must_match(notes, ears):
     with pytest.raises(ValueError, match='reference_dim is 6, but the classifier has 128 features'): quick(notes, Tokenizer(CFG))
     assert reference_encoder(ReferenceVARConfig.preset('tiny', reference_dim=128), ears) is ears
 
@@ -259,13 +259,13 @@ def test_length_of_the_features_must_fit(notes, ears):
     (torch.zeros(64000), 'reference 0 is silent'), (torch.full((64000,), math.nan), 'NaN'), (torch.rand(3, 64000), 'there are 2 notes'), (torch.rand(1, 9, 64000), '9 channels'),
     ('flute.wav', 'reference is str and no wave'), ([torch.rand(5), 'a'], 'reference is list and no wave'), (torch.zeros(0), 'at least one sample'), (torch.ones(9, dtype=torch.int64), 'must be float'),
     (torch.cat([torch.zeros(64000), torch.ones(9)]), 'no sound')])
-def test_bad_sounds_get_one_sentence(deaf, reference, message):
+def test_invalid_references_raise_one_sentence(deaf, reference, message):
     m = Mars(Tokenizer(CFG), make(), spectrogram=LS)
     m.classifier = deaf
     with pytest.raises(ValueError, match=message) as e: m.generate(2, reference=reference)
     assert '\n' not in str(e.value)
 
-def test_sounds_are_cut_or_padded_and_loudness_does_not_matter(deaf, notes):
+def test_references_are_cut_or_padded_and_loudness_is_ignored(deaf, notes):
     m, wave = Mars(Tokenizer(CFG), make(), spectrogram=LS), notes[3][0]
     m.classifier = deaf
     want = m.embed_reference(wave)
@@ -274,14 +274,15 @@ def test_sounds_are_cut_or_padded_and_loudness_does_not_matter(deaf, notes):
     assert torch.allclose(m.embed_reference(.25*wave), want, atol=1e-3) and torch.allclose(m.embed_reference(wave[:40000]), m.embed_reference(torch.nn.functional.pad(wave[:40000], (0, 24000))))
     assert m.embed_reference(torch.stack([wave, wave])).shape == (2, D)
 
-def test_models_that_hear_nothing_say_so():
+def test_models_without_reference_conditioning_raise():
     for var in (None, make(reference_dim=0)):
         with pytest.raises(ValueError, match='no transformer' if var is None else 'has reference_dim 0'): Mars(Tokenizer(CFG), var, spectrogram=LS).generate(reference=torch.rand(64000))
 
 # --- what it is for
 
-def test_another_sound_changes_timbre_and_keeps_f0(ears):
-    "Like a guitar, then like a reed, by notes that the model has not heard; nothing is said of the family. Timbre is judged by what the tokenizer makes of the notes, so that it need not be a good one."
+def test_another_reference_changes_timbre_and_not_f0(ears):
+    """References are a guitar and a reed that the model was not trained on, without a family label. Timbre is compared\
+    with the tokenizer's reconstructions, because the tokenizer is a weak one."""
     names, asked = ('guitar_acoustic_800', 'reed_acoustic_800'), np.arange(66, 74, 2)
     notes = AdditiveNotes(names, asked, (100,))
     tok = train_tokenizer(notes, TrainConfig.preset('tiny', steps=60, batch_size=8), TokenizerConfig.preset('tiny', **STRIPS), progress=False)

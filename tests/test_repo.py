@@ -1,4 +1,4 @@
-"""The repository itself: what it declares, what its modules import, and the shape of its notebooks."""
+"""The repository: its metadata, the imports of its modules, and the structure of its notebooks."""
 import ast, configparser, json, os, re, runpy, subprocess, sys
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def test_ten_packages_of_the_card_are_declared(declared):
 def test_runtime_brings_no_notebook_tools(declared):
     assert not names(declared['install_requires']) & {'nbdev', 'fastcore', 'jupyterlab', 'seaborn', 'frechet-audio-distance'}
 
-def test_no_upper_bounds_but_where_a_newer_release_fails(declared):
-    "A bound that nobody needs keeps the package out of other people's environments"
+def test_upper_bounds_only_where_a_newer_release_fails(declared):
+    "An unnecessary bound conflicts with other packages of an environment."
     bounds = {r.name: str(r.specifier) for r in map(Requirement, declared['install_requires']) if any(s.operator not in ('>=', '>', '!=') for s in r.specifier)}
     assert set(bounds) == {'fastprogress'} and declared['python_requires'] == '>=3.10'
     assert {f'Programming Language :: Python :: 3.{v}' for v in range(10, 15)} <= set(declared['classifiers'])
@@ -72,7 +72,7 @@ def test_readme_and_ci_use_the_same_test_command():
     assert readme.index('bash scripts/demo.sh') < readme.index('bash scripts/test.sh') < readme.index('pip install . && mars generate')
     assert 'bash scripts/test.sh' in (ROOT/'.ci'/'run').read_text(encoding='utf-8')
 
-def test_readme_links_lead_somewhere():
+def test_readme_links_resolve():
     readme = re.sub(r'```.*?```', '', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
     targets = re.findall(r'\]\(([^)\s#]+)', readme)+re.findall(r'(?:src|href)="([^"#]+)', readme)
     missing = [t for t in targets if not re.match(r'[a-z]+:', t) and not (ROOT/t).exists()]
@@ -85,7 +85,7 @@ def test_import_mars_is_light():
     assert not set(loaded) & {'torch', 'numpy', 'pandas', 'scipy', 'accelerate', 'nbdev', 'fastcore', *LAZY}
 
 @pytest.mark.skipif('cmx' not in MODULES, reason='mars.cmx is not there yet')
-def test_cmx_needs_torch_alone():
+def test_cmx_needs_torch_only():
     new = run_python('import sys, json, torch; old = {m.split(".")[0] for m in sys.modules}\n'
         'import mars.cmx; print(json.dumps(sorted({m.split(".")[0] for m in sys.modules}-old-set(sys.stdlib_module_names))))')
     assert new == ['mars']
@@ -102,19 +102,19 @@ def tracked():
     if done.returncode: pytest.skip('not a git clone')
     return [f for f in map(os.fsdecode, done.stdout.split(b'\0')) if f and (ROOT/f).exists()]
 
-def test_only_the_paper_stands_at_the_top():
+def test_top_level_notebooks_are_the_paper():
     assert [p.stem for p in NOTEBOOKS if p.parent == ROOT/'nbs'] == ['00_cmx', '01_stft', '02_tokenizer', '03_var', '04_train', '05_eval', '06_ablations', 'index']
     assert not [p for p in NOTEBOOKS if p.parent != ROOT/'nbs' and re.match(r'\d', p.stem)], 'inside folders the sidebar gives the order'
 
 def test_no_stub_is_tracked(): assert not [f for f in tracked() if f.endswith('.pyi')]
 
 def written(path):
-    "What people wrote in a file: of a notebook the sources of its cells, without outputs."
+    "The text of a file; of a notebook the sources of its cells, without outputs."
     text = path.read_text(encoding='utf-8')
     return '\n'.join(source(c) for c in json.loads(text)['cells']) if path.suffix == '.ipynb' else text
 
 @pytest.mark.parametrize('word', ['../shared', 'sitting', 'borrowed'])
-def test_product_knows_no_particular_workplace(word):
+def test_product_names_no_particular_machine(word):
     kinds = '.py', '.ipynb', '.md', '.sh', '.yml', '.json', '.js', '.css'
     files = [f for f in tracked() if (f.startswith(('mars/', 'nbs/', 'scripts/', 'benchmarks/')) or f in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')) and f.endswith(kinds)]
     assert len(files) > 100
@@ -151,7 +151,7 @@ def test_title_cell_holds_title_and_subtitle_only(notebook):
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith('> '))
 
 def test_imports_stand_in_cells_of_their_own(notebook):
-    "The docs build runs each cell with an import in a fresh namespace, where everything else of that cell fails"
+    "The docs build runs each cell with an import in a new namespace, where the rest of that cell fails."
     for cell in notebook[1]['cells']:
         text = source(cell)
         if cell['cell_type'] != 'code' or 'nbdev_export()' in text or re.search(r'^#\|\s*(export|exports|exporti|eval: *false)\b', text, re.M): continue
@@ -167,8 +167,8 @@ def test_notebook_ends_with_the_hidden_export_cell(notebook):
     last = source(nb['cells'][-1])
     assert last.startswith('#| hide') and 'nbdev.nbdev_export()' in last
 
-def test_something_follows_the_last_exported_cell(notebook):
-    "nbdev_docs looks at the cell after each cell of `#| exports`; hidden ones are gone by then"
+def test_the_last_exported_cell_is_followed_by_another(notebook):
+    "nbdev_docs reads the cell after each cell of `#| exports`, without hidden ones."
     shown = [source(c) for c in notebook[1]['cells'] if not re.search(r'^#\|\s*(hide|export|exporti|default_exp|include: *false)\b', source(c), re.M)]
     last = shown[-1]
     public = [n.name for n in ast.parse(last).body if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name[0] != '_'] if last.startswith('#| exports') else True
@@ -188,7 +188,7 @@ def test_outputs_are_clean(notebook):
                 assert out['name'] == 'stdout', ''.join(out['text'])
                 assert '\r' not in ''.join(out['text']), source(cell)
 
-def test_notebook_names_no_folder_of_a_machine(notebook):
+def test_notebook_has_no_absolute_paths(notebook):
     folders = '|'.join(['root', 'home', 'Users', 'work', 'farm'])
     pattern = re.compile(rf'(?<![\w.~)}}])/(?:{folders})/[\w.]|/tmp/')
     def strings(x, key=''):

@@ -1,4 +1,4 @@
-"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes to the same weights, keeps the split, and records its data."""
+"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes to equal weights, uses the split, records its data."""
 import json, os, signal, sys
 from pathlib import Path
 import pytest, torch
@@ -19,7 +19,7 @@ def script():
 
 @pytest.fixture(scope='module')
 def run(script, tmp_path_factory):
-    "run(folder, more arguments): 60 notes, each twice"
+    "run(folder, more arguments): 60 notes, each twice."
     tmp = tmp_path_factory.mktemp('cache')
     (tmp/'split.json').write_text(json.dumps(dict(model=SIDES, classifier={**SIDES, 'unused': ['flute_*']})))
     args = ['--preset', 'tiny', '--device', 'cpu', '--data', 'additive', '--data', 'additive', '--quick', '--measure', '2', '--valid-every', '2', '--steps', '4', '--batch-size', '4', '--split', str(tmp/'split.json')]
@@ -29,7 +29,7 @@ def run(script, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def whole(run, tmp_path_factory):
-    "All stages in one go"
+    "The folder of an uninterrupted run of all stages."
     out = tmp_path_factory.mktemp('whole')/'run'
     assert run(out, '--stages', ALL, '--hold-out', '.3', '--note', 'a test') == 0
     return out
@@ -48,7 +48,7 @@ def steps(folder, stage):
     from mars.training.log import read_log
     return [r['step'] for r in read_log(folder) if r['stage'] == stage]
 
-def test_a_run_that_is_stopped_in_every_stage_ends_with_the_same_weights(run, whole, monkeypatch, tmp_path, capsys):
+def test_a_run_stopped_in_every_stage_ends_with_the_same_weights(run, whole, monkeypatch, tmp_path, capsys):
     out, more = tmp_path/'run', ['--stages', ALL, '--hold-out', '.3', '--note', 'a test']
     each_step = 'mars.train.lr_at' # of the stages in order: each is stopped in its second step, so a resumed one calls it twice more
     for i, (folder, stage) in enumerate((('model', 'tokenizer'), ('model', 'var'), ('further', 'var'), ('vocoder', 'vocoder'), ('classifier', 'classifier'))):
@@ -65,7 +65,7 @@ def test_a_run_that_is_stopped_in_every_stage_ends_with_the_same_weights(run, wh
         assert {*a} == {*b} and all(torch.equal(a[k], b[k]) for k in a), name
     assert steps(out/'further', 'var') == [0, 1, 2, 3]
 
-def test_weights_are_those_of_the_package_in_half_precision(whole):
+def test_weights_are_saved_in_half_precision_and_load(whole):
     from mars.evaluation.protocol import MelPCA
     from mars.parts.classifier import Classifier
     from mars.parts.vocoder import Vocoder
@@ -78,7 +78,7 @@ def test_weights_are_those_of_the_package_in_half_precision(whole):
     assert Vocoder.from_pretrained(whole/'weights'/'vocoder').info['data']['notes'] and MelPCA.load(whole/'weights'/'melpca'/'melpca.safetensors').explained > 0
     assert Classifier.from_pretrained(whole/'weights'/'classifier').info['accuracy']['test']['notes'] == 2
 
-def test_what_config_json_says_of_the_notes(whole):
+def test_config_json_describes_the_notes(whole):
     info = json.loads((whole/'weights'/'tiny'/'config.json').read_text())['info']
     data, results = info['data'], json.loads((whole/'training.json').read_text())
     source = data['sources']['additive']
@@ -98,8 +98,8 @@ def test_no_instrument_and_no_shared_recording_is_on_two_sides(script):
     assert test.instruments == ['brass_acoustic_801', 'guitar_acoustic_800'] and valid.instruments == ['organ_electronic_801', 'organ_electronic_802']
     assert 'flute_acoustic_800' in train.instruments and not {i for i in train.instruments if i.startswith('reed')} and len(train.instruments) == 33 - 4 - 3
 
-def test_recipe_is_that_of_the_packaged_weights(script):
-    "Shapes, and all settings but the number of steps that a limit of time left"
+def test_recipe_matches_the_packaged_weights(script):
+    "Shapes and all settings; the number of steps was set by a time limit."
     from dataclasses import asdict
     from mars.tokenizer import TokenizerConfig
     from mars.train import TrainConfig

@@ -1,4 +1,4 @@
-"""The experiments on SAT at miniature size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The SAT experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,13 @@ def finite(x): return all(map(finite, x.values() if isinstance(x, dict) else x))
 
 def test_every_claim_has_an_experiment(): assert set(NAMES) <= set(EXPERIMENTS)
 
-def test_lists_of_the_paper_and_one_of_equal_length():
+def test_scale_lists_of_the_paper_and_of_equal_length():
     variants = scale_list_variants(FULL, 'tiny')
     n = {name: variant.n_tokens for name, variant in variants.items()}
     assert n['quadratic, 16'] == FULL.n_tokens == 309 and n['logarithmic, 8'] < n['logarithmic, 16'] < n['quadratic, 16'] < n['linear, 16']
     assert abs(n['linear, 12'] - n['quadratic, 16']) <= 8 and len(variants) == 5
 
-def test_plain_codebooks_at_equal_bits_and_at_more():
+def test_plain_codebooks_at_equal_and_more_bits():
     variants = rvq_variants(FULL, 'tiny')
     assert [a.n_tokens for a in variants.values()] == [309, 300, 500] and variants['RVQ, 6'].cfg.n_phi == 0
     assert abs(variants['RVQ, 6'].kbps/variants['SAT'].kbps - 1) < .05 and variants['SAT'].kbps == pytest.approx(309*6/.5/1000)
@@ -50,7 +50,7 @@ def test_discriminators_of_the_variants(preset):
     configs = [a.discriminator for a in discriminator_variants(FULL, preset).values()]
     assert configs[0] is None and [len(c.windows) for c in configs[1:]] == [5, 2, 5] and isinstance(configs[3], PeriodDiscriminatorConfig)
 
-def test_windows_and_wholes_of_equal_length():
+def test_windows_and_whole_clips_of_equal_length():
     variants = window_variants(FULL, 'tiny')
     assert {a.n_samples for a in variants.values()} == {16000} and [a.n_tokens for a in variants.values()] == [618, 618, 600]
     assert variants['whole, list x 2'].cfg.lengths[0] == 2 and variants['whole, own list'].cfg.lengths[0] == 1 and variants['whole, own list'].cfg.n_frames == 100
@@ -142,7 +142,7 @@ def test_entropy_of_tokens():
     half = [torch.tensor([[0, 0], [1, 1]]), torch.zeros(2, 6, dtype=torch.long)]
     assert token_entropy(half, 4) == pytest.approx(math.log(2)*2/8, abs=1e-6)
 
-def test_costs_are_those_of_the_whole_step(data):
+def test_costs_cover_the_whole_step(data):
     base = WaveVariant(CFG)
     gan = replace(base, discriminator=SATDiscriminatorConfig.preset('tiny', windows=(128,), width=2, start=.5))
     facts = cost_metrics(dict(base=base, gan=gan, two=replace(base, windows=2), lstm=replace(base, cfg=replace(CFG, lstm=2))), data, wave_train_settings('tiny', 0), repeats=1)
@@ -175,7 +175,7 @@ def test_the_transformer_is_not_trained_on_the_requested_notes(data):
 # --- whole experiments
 
 @pytest.mark.parametrize('name', ['sat-rvq', 'sat-sharing', 'sat-design'])
-def test_a_run(data, name, tmp_path):
+def test_run_experiment(data, name, tmp_path):
     result = short(name, data, out=tmp_path/f'{name}.json')
     assert finite(result) and load_results(name, tmp_path, 'tiny') == [json.loads(json.dumps(result))]
     variants = result['variants']
@@ -189,7 +189,7 @@ def test_windows_are_measured_at_their_seams(data):
     variants = short('sat-windows', data)['variants']
     assert all(a['jump'] > 0 and a['jump_real'] == variants['2 windows']['jump_real'] for a in variants.values())
 
-def test_the_command_line_runs_one(tmp_path):
+def test_command_line(tmp_path):
     from mars.cli import main
     if main(['ablate', 'sat-rvq', '--steps', '1', '--device', 'cpu', '--out', str(tmp_path/'x.json')]) == 2: pytest.fail('the command does not know sat-rvq')
     assert json.loads((tmp_path/'x.json').read_text())[0]['steps'] == 1

@@ -1,4 +1,4 @@
-"""The site as people meet it: each page of `_docs` in headless Chromium, at desktop and at phone width, and the piano heard.
+"""The built site: each page of `_docs` in headless Chromium, at desktop and at phone width, and the sound of the piano.
 
 `scripts/test.sh` builds `_docs` first. The same tests hold for Quarto's pages and for those of its stand-in.
 """
@@ -31,7 +31,7 @@ def test_sidebar_names_every_notebook_once():
     assert named[0] == 'index.ipynb'
 
 def clips(family):
-    "{pitch: MP3} of a family, and the cents that its keys are marked by"
+    "{pitch: MP3} of a family, and the cents of its keys."
     text = (PIANO/f'{family}.js').read_text(encoding='utf-8')
     data = json.loads(re.fullmatch(r'\(window\.MARS_PIANO \?\?= \{\}\)\.\w+ = (.*);\n', text)[1])
     return {int(p): base64.b64decode(c) for p, c in data['clips'].items()}, {int(p): c for p, c in data['cents'].items()}
@@ -52,7 +52,7 @@ def test_piano_is_small_and_complete():
         assert [len(c) for c in have.values()] == [n['bytes'] for n in made['notes']]
 
 @pytest.mark.parametrize('family', ['flute', 'bass'])
-def test_clips_have_the_recorded_length_and_pitch(family):
+def test_clips_have_the_listed_length_and_pitch(family):
     import soundfile as sf
     from mars.eval import f0
     notes = [n for n in MADE['families'][family]['notes'] if n['cents'] is not None and abs(n['cents']) < 50 and n['voiced'] > .9]
@@ -68,13 +68,13 @@ def test_piano_record_counts_right():
     assert MADE['notes'] == len(notes) and MADE['right'] == right('cents') and MADE['first_seed_right'] == right('first_seed_cents')
 
 @pytest.mark.parametrize('name', ['path.svg', 'path-tall.svg'])
-def test_picture_of_the_path_is_a_picture(name):
+def test_path_drawing_is_a_valid_svg(name):
     svg = ET.parse(ROOT/'nbs'/'images'/name).getroot()
     words = ' '.join(t.text for t in svg.iter('{http://www.w3.org/2000/svg}text'))
     for word in ('wave', 'spec', 'image', 'tokens', 'VAR'): assert word in words
     assert len(list(svg.iter('{http://www.w3.org/2000/svg}image'))) > 10
 
-def test_results_table_holds_the_numbers_of_the_results_files():
+def test_results_table_matches_the_results_files():
     readme = (ROOT/'README.md').read_text(encoding='utf-8')
     named = re.findall(r'`results/(evaluation/small-[\w-]+\.json)`', readme)
     assert len(named) == 2
@@ -89,8 +89,8 @@ def test_readme_is_short():
     text = re.sub(r'```.*?```|<[^>]+>|\]\([^)]*\)', ' ', (ROOT/'README.md').read_text(encoding='utf-8'), flags=re.S)
     assert len(re.findall(r"[A-Za-z0-9'’.-]*[A-Za-z][\w'’.-]*", text)) < 900
 
-def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_path):
-    "The three lines that Quarto puts before a notebook with HTML outputs; and what nbdev makes of [`X`](x.ipynb)"
+def test_external_scripts_and_nested_links_are_removed(tmp_path):
+    "The lines that Quarto adds to a notebook with HTML outputs, and nbdev's version of [`X`](x.ipynb)."
     page = ('<head><script src="site_libs/a.js"></script>\n<script src="https://cdn.example.org/require.min.js" integrity="sha512-x" crossorigin="anonymous"></script>\n'
             '<script src="https://cdn.example.org/jquery.min.js" data-relocate-top="true"></script>\n'
             '<script type="application/javascript">define(\'jquery\', [],function() {return window.jQuery;})</script>\n<script>let x = 1</script></head><a href="x.html">[<code>X</code>](https://example.org/x.html#x)</a>')
@@ -99,7 +99,7 @@ def test_pages_are_freed_of_scripts_of_other_hosts_and_of_links_in_links(tmp_pat
     assert (tmp_path/'a.html').read_text() == '<head><script src="site_libs/a.js"></script>\n<script>let x = 1</script></head><a href="x.html"><code>X</code></a>'
 
 def test_tables_of_pandas_are_marked(tmp_path):
-    "Words are aligned as words, digits do not wrap; a second run changes nothing"
+    "Text is aligned left, digits do not wrap, and a second run changes nothing."
     def table(*cells): return '<table class="dataframe"><tr><th>in_use</th></tr><tr>'+''.join(f'<td>{c}</td>' for c in cells)+'</tr></table>'
     (tmp_path/'a.html').write_text(table('0.12 ± 0.01', 'NaN', 'yes')+table('1.0', 'a claim of more than forty letters, which wraps'))
     marked = ('<table class="dataframe digits"><tr><th>in_<wbr>use</th></tr><tr><td>0.12 ± 0.01</td><td>NaN</td><td class="words">yes</td></tr></table>'
@@ -179,7 +179,7 @@ def page_of(notebook): return re.sub(r'(^|/)\d+[a-zA-Z]*_', r'\1', notebook.remo
 PAGES = set(map(page_of, NAMES))
 
 class Seen(dict):
-    "{page: what was found on it}: each page is opened once, when it is first asked for"
+    "{page: measurements}: each page is opened once, on first use."
     def __init__(self, page, host):
         super().__init__()
         self.page, self.host, self.errors, self.asked = page, host, [], []
@@ -211,9 +211,9 @@ def test_page_opens_without_an_error(found):
     assert page['status'] == 200 and page['title'] and page['h1'] >= 1
     assert not page['errors']
 
-def test_page_asks_nothing_of_another_host(found): assert not found[1]['foreign']
+def test_page_makes_no_external_requests(found): assert not found[1]['foreign']
 
-def test_page_links_lead_somewhere(found, seen):
+def test_page_links_resolve(found, seen):
     name, page, _ = found
     broken = []
     for link in page['links']:
@@ -225,7 +225,7 @@ def test_page_links_lead_somewhere(found, seen):
         if not (DOCS/path).exists() or (frag and path in PAGES and unquote(frag) not in seen[path]['ids']): broken.append(link)
     assert not broken
 
-def test_page_images_have_a_size_and_words(found):
+def test_page_images_have_size_and_alt_text(found):
     for image in found[1]['images']: assert image['width'] > 1 and image['height'] > 1 and image['alt'] is not None, image
 
 def test_page_players_have_a_duration(found):
@@ -237,7 +237,7 @@ def test_page_players_have_a_duration(found):
     assert len(page['sounds']) >= sum(x.count('<audio') for x in shown)
     for sound in page['sounds']: assert sound['error'] is None and sound['duration'] and .05 < sound['duration'] < 60, sound
 
-def test_page_formulas_are_set(found):
+def test_page_formulas_are_rendered(found):
     _, page, notebook = found
     wrong = [m for m in page['math'] if m['wrong'] or min(m['box']) < 2]
     assert not wrong and not page['unset'] and not page['raw']
@@ -246,11 +246,11 @@ def test_page_formulas_are_set(found):
     assert sum(m['block'] for m in page['math']) >= prose.count('$$')//2
 
 def test_page_fits_desktop_and_phone(found):
-    "Nothing but boxes that scroll by themselves is wider than the screen"
+    "Only scrollable boxes are wider than the screen."
     assert found[1]['wide'] <= 1280 and found[1]['phone'] <= PHONE['width']
 
 def test_page_shows_a_signature_once(found):
-    "An entry of the API has one, without `def`, and no block of code around it defines the name again"
+    "An API entry has one signature, without `def`, and no code block around it repeats the definition."
     _, page, notebook = found
     cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
     assert bool(page['apis']) == any(re.search(r'^#\| *exports?\n(?:.*\n)*?(?:def|class) [a-zA-Z]', ''.join(c['source']), re.M) for c in cells)
@@ -266,11 +266,11 @@ def test_page_folds_the_source(found):
     cells = json.loads((ROOT/'nbs'/notebook).read_text(encoding='utf-8'))['cells']
     assert not page['open'] and page['folds'] == sum(bool(re.search(r'^#\| *exports$', ''.join(c['source']), re.M)) for c in cells)
 
-def test_page_has_room_for_lines_of_120_letters(found): assert not found[1]['narrow']
+def test_page_fits_lines_of_120_columns(found): assert not found[1]['narrow']
 
 # ---- the first screen, and a dark one ----
 
-def test_first_screen_holds_picture_sounds_and_piano(visit, host):
+def test_first_screen_has_drawing_sounds_and_piano(visit, host):
     page = visit(f'{host}/index.html')
     page.wait_for_selector('.piano-keys button')
     ends = page.evaluate("['.hero img', '.hero audio', '.piano-keys'].flatMap(s => [...document.querySelectorAll(s)].map(e => e.getBoundingClientRect().bottom))")
@@ -298,7 +298,7 @@ CONTRAST = r'''() => {
 
 @pytest.mark.parametrize('name', ['index', 'cmx', 'evaluation/report', 'guides/quickstart'])
 def test_page_can_be_read_in_light_and_dark(visit, host, name):
-    "Text has a contrast of at least 4.5 (WCAG AA), and plots keep their white ground"
+    "Text has a contrast of at least 4.5 (WCAG AA), and plots have a white background."
     for scheme in ('light', 'dark'):
         found = visit(f'{host}/{name}.html', color_scheme=scheme).evaluate(CONTRAST)
         assert (max(found['ground'][:3]) < 80) == (scheme == 'dark')
@@ -308,7 +308,7 @@ def test_page_can_be_read_in_light_and_dark(visit, host, name):
 
 @pytest.fixture(scope='module')
 def visit(browser):
-    "A page in a context of its own, with a recorder before the loudspeakers; closed at the end"
+    "A page in a separate context that records its audio output; closed at the end."
     contexts = []
     def open_(url, **settings):
         contexts.append(browser.new_context(**(dict(viewport=dict(width=1280, height=900)) | settings)))
@@ -320,7 +320,7 @@ def visit(browser):
     for context in contexts: context.close()
 
 def search(page, term):
-    "Addresses and texts of the hits, in the stand-in's box or in Quarto's"
+    "Addresses and texts of the hits, in the search box of the stand-in or of Quarto."
     if page.locator('#page-search').count():
         page.fill('#page-search', term)
         hits = page.locator('#page-results a')
@@ -332,7 +332,7 @@ def search(page, term):
     return [(h.get_attribute('href'), h.inner_text()) for h in hits.all()]
 
 @pytest.mark.parametrize('start', ['tokenizer.html', 'parts/quantizer.html'])
-def test_search_finds_a_term_and_leads_to_it(visit, host, start):
+def test_search_result_links_to_the_term(visit, host, start):
     page = visit(f'{host}/{start}')
     hits = search(page, 'demultiplex')
     assert hits and any('cmx' in href for href, _ in hits)
@@ -365,7 +365,7 @@ RECORD = r'''(() => {
 })();'''
 
 def heard(page, seconds, drop=True):
-    "(samples, rate) of what comes out in the next so many seconds"
+    "(samples, rate) of the audio output in the next seconds."
     if drop: page.evaluate('window.HEARD && (HEARD.blocks.length = 0)')
     page.wait_for_function(f'window.HEARD && HEARD.blocks.length*2048 > {seconds}*HEARD.rate', timeout=20000)
     data, rate = page.evaluate('''() => { const x = new Float32Array(HEARD.blocks.length*2048); HEARD.blocks.forEach((b, i) => x.set(b, 2048*i));
@@ -378,7 +378,7 @@ def pitch(samples, rate):
     return f0(samples[start:], int(rate)).midi
 
 def in_tune(family, low=48, high=76, cents=25):
-    "Notes of a family that were measured right and held throughout, so that pYIN can tell what is heard"
+    "Notes of a family that are in tune and sustained, whose pitch pYIN can measure."
     notes = [n for n in MADE['families'][family]['notes'] if low <= n['pitch'] <= high and n['cents'] is not None and abs(n['cents']) < cents and n['voiced'] > .9]
     if not notes: pytest.skip(f'{family} has no note in tune between {low} and {high}: make the piano from better weights')
     return notes
@@ -390,7 +390,7 @@ def point(page, midi, part=.9):
     return box['x']+box['width']/2, box['y']+box['height']*part
 
 def hold(page, midi, seconds=1.3):
-    "Press a key with the mouse, listen, and let go"
+    "Press a key with the mouse, record, and release it."
     page.mouse.move(*point(page, midi))
     page.mouse.down()
     out = heard(page, seconds, drop=False)
@@ -418,8 +418,8 @@ def test_key_in_between_is_resampled_to_its_pitch(visit, host, by):
     assert abs(100*(pitch(x, rate)-by-note['f0'])) < 25
     assert 'resampled' in page.locator('.piano-says').inner_text()
 
-def test_letters_play_and_leave_the_search_alone(visit, host):
-    "A plays the C marked A, here after moves to the octave with a note in tune; Z and X move it"
+def test_letter_keys_play_and_do_not_affect_the_search(visit, host):
+    "Key A plays the C marked A, here moved to an octave with a note in tune; Z and X move the octave."
     page, note = visit(f'{host}/index.html'), in_tune('flute', 60, 71)[0]
     choose(page, 'flute')
     key(page, 60).focus()
@@ -453,7 +453,7 @@ def test_two_keys_sound_together_and_volume_holds(visit, host):
     page.wait_for_timeout(900)
     assert loud > .05 and np.abs(hold(page, 60, .4)[0][-4096:]).max() < 1e-3
 
-def test_piano_can_be_used_without_seeing_it(visit, host):
+def test_piano_is_accessible(visit, host):
     page = visit(f'{host}/index.html')
     assert page.get_by_label('Family').count() == 1 and page.get_by_label('Volume').count() == 1
     assert page.locator('.piano-keys[role=group][aria-label]').count() == 1 and page.locator('.piano-says[role=status]').count() == 1

@@ -1,4 +1,4 @@
-"""Rendering from SoundFonts. Tests that need one are skipped where none, or no renderer, is installed."""
+"""Rendering from SoundFonts. Tests are skipped if no SoundFont or no renderer is installed."""
 import os, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -16,14 +16,14 @@ def _ready():
 needs_soundfont = pytest.mark.skipif(not _ready(), reason='no SoundFont or no renderer is installed')
 
 def level(wave, start, seconds=0.01):
-    "RMS in dB of a stretch."
+    "RMS in dB of a part."
     i = int(start*16000)
     return 20*np.log10(np.sqrt((wave[i:i + int(seconds*16000)]**2).mean()) + 1e-9)
 
 @pytest.fixture(scope='module')
 def font(): return find_soundfont()
 
-def test_every_program_once():
+def test_every_program_is_mapped_once():
     covered = [p for lo, hi, *_ in GM_RANGES for p in range(lo, hi + 1)]
     assert covered == list(range(128))
     assert {p for p in range(128) if gm_label(p) is None} == {47, 55, *range(88, 104), *range(112, 128)}
@@ -31,13 +31,13 @@ def test_every_program_once():
     with pytest.raises(ValueError, match='program must be in 0..127, got 128'): gm_label(128)
 
 @pytest.mark.parametrize('rate', [8000, 22050, 44100, 48000])
-def test_resample_keeps_a_tone(rate):
+def test_resample_preserves_a_tone(rate):
     t, u = np.arange(rate)/rate, np.arange(16000)/16000
     wave = resample(np.sin(2*np.pi*1000*t).astype(np.float32), rate)
     assert wave.shape == (16000,)
     assert np.abs(wave - np.sin(2*np.pi*1000*u))[800:-800].max() < 2e-3
 
-def test_resample_removes_what_16_khz_cannot_hold():
+def test_resample_removes_frequencies_above_nyquist():
     t = np.arange(48000)/48000
     assert np.abs(resample(np.sin(2*np.pi*9000*t), 48000))[800:-800].max() < 1e-3
 
@@ -76,7 +76,7 @@ print(n)
 
 @needs_soundfont
 def test_every_mapped_program_renders():
-    "In a process of its own, so that a renderer that hangs or crashes fails this test and nothing else."
+    "In a separate process: a renderer that hangs or crashes fails only this test."
     done = subprocess.run([sys.executable, '-c', SWEEP], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 400
@@ -86,7 +86,7 @@ def test_level_is_kept_without_normalisation(font):
     soft, loud = (np.abs(render_note(font, 60, v, 0, normalize=None)).max() for v in (25, 127))
     assert loud > 4*soft
 
-def test_what_is_no_soundfont(tmp_path):
+def test_invalid_soundfonts_are_refused(tmp_path):
     (tmp_path/'a.sf2').write_bytes(b'not a sound font at all')
     (tmp_path/'b.sf2').write_bytes(b'')
     (tmp_path/'c.sf2').write_bytes(b'RIFF' + (4).to_bytes(4, 'little') + b'sfbk')
@@ -96,7 +96,7 @@ def test_what_is_no_soundfont(tmp_path):
     with pytest.raises(FileNotFoundError, match='no SoundFont at .*d.sf2'): SoundFont(tmp_path/'d.sf2')
 
 @needs_soundfont
-def test_damaged_soundfont(font, tmp_path):
+def test_damaged_soundfonts_are_refused(font, tmp_path):
     data = Path(font).read_bytes()
     (tmp_path/'cut.sf2').write_bytes(data[:len(data)//2])
     with pytest.raises(ValueError, match='cut.sf2 is a damaged SoundFont'): SoundFont(tmp_path/'cut.sf2')
@@ -106,8 +106,8 @@ def _renderer():
     except ValueError: return False
 
 @pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
-def test_notes_are_labelled_by_the_pitch_that_sounds(tmp_path, monkeypatch):
-    "Coarse tuning, scale tuning, a fine tuning that no label can follow: measured, not read from the tables."
+def test_notes_are_labelled_by_the_sounding_pitch(tmp_path, monkeypatch):
+    "Coarse tuning, scale tuning, and a fine tuning between labels: measured, not read from the tables."
     font = write_soundfont(tmp_path/'sine.sf2', {16: {}, 17: {COARSE: -12}, 31: {COARSE: 24}, 80: {SCALE: 50}, 81: {FINE: 40}})
     ds = SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache')
     table = ds.pitch_offset.set_index(ds.pitch_offset.instrument.str[-3:])
@@ -122,8 +122,8 @@ def test_notes_are_labelled_by_the_pitch_that_sounds(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="label must be 'sound' or 'key', got 'name'"): SoundFontNotes(font, label='name')
 
 @pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
-def test_a_soundfont_that_takes_the_place_of_another(tmp_path):
-    "Same name, size and time; another sound."
+def test_a_replaced_soundfont_is_detected(tmp_path):
+    "Equal name, size and time; different contents."
     waves = []
     for coarse in (0, 12):
         font = write_soundfont(tmp_path/'a.sf2', {16: {COARSE: coarse}})
@@ -137,7 +137,7 @@ def test_organs_and_harmonics_of_fluid(font, tmp_path):
     ds = SoundFontNotes(font, programs=[16, 18, 31], pitches=60, velocities=100, cache=tmp_path)
     assert ds.pitch_offset.offset.tolist() == [-24, -12, 24] and [key for _, _, _, key, _ in ds.keys] == [84, 72, 36]
 
-def test_where_a_soundfont_is_looked_for(tmp_path, monkeypatch):
+def test_soundfont_search_path(tmp_path, monkeypatch):
     monkeypatch.setenv('MARS_SOUNDFONT', str(tmp_path/'x.sf2'))
     with pytest.raises(FileNotFoundError, match='MARS_SOUNDFONT must name a file, got .*x.sf2'): find_soundfont()
     (tmp_path/'x.sf2').write_bytes(b'')
@@ -146,7 +146,7 @@ def test_where_a_soundfont_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(soundfont, 'SOUNDFONT_FOLDERS', (str(tmp_path/'none'),))
     assert find_soundfont() is None
 
-def test_no_renderer(monkeypatch):
+def test_a_missing_renderer_is_reported(monkeypatch):
     for name in ('fluidsynth', 'tinysoundfont'): monkeypatch.setitem(sys.modules, name, None) # None makes the import fail
     with pytest.raises(ValueError, match='apt install libfluidsynth3'): find_renderer()
     with pytest.raises(ValueError, match="renderer must be one of auto, fluidsynth, tinysoundfont, got 'symusic'"): find_renderer('symusic')

@@ -1,4 +1,4 @@
-"""MAGNeT's claims at unit size: what must hold however little is trained. The committed results: that they are what they say."""
+"""The MAGNeT experiments at unit-test size: properties that hold with little training; and the committed results."""
 import json, math
 from pathlib import Path
 import pytest
@@ -72,7 +72,7 @@ def test_evaluations_are_cached(data, magnet, monkeypatch):
 # --- leaking
 
 class CopyNeighbour(torch.nn.Module):
-    "Predicts the token of a visible frame at most `reach` away says, the nearest first."
+    "Predicts the token of the nearest visible frame within `reach`."
     n_frames, lengths = 200, [200]
     def __init__(self, reach): super().__init__(); self.reach = reach
     def forward(self, tokens, labels, stage, masked):
@@ -87,7 +87,7 @@ def test_leak_rises_where_the_span_hides_what_the_model_used(reach, hidden):
     found = leak(CopyNeighbour(reach), [torch.full((3, 200), 4)], {})
     for L, (nats,) in zip(found['spans'], found['nats']): assert nats == pytest.approx(math.log(32) if L >= hidden else 0, abs=1e-4)
 
-def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch):
+def test_leak_of_a_real_model_uses_the_same_tokens(data, magnet, monkeypatch):
     seen = []
     real = mars.studies.magnet.masked_cross_entropy
     monkeypatch.setattr(mars.studies.magnet, 'masked_cross_entropy', lambda model, tokens, labels, stage, masked: seen.append((stage, masked[0].nonzero().flatten().tolist())) or real(model, tokens, labels, stage, masked))
@@ -95,7 +95,7 @@ def test_leak_asks_for_the_same_tokens_of_a_real_model(data, magnet, monkeypatch
     assert seen == [(k, at) for at in ([10, 30], [9, 10, 11, 29, 30, 31]) for k in range(K)] and torch.tensor(found['nats']).shape == (2, K)
     with pytest.raises(ValueError, match='spans of 21 frames every 20'): leak(magnet, *data.sets['held_out'], spacing=20)
 
-def test_scores_are_those_of_the_loss(data, magnet):
+def test_scores_equal_those_of_the_loss(data, magnet):
     tokens, labels = data.sets['held_out']
     stage, masked, _ = magnet.mask_sampler(8)
     with torch.no_grad(): want = magnet.loss(tokens, labels)[0].item()
@@ -126,11 +126,11 @@ def tone(period=None, decay=0., depth=.3, seconds=4, f=220.):
 
 @pytest.mark.parametrize('period', [.12, .17, .25, .4])
 @pytest.mark.parametrize('decay', [0., 10.])
-def test_motion_finds_what_was_put_in(period, decay):
+def test_motion_finds_known_tremolo_and_decay(period, decay):
     m = motion(tone(period, decay)[None])
     assert m['period'].item() == pytest.approx(period, abs=.011) and m['decay'].item() == pytest.approx(decay, abs=.6) and has_tremolo(m).item()
 
-def test_no_tremolo_is_found_where_none_is():
+def test_motion_finds_no_tremolo_in_a_steady_tone():
     m = motion(torch.stack([tone(decay=5.), tone(), torch.zeros(64000, dtype=torch.double)]))
     assert not has_tremolo(m).any() and m['depth'].max() < .1 and finite(m['strength'].tolist())
     assert loudness(torch.zeros(1, 16000)).eq(-80).all()
@@ -150,13 +150,13 @@ def test_moving_notes_and_their_comparison(data, model):
 
 # --- time
 
-def test_parts_happen_as_often_as_they_do(magnet, model):
+def test_calls_of_the_parts_are_counted(magnet, model):
     calls = part_calls(magnet, model.tokenizer, 2, 1., steps=[4, 3, 2])
     assert {k: often for k, (_, often) in calls.items()} == {'trunk, first stage': 4, 'trunk, later stages': 5, 'heads and sampling': 9, 'remasking': 6, 'decoder': 1}
     shapes = {k: f() for k, (f, _) in calls.items()}
     assert shapes['trunk, first stage'].shape == (4, T, 64) and shapes['remasking'].shape == (2, T) and shapes['decoder'].shape == (2, 16000)
 
-def test_parts_count_what_a_generation_calls(magnet, model, monkeypatch):
+def test_part_counts_equal_the_calls_of_a_generation(magnet, model, monkeypatch):
     seen = []
     for name in ('hidden_states', 'codebook_logits'): monkeypatch.setattr(MAGNeT, name, lambda self, *a, f=getattr(MAGNeT, name), name=name: seen.append(name) or f(self, *a))
     magnet.generate(dict(pitch=60), 1, seed=0, steps=[4, 3, 2])
@@ -185,7 +185,7 @@ def test_one_model_is_in_four_experiments(data):
     assert spans['3']['ce']['3'] == context['5']['ce'] and spans['1']['ce'] != spans['3']['ce'] and context['0']['ce'] != context['5']['ce']
     assert rescore['0']['frechet'] != rescore['1']['frechet']
 
-def test_they_are_registered(): assert set(NAMES) <= set(EXPERIMENTS)
+def test_experiments_are_registered(): assert set(NAMES) <= set(EXPERIMENTS)
 
 # --- the committed results
 

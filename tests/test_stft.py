@@ -1,4 +1,4 @@
-"LogSpectrogram, Griffin-Lim, the distances: what the notebook shows, on more shapes and on recorded notes."
+"LogSpectrogram, Griffin-Lim and distances, on more shapes than the notebook and on recorded notes."
 import math
 import numpy as np
 import pytest
@@ -40,12 +40,12 @@ def test_padding_and_cutting_are_silent(ls, waves):
     assert torch.equal(ls.encode(waves[:, :50000]), ls.encode(F.pad(waves[:, :50000], (0, 20000))))
     assert torch.equal(ls.encode(torch.cat([waves, waves], 1)), ls.encode(waves))
 
-def test_the_map_is_the_documented_one(ls, waves):
+def test_encode_matches_the_documented_formula(ls, waves):
     S = torch.stft(F.pad(waves, (0, 1280)), 1024, 256, window=torch.hann_window(1024), return_complex=True).abs()
     x = 1 + .4*torch.log10((S[:, None, :512]/512).clamp(1e-5, 1))
     assert (ls.encode(waves)-x).abs().max() < 1e-5
 
-def test_full_scale_and_silence_touch_the_ends(ls):
+def test_full_scale_and_silence_map_to_the_ends(ls):
     assert ls.encode(torch.ones(64000))[0, 0, 0, 100] == pytest.approx(1, abs=1e-6)
     assert (ls.encode(torch.zeros(2, 64000)) == -1).all()
     assert (ls.encode(torch.full((64000,), 1e-6)) == -1).all()
@@ -57,7 +57,7 @@ def test_int16_numpy_and_halves(ls, waves):
     assert torch.equal(ls.encode(waves.double().numpy()), ls.encode(waves))
     for half in (torch.bfloat16, torch.float16): assert torch.equal(ls.encode(waves.to(half)), ls.encode(waves.to(half).float()))
 
-def test_neither_casts_nor_autocast_change_the_map(ls, waves):
+def test_casts_and_autocast_do_not_change_the_result(ls, waves):
     spec = ls.encode(waves)
     assert torch.equal(LogSpectrogram().half().encode(waves), spec)
     with torch.autocast('cpu', torch.bfloat16): assert torch.equal(ls.encode(waves), spec)
@@ -67,7 +67,7 @@ def test_neither_casts_nor_autocast_change_the_map(ls, waves):
     (torch.zeros(0), 'at least one sample'), (torch.zeros(0, 64000), 'at least one sample'), (torch.tensor(1.), r'\(N,\) or \(B, N\)'),
     (torch.zeros(1, 1, 9), r'\(1, 1, 9\)'), (torch.tensor([1., math.nan]), 'NaN or infinity'), (torch.tensor([math.inf, 0]), 'NaN or infinity'),
     (torch.zeros(9, dtype=torch.int32), 'int32'), (torch.zeros(9, dtype=torch.bool), 'bool'), (torch.zeros(9, dtype=torch.complex64), 'complex64')])
-def test_bad_waves(ls, wave, says):
+def test_invalid_waves_are_refused(ls, wave, says):
     with pytest.raises(ValueError, match=says): ls.encode(wave)
 
 def test_gradient(small):
@@ -99,19 +99,19 @@ def test_magnitude_is_the_inverse(ls, waves):
     assert (M[:, :, :-1][~heard] == 0).all()
     assert torch.equal(ls.magnitude(spec+3), torch.where(F.pad(spec, (0, 0, 0, 1), value=-5) >= -1, torch.tensor(512.), torch.tensor(0.)))
 
-def test_levels_are_kept(ls, waves):
+def test_levels_are_preserved(ls, waves):
     loud, soft = ls.decode(ls.encode(waves[:2])), ls.decode(ls.encode(waves[:2]*10**(-12/20)))
     assert (level_db(soft)-level_db(loud)+12).abs().max() < .1
     assert (level_db(loud)-level_db(waves[:2])).abs().max() < .5
 
 @pytest.mark.parametrize('i', [3, 26, 33])
-def test_levels_are_kept_on_a_recorded_note(ls, i):
+def test_levels_are_preserved_on_a_recorded_note(ls, i):
     wave = example_notes()[i][0]
     loud, soft = ls.decode(ls.encode(wave)), ls.decode(ls.encode(wave*10**(-12/20)))
     assert float(level_db(soft)-level_db(loud)) == pytest.approx(-12, abs=.1)
     assert float(level_db(loud)-level_db(wave)) == pytest.approx(0, abs=.5)
 
-def test_a_note_depends_on_seed_and_index_alone(small, small_spec):
+def test_a_note_depends_on_seed_and_index_only(small, small_spec):
     whole = small.decode(small_spec, n_iter=4, seed=3)
     pieces = torch.cat([small.decode(small_spec[i:i+2], n_iter=4, seed=3, first=i) for i in (0, 2, 4)])
     assert whole.shape == (5, small.n_samples) and torch.equal(whole, pieces)
@@ -121,7 +121,7 @@ def test_a_note_depends_on_seed_and_index_alone(small, small_spec):
     assert not torch.equal(*small.decode(same, n_iter=1))
     assert torch.equal(*small.decode(same, n_iter=1, seed=None))
 
-def test_the_global_generator_is_left_alone(small, small_spec):
+def test_the_global_generator_is_unchanged(small, small_spec):
     before = torch.get_rng_state()
     small.decode(small_spec, n_iter=1)
     assert torch.equal(before, torch.get_rng_state())
@@ -129,7 +129,7 @@ def test_the_global_generator_is_left_alone(small, small_spec):
 def test_one_note_without_batch(small, small_spec):
     assert torch.equal(small.decode(small_spec[0], n_iter=2), small.decode(small_spec[:1], n_iter=2))
 
-def test_more_iterations_are_nearer(small, small_spec):
+def test_more_iterations_reduce_the_error(small, small_spec):
     off = [float(log_spectral_distance(small_spec, small.encode(small.decode(small_spec, n_iter=n)), active_frames(small_spec)).mean()) for n in (0, 8, 64)]
     assert off[0] > off[1] > off[2]
 
@@ -139,7 +139,7 @@ def test_more_iterations_are_nearer(small, small_spec):
     (torch.zeros(1, 1, 512, 256, dtype=torch.int64), {}, 'int64'), (torch.zeros(1, 1, 512, 256), dict(n_iter=-1), 'n_iter must be an integer >= 0, got -1'),
     (torch.zeros(1, 1, 512, 256), dict(n_iter=2.5), 'n_iter must be an integer >= 0, got 2.5'), (torch.zeros(1, 1, 512, 256), dict(seed=-4), 'seed must be an integer >= 0, got -4'),
     (torch.zeros(1, 1, 512, 256), dict(first=-1), 'first must be an integer >= 0, got -1'), (torch.zeros(1, 1, 512, 256), dict(phase='pghj'), "'pghj' is unknown: choose one of .*griffinlim")])
-def test_bad_specs(ls, spec, kw, says):
+def test_invalid_specs_are_refused(ls, spec, kw, says):
     with pytest.raises(ValueError, match=says): ls.decode(spec, **kw)
 
 def test_phase_methods_can_be_added(small, small_spec, monkeypatch):
@@ -155,7 +155,7 @@ def test_phase_methods_can_be_added(small, small_spec, monkeypatch):
 
 @pytest.mark.parametrize('kw, says', [(dict(n_fft=1023), 'n_fft must be an even integer >= 4, got 1023'), (dict(hop_length=0), r'hop_length must be in \[1, 512\], got 0'), (dict(hop_length=513), r'hop_length must be in \[1, 512\], got 513'),
     (dict(floor=1.), r'floor must be in \(0, 1\), got 1.0'), (dict(n_frames=2), 'n_frames must be >= 4, got 2'), (dict(duration=4.1), r'duration must be in \(0, 4.08\] s, got 4.1')])
-def test_bad_layouts(kw, says):
+def test_invalid_layouts_are_refused(kw, says):
     with pytest.raises(ValueError, match=says): LogSpectrogram(**kw)
 
 def test_other_sizes():
@@ -170,18 +170,18 @@ def test_other_sizes():
 
 @pytest.fixture(scope='module')
 def torchaudio():
-    "A build of torchaudio that does not match torch raises OSError"
+    "A torchaudio build that does not match torch raises OSError."
     return pytest.importorskip('torchaudio', exc_type=(ImportError, OSError))
 
 @pytest.mark.parametrize('rate, n_fft, n_mels, norm', [(16000, 1024, 128, 'slaney'), (16000, 2048, 64, None), (44100, 2048, 96, 'slaney'), (24000, 64, 16, 'slaney')])
-def test_mel_filters_are_torchaudios(torchaudio, rate, n_fft, n_mels, norm):
+def test_mel_filters_agree_with_torchaudio(torchaudio, rate, n_fft, n_mels, norm):
     theirs = torchaudio.functional.melscale_fbanks(n_fft//2+1, 0., rate/2, n_mels, rate, norm=norm, mel_scale='slaney')
     ours = mel_filters(n_fft, n_mels, rate, norm)
     assert ours.dtype == theirs.dtype and ours.is_contiguous()
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 @pytest.mark.parametrize('n_fft, hop, momentum', [(256, 64, .99), (256, 128, .5), (256, 100, .99), (128, 32, 0.)])
-def test_griffin_lim_is_torchaudios(torchaudio, n_fft, hop, momentum):
+def test_griffin_lim_agrees_with_torchaudio(torchaudio, n_fft, hop, momentum):
     x = torch.randn(2, 3, 20*hop, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     window = torch.hann_window(n_fft, dtype=torch.float64)
     M = torch.stft(x.flatten(0, 1), n_fft, hop, window=window, return_complex=True).abs().unflatten(0, (2, 3))
@@ -193,7 +193,7 @@ def test_griffin_lim_is_torchaudios(torchaudio, n_fft, hop, momentum):
     theirs = torchaudio.functional.griffinlim(M.float(), window.float(), n_fft, hop, n_fft, 1., 4, momentum, None, False)
     assert (single-theirs).norm() < 1e-4*theirs.norm()
 
-def test_griffin_lim_keeps_a_true_phase(small, waves):
+def test_griffin_lim_preserves_a_true_phase(small, waves):
     S = small.stft(waves)[:, 0]
     kept = griffin_lim(S.abs(), small.window(), 256, 64, n_iter=5, angles=S/S.abs().clamp(min=1e-20))
     x = F.pad(waves[:, :small.n_samples], (0, small.n_padded-small.n_samples))

@@ -1,4 +1,4 @@
-"""The sister systems as models: one folder, one command line, one judge for all, at unit-test size."""
+"""The baselines as models at unit-test size: a common folder format, command line and evaluation."""
 import json
 from dataclasses import asdict
 import pytest, torch
@@ -36,20 +36,20 @@ def saved(request, tmp_path_factory):
 
 # --- folders
 
-def test_a_folder_says_what_it_holds(saved):
+def test_a_folder_records_its_system(saved):
     m, folder, more = saved
     again = Mars.from_pretrained(folder)
     assert type(again) is WaveMars and type(again.var) is type(m.var) and asdict(again.var.cfg) == asdict(m.var.cfg) and again.tokenizer.cfg == m.tokenizer.cfg and again.info == m.info
     for a, b in zip(m.var.state_dict().values(), again.var.state_dict().values()): assert torch.equal(a, b)
     assert torch.equal(again.generate(pitch=[60, 64], seed=3, **more), m.generate(pitch=[60, 64], seed=3, **more))
 
-def test_every_system_is_found():
+def test_every_system_is_registered():
     for name in SYSTEMS: assert SYSTEMS.find(name).system == name
     assert PIPELINES.find(None) is Mars and PIPELINES.find('wave') is WaveMars
     with pytest.raises(ValueError, match="prediction order 'sideways' is unknown: choose one of"): SYSTEMS.find('sideways')
     with pytest.raises(ValueError, match="kind of model 'movie' is unknown: choose one of"): PIPELINES.find('movie')
 
-def test_parts_that_do_not_fit_are_refused(tmp_path):
+def test_mismatched_parts_are_refused(tmp_path):
     m, other = make('aar'), make('magnet')
     with pytest.raises(ValueError, match='another tokenizer config'): WaveMars(m.tokenizer, other.var)
     m.save_pretrained(tmp_path/'a'); other.save_pretrained(tmp_path/'b')
@@ -61,14 +61,14 @@ def test_parts_that_do_not_fit_are_refused(tmp_path):
 
 # --- the same methods as Mars
 
-def test_a_note_depends_on_seed_and_index_alone(saved):
+def test_a_note_depends_on_seed_and_index_only(saved):
     m, _, more = saved
     whole = m.generate(pitch=[60, 62, 64], seed=5, **more)
     assert whole.shape == (3, 64000) and whole.isfinite().all() and whole.abs().max() <= 1
     torch.testing.assert_close(m.generate(pitch=[60, 62, 64], seed=5, batch_size=1, **more), whole, atol=1e-4, rtol=0)
     assert not torch.equal(m.generate(pitch=[60, 62, 64], seed=6, **more), whole)
 
-def test_previews_grow_to_the_note(saved):
+def test_previews_end_with_the_note(saved):
     m, _, more = saved
     shown = [*m.preview(1, pitch=60, seed=2, **more)]
     assert len(shown) == len(m.tokenizer.cfg.lengths) and all(spec.shape == (1, 1, 512, 256) and wave.shape == (1, 64000) for spec, wave in shown)
@@ -77,7 +77,7 @@ def test_previews_grow_to_the_note(saved):
 @pytest.mark.parametrize('call, says', [(lambda m: m.generate(pitch=300), 'label pitch is 300'), (lambda m: m.generate(family='kazoo'), "got 'kazoo'"), (lambda m: m.generate(pitch=60, seed=-1), 'seed is -1'),
     (lambda m: m.generate(pitch=60, temperature=-1), 'temperature is -1'), (lambda m: m.generate(pitch=60, wings=2), 'wings is not a setting'), (lambda m: m.reconstruct(torch.zeros(64000)), 'silent'),
     (lambda m: m.reconstruct(torch.full((64000,), float('nan'))), 'NaN'), (lambda m: m.reconstruct(torch.randn(64000), sample_rate=0), 'must be in 1000..768000 whole Hz, got 0'), (lambda m: m.generate(pitch=60, batch_size=0), 'batch_size must be an integer >= 1, got 0')])
-def test_errors_are_those_of_mars(saved, call, says):
+def test_errors_equal_those_of_mars(saved, call, says):
     m = saved[0]
     with pytest.raises(ValueError, match=says) as mine: call(m)
     tok = Tokenizer(TokenizerConfig.preset('tiny'))
@@ -111,7 +111,7 @@ def test_generate_and_reconstruct(saved, tmp_path, capsys):
     assert main(['reconstruct', str(tmp_path/'in.wav'), '--model', str(folder), '--out', str(tmp_path/'back')]) == 0
     assert (tmp_path/'back'/'in-reconstructed.wav').exists()
 
-def test_evaluate_judges_a_model_of_waves(tmp_path, capsys):
+def test_evaluate_accepts_a_wave_model(tmp_path, capsys):
     make('aar').save_pretrained(tmp_path/'m')
     assert main(['evaluate', '--model', str(tmp_path/'m'), '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', '20', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2',
                  '--n-train', '100', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
@@ -119,7 +119,7 @@ def test_evaluate_judges_a_model_of_waves(tmp_path, capsys):
     assert {'generated', 'reconstruction', 'Griffin-Lim oracle'} <= set(said['rows']) and said['settings']['phases']['generated'] == 'of the decoder' and said['settings']['phases']['Griffin-Lim oracle'] == 'griffinlim 1'
     assert describe_model(load_model(tmp_path/'m', 'cpu'))['tokenizer']['lengths'] == [1, 8, 40, 200]
 
-def test_the_tokenizer_decides_what_fits():
+def test_the_tokenizer_determines_compatible_systems():
     waves, frames = make('aar'), make('magnet')
     picture = Mars(Tokenizer(TokenizerConfig.preset('tiny')))
     fits = dict(var=(waves, frames, picture), aar=(waves, frames), magnet=(frames,), ar=(waves, frames, picture))
@@ -131,6 +131,6 @@ def test_the_tokenizer_decides_what_fits():
     assert [transformer_of('ar', frames, p)[0] for p in (None, 'delayed', 'flat')] == [DelayPatternLM, DelayPatternLM, FlatPatternLM]
     with pytest.raises(ValueError, match='a delayed ar needs'): transformer_of('ar', waves, 'delayed')
 
-def test_system_may_stand_for_the_stage():
+def test_the_system_option_may_replace_the_stage():
     assert normalize(['train', '--out', 'x', '--system', 'aar', '--steps', '3']) == ['train', 'aar', '--out', 'x', '--steps', '3']
     for argv in (['train', 'aar'], ['train', '--system'], ['generate', '--system', 'aar'], []): assert normalize(argv) == argv

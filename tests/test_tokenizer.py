@@ -1,4 +1,4 @@
-"""The quantizer and the tokenizer, beyond what their notebooks test."""
+"""The quantizer and the tokenizer, in addition to the tests of their notebooks."""
 import pytest, torch
 from torch import nn
 from mars.cmx import CMX
@@ -27,7 +27,7 @@ def mini(**kw):
 
 @pytest.mark.parametrize('kw', [dict(), dict(branches=2), dict(branches=3, lookup='euclidean'), dict(image_shape=(8, 16, 32), patch=(4, 8)), dict(image_shape=(1, 48, 24), patch=(6, 4), resample_tokens=False),
                                 dict(scales=((1, 1), (3, 2), (5, 7)), branches=2)], ids=str)
-def test_decode_of_encode_is_forward(kw):
+def test_decode_of_encode_equals_forward(kw):
     tok = mini(**kw).eval()
     image = torch.rand(3, *tok.cfg.image_shape)*2 - 1
     with torch.no_grad(): recon, losses = tok(image)
@@ -72,8 +72,8 @@ def test_lookup_in_blocks_is_exact():
     for lookup in ('cosine', 'euclidean'):
         assert all(torch.equal(nearest_code(x, E, lookup, block=b), nearest_code(x, E, lookup)) for b in (1, 300, 7777))
 
-def test_unused_codes_come_back():
-    "Euclidean lookup loses codes in training; the same training with revivals does not, and ends with a smaller error."
+def test_unused_codes_are_revived():
+    "Euclidean lookup loses codes in training; with revival it does not, and the final error is smaller."
     g = torch.Generator().manual_seed(1)
     image = nn.functional.interpolate(torch.randn(32, 2, 2, 2, generator=g), size=32, mode='bicubic').clamp(-1, 1)
     def train(revive):
@@ -89,7 +89,7 @@ def test_unused_codes_come_back():
     assert none == 0 and revived > 50
     assert few < 0.5 and many > 1.5*few and better < 0.9*worse, (few, worse, many, better)
 
-def test_revive_leaves_living_codes_alone():
+def test_revive_does_not_change_used_codes():
     q = MultiScaleQuantizer(((1, 1), (2, 2)), 64, 4).train()
     f = torch.randn(4, 4, 2, 2)
     for _ in range(5): q(f)
@@ -99,7 +99,7 @@ def test_revive_leaves_living_codes_alone():
     assert n == changed.sum() and not (changed & alive).any() and n <= 4*5  # at most one code for each vector of the batch
     assert q.revive(f, patience=6) == 0
 
-def test_revived_codes_take_part_in_the_next_pass():
+def test_revived_codes_are_used_in_the_next_pass():
     torch.manual_seed(0)
     q = MultiScaleQuantizer(((1, 1), (4, 4)), 32, 8).train()
     q.codebook.data[1:] = 100*q.codebook.data[:1]  # 31 copies of one direction
@@ -109,7 +109,7 @@ def test_revived_codes_take_part_in_the_next_pass():
     assert q.revive(f, patience=3) >= 30
     assert len(torch.cat([t.flatten() for t in q(f)[2]]).unique()) > 20
 
-def test_patches_of_any_shape_come_back():
+def test_patchify_round_trip_of_any_shape():
     x = torch.randn(2, 3, 12, 20)
     assert torch.equal(unpatchify(patchify(x, (4, 5)), (3, 12, 20), (4, 5)), x)
 
@@ -117,7 +117,7 @@ def test_patches_of_any_shape_come_back():
     (dict(branches=0), 'branches must be >= 1, got 0'), (dict(patch=7), 'cannot be cut'), (dict(lookup='manhattan'), "lookup must be one of cosine, euclidean, got 'manhattan'"),
     (dict(scales=(4, 2)), 'coarse to fine'), (dict(image_shape=(2, 32)), 'must be (C, H, W)'), (dict(heads=3), 'not divisible by 3 heads'), (dict(code_dim=0), 'code_dim must be >= 1, got 0'), (dict(drop_path=1.), 'drop_path must be in [0, 1), got 1.0'), (dict(mlp_ratio=-1.), 'mlp_ratio must be > 0, got -1.0'),
     (dict(phi_ratio=1.5), 'phi_ratio must be in [0, 1], got 1.5'), (dict(beta=float('nan')), 'beta must be finite, got nan'), (dict(quantizer_dropout=-0.1), 'quantizer_dropout must be in [0, 1], got -0.1')])
-def test_config_refuses(kw, words):
+def test_config_refuses_invalid_values(kw, words):
     with pytest.raises(ValueError) as e: mini_config(**kw)
     assert words in str(e.value) and '\n' not in str(e.value)
 
@@ -130,7 +130,7 @@ def test_config_refuses(kw, words):
     (lambda t, x: t.decode([v[:, :-1] for v in t.encode(x)]), 'token map 0 has shape'), (lambda t, x: t.decode([]), '0 token maps'), (lambda t, x: t.decode([v.tolist() for v in t.encode(x)]), 'must be tensors'), (lambda t, x: t.decode(t.encode(x)[:1], 3), 'n_scales must be in 1..1, the number of token maps, got 3'),
     (lambda t, x: t.revive(x*float('nan')), 'NaN or infinite values'), (lambda t, x: t.encode(x.numpy()), 'takes images'),
     (lambda t, x: t.decode(t.encode(x)*2), '8 token maps'), (lambda t, x: t.decode(t.encode(x), 9), 'n_scales must be in 1..4, the number of token maps, got 9')])
-def test_bad_input_gets_one_sentence(branches, break_it, words):
+def test_invalid_input_raises_one_sentence(branches, break_it, words):
     tok = mini(branches=branches).eval()
     with pytest.raises(ValueError) as e: break_it(tok, torch.rand(2, 2, 32, 32))
     assert words in str(e.value) and '\n' not in str(e.value)
@@ -144,7 +144,7 @@ def test_weights_of_another_config_are_refused(tmp_path):
     assert all(torch.equal(s, t) for s, t in zip(a.encode(x), b.encode(x)))
 
 def test_beats_the_class_mean_on_unseen_instruments():
-    "Some seconds of training on some instruments, then others: the issue's least demand on learning."
+    "A few seconds of training on some instruments, then evaluation on others."
     notes = AdditiveNotes(None, range(48, 72, 6), (100,))
     train, _, test = notes.split_by_instrument(valid=0., test=0.34, seed=0)
     assert not set(train.instruments) & set(test.instruments)

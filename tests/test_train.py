@@ -1,4 +1,4 @@
-"""Training that survives: kill -9, signals, damaged checkpoints, full disks, NaN and infinite losses."""
+"""Robust training: kill -9, signals, damaged checkpoints, full disks, NaN and infinite losses."""
 import json, os, random, shutil, signal, time, traceback
 from pathlib import Path
 import numpy as np
@@ -22,7 +22,7 @@ from mars.var import VARConfig
 STEPS = 40
 
 def train_stage(out, resume, stage, steps=STEPS):
-    "Train one stage in a folder, with everything that a checkpoint must hold."
+    "Train one stage in a folder, with all state that a checkpoint stores."
     notes = AdditiveNotes(('organ', 'flute'), range(60, 64), (100,))
     common = dict(steps=steps, batch_size=4, log_every=1, save_every=5, ema=0.9)
     how = dict(out=out, progress=False, resume=resume, device='cpu')
@@ -84,7 +84,7 @@ def test_sigterm_saves_and_exits(whole, tmp_path):
     assert finish(tmp_path, True, 'tokenizer')[0] == 0
     assert weights(tmp_path, 'tokenizer') == weights(whole, 'tokenizer')
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(whole, tmp_path):
     run = start(tmp_path, False, 'tokenizer')
     when_logged(run, tmp_path, 'tokenizer', 22)
     run.send(signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(whole, tmp_path):
     assert status == 0 and newest.name in text and 'damaged' in text
     assert weights(tmp_path, 'tokenizer') == weights(whole, 'tokenizer')
 
-def test_a_full_disk_stops_the_run_with_a_sentence_and_nothing_half_written(tmp_path):
+def test_a_full_disk_stops_the_run_and_leaves_no_partial_files(tmp_path):
     status, text = finish(tmp_path, False, 'tokenizer', file_limit=200_000)
     assert status == 1 and 'cannot be written' in text.splitlines()[-1]
     assert not list((tmp_path/'checkpoints').iterdir()) and not (tmp_path/'tokenizer.safetensors').exists()
@@ -104,7 +104,7 @@ def test_other_settings_are_refused(whole):
     with pytest.raises(ValueError, match='was made with another train'): train_stage(whole, True, 'tokenizer', steps=STEPS+1)
 
 class Model(torch.nn.Linear):
-    "A linear model that also returns what it was given to learn from."
+    "A linear model that also returns its input."
     def __init__(self):
         torch.manual_seed(0)
         super().__init__(4, 1)
@@ -114,7 +114,7 @@ def square(model, x):
     return loss, dict(loss=loss.detach())
 
 def run_fit(out=None, factors={}, model=None, resume=False, log=None, extra=(), **kw): # factors: step -> factor of the input
-    "Train a linear model -> (model, log); NaN and infinite factors make losses of that kind."
+    "Train a linear model -> (model, log); NaN and infinite factors give such losses."
     torch.manual_seed(1)
     model, log, cfg, x = model or Model(), log or RunLog(), TrainConfig.preset('tiny', **{**dict(steps=30, log_every=1), **kw}), torch.randn(8, 4)
     manager = CheckpointManager(out, 'tokenizer', {}, cfg.keep_last) if out else None
@@ -127,7 +127,7 @@ class Weights: # a callback
     def before_step(self, learn): self.seen.append(learn.module.model.weight.detach().clone())
 
 @pytest.mark.parametrize('fused', [True, False]) # MPS has no fused optimiser that skips steps
-def test_steps_that_are_not_finite_are_skipped_and_counted(fused):
+def test_non_finite_steps_are_skipped_and_counted(fused):
     class Fused:
         def setup(self, learn):
             for settings in (learn.opt.defaults, *learn.opt.param_groups): settings['fused'] = fused
@@ -136,7 +136,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(fused):
     assert log.rows[-1]['skipped'] == 3 and model.weight.isfinite().all()
     assert torch.equal(seen[5], seen[6]) and torch.equal(seen[6], seen[7]) and not torch.equal(seen[7], seen[8])
 
-def test_too_many_of_them_in_a_row_end_the_run_with_the_last_good_weights(tmp_path):
+def test_too_many_non_finite_steps_end_the_run_with_the_last_good_weights(tmp_path):
     with pytest.raises(FloatingPointError, match='for 4 steps up to step 13'):
         run_fit(factors={s: np.nan for s in (3, *range(10, 30))}, max_nonfinite=4)
     w = Weights()
@@ -145,7 +145,7 @@ def test_too_many_of_them_in_a_row_end_the_run_with_the_last_good_weights(tmp_pa
     step, tensors = CheckpointManager(tmp_path, 'tokenizer', {}).load()
     assert step == 8 and torch.equal(tensors['model/model.weight'], w.seen[8])
 
-def test_random_generators_come_back():
+def test_random_generators_are_restored():
     random.seed(1); np.random.seed(2); torch.manual_seed(3)
     random.gauss(0, 1); np.random.randn()  # both keep the second of a pair
     state = {k: v.clone() for k, v in random_state(torch.device('cpu')).items()}
@@ -154,11 +154,11 @@ def test_random_generators_come_back():
     set_random_state(state, torch.device('cpu'))
     assert draw() == first
 
-def test_half_a_line_of_a_killed_log_is_left_out(tmp_path):
+def test_a_truncated_last_line_of_the_log_is_ignored(tmp_path):
     (tmp_path/'metrics.jsonl').write_text(json.dumps(dict(stage='var', step=0)) + '\n{"stage": "va')
     assert [r['step'] for r in read_log(tmp_path)] == [0]
 
-def test_records_of_a_run(whole):
+def test_log_and_config_of_a_run(whole):
     rows = read_log(whole)
     assert {r['stage'] for r in rows} == {'tokenizer', 'var'} and len(rows) == 2*STEPS
     for r in rows: assert r['notes_per_second'] > 0 and r['memory_mib'] > 10 and r['skipped'] == 0 and r['grad_norm'] > 0
@@ -166,7 +166,7 @@ def test_records_of_a_run(whole):
     text = json.dumps(info)
     assert torch.__version__ in text and '"seed"' in text and 'versions' in text
 
-def test_a_new_run_forgets_the_checkpoints_of_an_older_one(tmp_path):
+def test_a_new_run_removes_the_checkpoints_of_an_older_one(tmp_path):
     manager = CheckpointManager(tmp_path, 'tokenizer', {}, keep=2)
     for step in (900, 950): manager.save(step, dict(a=torch.zeros(1)))
     run_fit(tmp_path, steps=12, save_every=5)
@@ -176,29 +176,29 @@ def test_a_new_run_forgets_the_checkpoints_of_an_older_one(tmp_path):
     (dict(epochs=-1.), 'epochs must be >= 0, got -1.0'), (dict(save_every=-1), 'save_every must be >= 0, got -1'),
     (dict(keep_last=0), 'keep_last must be >= 1, got 0'), (dict(max_nonfinite=0), 'max_nonfinite must be >= 1, got 0'),
     (dict(accumulate=3), 'accumulate must divide the batch_size of 16, got 3'), (dict(stage='x'), "stage must be one of .*, got 'x'")])
-def test_settings_refused(kw, words):
+def test_invalid_settings_are_refused(kw, words):
     with pytest.raises(ValueError, match=words): TrainConfig(**kw)
 
-def test_automatic_precision_is_bf16_on_cuda_alone(monkeypatch):
+def test_automatic_precision_is_bf16_on_cuda_only(monkeypatch):
     assert make_accelerator('cpu').mixed_precision == 'no' and make_accelerator('cpu', 'bf16').mixed_precision == 'bf16'
     monkeypatch.setattr('mars.training.distributed.pick_device', torch.device)
     assert make_accelerator('mps').mixed_precision == 'no' and make_accelerator('cuda:1').mixed_precision == 'bf16'
     assert make_accelerator('cuda:1', 'fp32').mixed_precision == 'no' and make_accelerator('cuda:1').device == torch.device('cuda:1')
     make_accelerator('cpu')
 
-def test_a_state_of_the_cpu_goes_on_to_a_gpu(monkeypatch):
+def test_a_cpu_state_resumes_on_a_gpu(monkeypatch):
     state = random_state(torch.device('cpu'))
     monkeypatch.setattr(torch.cuda, 'set_rng_state', lambda *a: pytest.fail('there is no state of a GPU in it'))
     set_random_state(state, torch.device('cuda'))
 
-def test_stage_two_goes_on_with_its_own_tokenizer_only(whole, tmp_path):
+def test_stage_two_resumes_with_its_own_tokenizer_only(whole, tmp_path):
     shutil.copytree(whole, tmp_path/'run')
     config, path = json.loads((tmp_path/'run/config.json').read_text()), tmp_path/'run/tokenizer.safetensors'
     save_file({k: v + 0.01 if k == 'decoder.mask' else v for k, v in load_file(path).items()}, path)
     (tmp_path/'run/config.json').write_text(json.dumps({**config, 'var': None}))
     with pytest.raises(ValueError, match='was made with another tokenizer'): train_stage(tmp_path/'run', True, 'var')
 
-def test_a_resumed_run_keeps_its_tracker():
+def test_a_resumed_run_continues_its_tracker():
     class Tracker:
         rows, ended = [], False
         def log(self, values, step):
@@ -221,11 +221,11 @@ def test_sigterm_in_the_last_step(tmp_path, event):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert torch.equal(run_fit(tmp_path, steps=5, resume=True)[0].weight, run_fit(steps=5)[0].weight)
 
-def test_a_run_in_an_old_folder_starts_its_log_anew(tmp_path):
+def test_a_new_run_in_an_old_folder_restarts_the_log(tmp_path):
     for _ in range(2): run_fit(log=(log := RunLog(tmp_path)), steps=3)[1].close()
     assert [r['step'] for r in read_log(tmp_path)] == [0, 1, 2]
 
-def test_parts_of_a_batch_make_the_same_step():
+def test_micro_batches_give_the_same_step():
     x, grads = torch.randn(8, 4), []
     for n in (1, 4):
         model, cfg = Model(), TrainConfig(steps=3, batch_size=8, accumulate=n, log_every=1)
@@ -240,7 +240,7 @@ def test_averaged_weights_replace_the_trained_ones():
     assert torch.equal(spy.weight, plain.weight) and not torch.equal(averaged.weight, plain.weight)
 
 class HostReads(TorchDispatchMode):
-    "Counts operations that would wait for a GPU: those that read values of tensors on the host."
+    "Counts operations that wait for a GPU, that is, read tensor values on the host."
     READS = {'aten._local_scalar_dense.default', 'aten.nonzero.default', 'aten.is_nonzero.default', 'aten.equal.default', 'aten.masked_select.default'}
     def __init__(self): super().__init__(); self.reads, self.on = [], False
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -250,7 +250,7 @@ class HostReads(TorchDispatchMode):
     def after_fit(self, learn): self.on = False
 
 @pytest.mark.parametrize('stage', ['tokenizer', 'gan', 'var'])
-def test_steps_that_are_not_logged_read_nothing_from_the_device(stage, monkeypatch):
+def test_unlogged_steps_do_not_synchronise_with_the_device(stage, monkeypatch):
     monkeypatch.setattr('mars.train.default_callbacks', lambda *a, **kw: [reads, *default_callbacks(*a, **kw)])
     notes, train = AdditiveNotes(('organ', 'flute'), range(60, 64), (100,)), dict(steps=5, batch_size=4, log_every=4, ema=.9, revive_every=0)
     cfg, ls = TokenizerConfig.preset('tiny', image_shape=(2, 32, 32), patch=8, scales=(1, 2, 3, 4)), LogSpectrogram(n_fft=128, hop_length=64, n_frames=32)

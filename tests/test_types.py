@@ -1,4 +1,4 @@
-"""What a type checker says of the package, and of a program that uses it."""
+"""Type checking of the package and of a program that uses it."""
 import os, subprocess, sys
 from pathlib import Path
 import pytest
@@ -43,11 +43,11 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def complaints(folder): return mypy(folder, 'mars')
 
-def test_modules_that_pass_go_on_passing(complaints):
+def test_checked_modules_still_pass(complaints):
     new = [x for x in complaints if module_of(x) not in NOT_YET]
     assert not new, '\n'.join(new)
 
-def test_the_list_is_no_longer_than_it_must_be(complaints):
+def test_the_list_of_unchecked_modules_is_minimal(complaints):
     assert NOT_YET <= {module_of(f'{p.relative_to(ROOT)}:') for p in (ROOT/'mars').rglob('*.py')}
     clean = NOT_YET - {module_of(x) for x in complaints}
     assert not clean, f'{", ".join(sorted(clean))} pass now: take them out of NOT_YET'
@@ -69,7 +69,7 @@ cmx = mars.CMX.fit()
 WRONG = {"m.reconstruct(wave, sample_rate='high')": 'arg-type', 'm.genrate()': 'attr-defined', 'mars.Venus': 'attr-defined', "m.generate(seed='x')": 'arg-type', 'm.save_pretrained()': 'call-arg'}
 
 def test_a_program_that_uses_the_package(folder):
-    "The real package, as a user's checker sees it: nothing to say of right calls, something of wrong ones"
+    "The installed package under a user's type checker: no complaint for correct calls, one for wrong ones."
     (folder/'user.py').write_text(USER + '\n'.join(WRONG) + '\n')
     found, first = [x for x in mypy(folder, 'user.py') if x.startswith('user.py')], len(USER.splitlines()) + 1
     assert [(int(x.split(':')[1]), x.rsplit('[', 1)[1].rstrip(']')) for x in found] == list(zip(range(first, first + len(WRONG)), WRONG.values())), found

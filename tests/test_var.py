@@ -1,4 +1,4 @@
-"""The next-scale transformer: what it promises about order, cache, guidance, labels, seeds and precision, at unit-test size."""
+"""The next-scale transformer at unit-test size: order, cache, guidance, labels, seeds and precision."""
 import copy, json, math, pickle, subprocess, sys
 from pathlib import Path
 import numpy as np
@@ -22,7 +22,7 @@ CFG = TokenizerConfig.preset('tiny', **SMALL)
 ALL = dict(pitch=[50, 60, 70], family=[0, 3, 10], source=[0, 1, 2], velocity=[1, 64, 127])
 
 def make(tok_cfg=CFG, sharp=50., **kwargs):
-    "A random model whose blocks and labels matter: gates open, head enlarged."
+    "A random model with open gates and an enlarged head: blocks and labels influence the output."
     torch.manual_seed(0)
     var = VAR(reference_config(VARConfig, kwargs).preset('tiny', **{'gamma_init': 1., **kwargs}), tok_cfg).eval()
     with torch.no_grad(): var.bind(Tokenizer(tok_cfg)).head.weight.mul_(sharp)
@@ -48,7 +48,7 @@ MODELS = dict(base={}, shared=dict(shared_adaln=True), dots=dict(qk_norm=False),
 @pytest.mark.parametrize('name', MODELS)
 @pytest.mark.parametrize('cfg_scale', [0., 2.5, [0, 3, 0, 1]])
 @torch.no_grad()
-def test_cached_logits_are_the_teacher_forced_ones(name, cfg_scale):
+def test_cached_logits_equal_teacher_forced_logits(name, cfg_scale):
     var = make(sharp=10., **MODELS[name])
     tokens, got = heard(var, ALL, cfg_scale=cfg_scale, seed=1, top_k=50, top_p=.9)
     s = torch.tensor([v[0] for v in scale_settings(4, 256, cfg_scale)])[var.scale_index][:, None]
@@ -91,7 +91,7 @@ def test_no_gradient_flows_from_coarse_logits_to_finer_inputs(var):
         seen = grad[0].abs().sum(-1) > 0
         assert seen[:first+var.lengths[k]-1].all() and not seen[first+var.lengths[k]-1:].any()
 
-def test_mask():
+def test_attention_mask():
     mask, level = scale_mask([1, 4, 9]), scale_indices([1, 4, 9])
     assert all(mask[i, j] == (level[j] <= level[i]) for i in range(14) for j in range(14))
 
@@ -126,7 +126,7 @@ def test_a_null_is_unconditional(name):
     assert torch.equal(without, var(tokens, rest))
 
 @torch.no_grad()
-def test_guidance_pushes_away_from_no_label_at_all(var):
+def test_guidance_uses_the_fully_unconditional_logits(var):
     other = copy.deepcopy(var)
     for t in other.label_embed.tables.values(): t.weight[:-1].normal_()
     tokens = draw(var, 3)
@@ -155,7 +155,7 @@ def test_dropout_of_labels_in_training_only():
 
 # --- seeds and batches
 
-def test_a_note_is_its_seed_and_index(var):
+def test_a_note_depends_on_seed_and_index_only(var):
     kwargs = dict(cfg_scale=2., top_k=100, top_p=.95)
     six = dict(pitch=torch.arange(50, 56))
     whole = flat(var.generate(six, seed=7, **kwargs))
@@ -210,14 +210,14 @@ def counts(p, n=200000, **kw):
     torch.manual_seed(0)
     return torch.bincount(sample(p.log().expand(n, len(p)), torch.rand(n), **kw), minlength=len(p))/n
 
-def test_draws_follow_the_distribution():
+def test_samples_follow_the_distribution():
     p = torch.tensor([.05, .5, .3, .15])
     cut = lambda *keep: torch.stack([p[i] if i in keep else torch.tensor(0.) for i in range(4)])/sum(p[i] for i in keep)
     for kw, want in ((dict(), p), (dict(top_k=2), cut(1, 2)), (dict(top_p=.6), cut(1, 2)), (dict(top_p=.96), p), (dict(top_p=.94), cut(1, 2, 3)), (dict(top_p=1e-9), cut(1)),
                      (dict(top_k=3, top_p=.8), cut(1, 2)), (dict(top_k=4), p), (dict(temperature=2.), p**.5/(p**.5).sum()), (dict(temperature=1e-42), cut(1))):
         assert (counts(p, **kw) - want).abs().max() < .005, kw
 
-def test_the_ends_of_the_unit_interval_are_codes_with_probability():
+def test_the_ends_of_the_unit_interval_select_codes_with_nonzero_probability():
     logits = torch.full((2000, 300), -math.inf)
     logits[:, 20:200] = torch.randn(2000, 180)
     for u in (0., 1 - 2**-24):
@@ -261,7 +261,7 @@ def test_the_sampler_gives_the_tokens_of_the_plain_loop(settings, kwargs):
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @torch.no_grad()
-def test_half_models_score_in_float32(dtype):
+def test_half_precision_models_compute_logits_in_float32(dtype):
     var = make(sharp=1.).to(dtype)
     h = torch.randn(2, 3, 64).to(dtype)
     assert torch.allclose(var.logits(h), F.linear(h.float(), var.head.weight.float(), var.head.bias.float()), atol=1e-6)
@@ -280,7 +280,7 @@ def test_autocast_training_step():
 # --- recorded passes
 
 class Tape(TorchDispatchMode):
-    "Stands for a CUDA graph on the CPU: keeps every operation with its tensors; `replay` repeats them on the same memory, without Python."
+    "Replaces a CUDA graph on the CPU: records every operation with its tensors; `replay` repeats them on the same memory."
     def __init__(self): super().__init__(); self.ops = []
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -310,7 +310,7 @@ def test_passes_can_be_recorded(monkeypatch, settings, shared):
     *_, got = run.stream(var.label_embed.check(ALL), note_uniforms(5, 0, 3, 30))
     assert torch.equal(flat(got), flat(var.generate(ALL, seed=5, **settings)))
 
-def test_graphs_need_cuda_and_failures_are_said(var, monkeypatch):
+def test_graphs_need_cuda_and_failures_warn(var, monkeypatch):
     with pytest.raises(ValueError, match='graph=True needs a model on a CUDA device'): generate(var, graph=True)
     class Broken:
         def __init__(self): raise RuntimeError('no stream\nhere')
@@ -332,7 +332,7 @@ def test_graphs_on_a_gpu():
 
 @torch.no_grad()
 def test_recorded_passes_are_stored_and_used_by_one_generation_at_a_time(monkeypatch):
-    "The store of graphs, on a CPU that says it is a GPU and records nothing."
+    "The cache of graphs, on a CPU that reports itself as a GPU and records nothing."
     var, made = make(), []
     class OnGPU(torch.nn.Parameter): is_cuda = True
     var.start = OnGPU(var.start.data)
@@ -366,7 +366,7 @@ def test_models_can_be_copied(var):
 
 @pytest.mark.parametrize('shared', [False, True])
 @torch.no_grad()
-def test_the_trunk_serves_other_models(shared):
+def test_the_trunk_is_reusable_by_other_models(shared):
     torch.manual_seed(0)
     trunk = Trunk(64, 2, 2, shared_adaln=shared, gamma_init=1.).eval()
     x, mods = torch.randn(3, 10, 64), trunk.modulation(torch.randn(3, 64))
@@ -429,7 +429,7 @@ def test_initialisation():
 
 # --- the loss
 
-def test_untrained_loss_is_a_blind_guess_and_every_token_weighs_the_same():
+def test_untrained_loss_is_uniform_and_tokens_have_equal_weight():
     var = make(sharp=.02)
     tokens = draw(var, 3)
     loss, per = var.loss(tokens, ALL)
@@ -491,11 +491,11 @@ NAN = float('nan')
     (dict(top_k=257), 'top_k is 257; it must be a whole number in 0..256'), (dict(top_k=-1), 'top_k is -1'), (dict(top_k=2.5), 'top_k is 2.5'), (dict(top_k=[1, 2, 3, 300]), 'top_k is 300'),
     (dict(top_p=2), 'top_p is 2'), (dict(top_p=-.1), 'top_p is -0.1'), (dict(top_p=NAN), 'top_p is nan'), (dict(top_p='x'), 'top_p'),
     (dict(seed=-1), 'seed is -1'), (dict(seed=1.5), 'seed is 1.5'), (dict(seed='x'), "seed is 'x'"), (dict(seed=True), 'seed is True')])
-def test_bad_input_gets_one_sentence(var, kwargs, message):
+def test_invalid_input_raises_one_sentence(var, kwargs, message):
     with pytest.raises(ValueError, match=message) as e: var.generate(**kwargs)
     assert '\n' not in str(e.value)
 
-def test_bad_tokens_get_one_sentence(var):
+def test_invalid_tokens_raise_one_sentence(var):
     tokens = draw(var, 2)
     with pytest.raises(ValueError, match='teacher forcing needs all 4'): var(tokens[:2])
     with pytest.raises(ValueError, match='teacher forcing needs all 4'): var([])
@@ -507,7 +507,7 @@ def test_bad_tokens_get_one_sentence(var):
 
 @pytest.mark.parametrize('kwargs, message', [(dict(depth=0), 'depth must be >= 1, got 0'), (dict(depth=2, width=65, heads=2), 'multiple of heads, got 65 and 2'), (dict(heads=-1), 'heads must be >= 0, got -1'), (dict(label_drop=1.5), 'label_drop must be in .0, 1., got 1.5'),
     (dict(drop_path=float('nan')), 'drop_path must be finite, got nan'), (dict(mlp_ratio=0.), 'mlp_ratio must be > 0, got 0.0'), (dict(n_instruments=-1), 'n_instruments must be >= 0, got -1')])
-def test_configs_that_make_no_model(kwargs, message):
+def test_invalid_configs_are_refused(kwargs, message):
     with pytest.raises(ValueError, match=message): VARConfig(**kwargs)
 
 def test_size_rule(): assert [(c.width, c.heads, c.depth) for c in map(VARConfig.preset, ('tiny', 'small', 'paper'))] == [(64, 2, 2), (256, 4, 5), (1024, 16, 16)]
@@ -518,11 +518,11 @@ def test_benchmark(tmp_path):
     done = subprocess.run([sys.executable, str(ROOT/'benchmarks'/'var.py'), '--quick', '--device', 'cpu', '--json', str(tmp_path/'out.json')], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     out = json.loads((tmp_path/'out.json').read_text())
-    assert (out['passes'], out['tokens'], out['plain_agrees']) == (4, 30, 1.) and out['matmul_gflops'] > 0 and out['bandwidth_gb'] > 0
+    assert (out['passes'], out['tokens'], out['loop_agreement']) == (4, 30, 1.) and out['matmul_gflops'] > 0 and out['bandwidth_gb'] > 0
     for guided in ('plain', 'guided'):
         r = out[guided]
         assert list(r['stages']) == ['tokens', 'decode', 'phase'] and list(r['batches']) == ['1', '2'] and r['note'] == pytest.approx(sum(t['least'] for t in r['stages'].values()))
-        for name in ('flat', 'loop'): assert r[name]['ratio'] == pytest.approx(r[name]['theirs']['least']/r[name]['ours']['least'])
+        for name in ('flat', 'loop'): assert r[name]['ratio'] == pytest.approx(r[name]['baseline']['least']/r[name]['sampler']['least'])
         assert set(r['roofline']) == {'bandwidth', 'gflop', 'flops'}
     gflop = lambda rows: (rows*(2*30*2*12*64**2 + (1 + 4*5 + 9*14 + 16*30)*4*64*2 + 2*14*64**2) + 2*30*256*64)/1e9
     assert out['plain']['roofline']['gflop'] == pytest.approx(gflop(1)) and out['guided']['roofline']['gflop'] == pytest.approx(gflop(2))
@@ -554,5 +554,5 @@ def test_extreme_settings_do_not_crash():
         with pytest.raises(ValueError, match=words.replace('.', r'\.')): v.generate(**kw)
 
 @pytest.mark.parametrize('kw', [dict(drop_path=1.), dict(gamma_init=float('nan')), dict(mlp_ratio=float('inf')), dict(depth=0)])
-def test_config_refuses_what_cannot_train(kw):
+def test_config_refuses_untrainable_models(kw):
     with pytest.raises(ValueError, match=next(iter(kw))): VARConfig.preset('tiny', **kw)

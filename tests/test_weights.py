@@ -1,4 +1,4 @@
-"""The weights that ship with the package: small enough, found by name, in tune."""
+"""The packaged weights: size, names and pitch."""
 import json
 from pathlib import Path
 import pytest
@@ -10,10 +10,10 @@ from mars.tokenizer import TokenizerConfig
 WEIGHTS = Path(mars.__file__).parent/'weights'
 pytestmark = pytest.mark.skipif(not (WEIGHTS/'small/config.json').exists(), reason='no weights are packaged')
 
-def test_all_of_them_together_stay_under_28_mib():
+def test_all_weights_together_stay_under_28_mib():
     assert sum(p.stat().st_size for p in WEIGHTS.rglob('*.safetensors')) < 28*2**20
 
-def test_small_says_what_it_is():
+def test_small_describes_itself():
     info = json.loads((WEIGHTS/'small/config.json').read_text())['info']
     assert info['data']['credits'] and info['data']['held_out'] and info['versions']['torch'] and info['results']
     assert 'provisional' in info.get('note', '') or info['versions']['device'].startswith('NVIDIA')
@@ -24,7 +24,7 @@ def test_the_presets_named_small_are_the_packaged_shape():
     assert m.tokenizer.cfg == TokenizerConfig.preset('small')
     assert m.var.cfg == ReferenceVARConfig.preset('small', reference_dim=m.var.cfg.reference_dim, reference_dropout=m.var.cfg.reference_dropout)
 
-def test_small_says_where_its_labels_hold(tmp_path, capsys):
+def test_small_warns_outside_its_training_labels(tmp_path, capsys):
     from mars.cli import main
     card = str(Mars.from_pretrained('small').generate_model_card())
     assert 'MIDI pitches 36 to 96' in card and 'Pitch labels are keys, as in NSynth' in card

@@ -1,4 +1,4 @@
-"The package works where torchaudio is installed but cannot be loaded, as with a build of torch that does not match it."
+"The package works where torchaudio is installed but cannot be loaded, as with a mismatched build of torch."
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest
@@ -26,13 +26,13 @@ def run_python(code, folder):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    "What the commands write, all in one process"
+    "The files of all commands, run in one process."
     out = tmp_path_factory.mktemp('mars')
     done = run_python(f'{BLOCK}from mars.cli import main\nfor argv in {COMMANDS}: assert main(argv) in (None, 0), argv\nassert "torchaudio" not in sys.modules', out)
     assert done.returncode == 0, done.stderr
     return out
 
-def test_the_block_works(tmp_path):
+def test_torchaudio_is_blocked(tmp_path):
     done = run_python(f'{BLOCK}import torchaudio', tmp_path)
     assert done.returncode == 1 and 'OSError: Could not load this library' in done.stderr
 

@@ -8,7 +8,7 @@ __all__ = ['NoteRequest', 'HELD', 'Sample', 'measure_f0', 'shift', 'most_stable_
            'requests_of', 'play_midi']
 
 # %% ../../nbs/guides/instruments.ipynb #3ebddbef
-import json, math
+import json, math, warnings
 from collections import Counter, namedtuple
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +113,12 @@ class SampleBank:
         labels = {k: v for k, v in labels.items() if any(x is not None for x in v)}
         if self.reference is not None: labels['reference'] = self.reference
         return self.m.stream(len(requests), **labels, seed=self.seed, progress=self.progress, **self.settings)
+
+    def check(self, requests):
+        "Raise `ValueError` for labels that the model does not take, before any work."
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore') # they are repeated when notes are generated
+            self.stream(requests)
 
     def generate(self,
         requests, # of `NoteRequest`
@@ -344,7 +350,7 @@ def export_instrument(
     bank = SampleBank(m, tries, wave, seed, progress=progress, **settings)
     velocities = _midi_numbers(velocities, 1, 127, 'velocities')
     requests = [NoteRequest(p, v, family, source) for v in velocities for p in pitches]
-    bank.stream(requests) # refuses a wrong label before the folder is made
+    bank.check(requests) # before the folder is made
     parts = family, source, 'reference' if reference is not None else None, file
     out, name = _make_folder(Path(out)), '-'.join(str(x) for x in parts if x is not None).replace(' ', '_')
     samples = [s for s in bank.fetch(requests) if s]
@@ -486,7 +492,7 @@ def play_midi(
     events, requests, skipped = requests_of(events, instrument, velocities, *pitch_range(bank.m))
     left_out += skipped
     _check_tune(tune, events, left_out)
-    bank.stream(requests) # refuses a wrong label before a folder is made
+    bank.check(requests) # before a folder is made
     if out is not None: _make_folder(Path(out).parent)
     before = bank.n_takes, bank.n_out_of_tune
     missing = sum(s is None for s in bank.fetch(requests))

@@ -158,6 +158,7 @@ def preset_values(cls, stage=None): # -> dict: name of a field -> its value, or 
     sizes = {}
     for size in ('tiny', 'small', 'paper'):
         with contextlib.suppress(ValueError): sizes[size] = cls.preset(size, stage) if stage else cls.preset(size)
+    sizes = sizes or dict(all=cls()) # a config without presets
     out = {}
     for f in fields(cls):
         values = {size: _text(getattr(config, f.name)) for size, config in sizes.items()}

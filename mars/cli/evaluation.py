@@ -103,7 +103,8 @@ ABLATE = (
         help='optimiser steps of each variant; the number of the preset if not given'),
     Arg('--model', metavar='MODEL', help='the model that labels and guidance evaluate; the packaged one if not given'),
     Arg('--data', metavar='DATA',
-        help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'), LABELS, *FILTERS)
+        help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'),
+    LABELS, *FILTERS)
 
 # %% ../../nbs/cli/evaluation.ipynb #22e11617
 COMMANDS = (

@@ -16,8 +16,8 @@ import numpy as np
 from .notes import ADDITIVE_PARAMS, AdditiveNotes, Credit, FAMILIES, Note, Notes, SOURCES, label_mask
 from .notes import _content_key
 from ..parts.config import check_field
-from ..parts.files import SAMPLE_RATE, check_file, make_folder, read_audio, save_wave, standardize_note
-from ..parts.files import temporary_path, write_atomic
+from ..parts.files import SAMPLE_RATE, check_file, make_folder, read_audio, save_wave
+from ..parts.files import standardize_note, temporary_path, write_atomic
 
 # %% ../../nbs/data/nsynth.ipynb #87bf67c3
 NSYNTH_CREDIT = Credit('NSynth (magenta.tensorflow.org/datasets/nsynth)', 'CC-BY-4.0', 'Engel et al., Google Inc.')
@@ -168,7 +168,8 @@ def _copy_with_progress(reply, f, start, total, progress):
         f.write(block)
     while block := reply.read(1 << 20): # a server that sends no length
         f.write(block)
-        if f.tell() > MAX_BYTES: raise ValueError(f'the server sends more than {MAX_BYTES >> 30} GiB')
+        if f.tell() > MAX_BYTES:
+            raise ValueError(f'the server sends more than {MAX_BYTES >> 30} GiB: check the address')
 
 # %% ../../nbs/data/nsynth.ipynb #60658a83
 def _reply_range(reply, start): # -> (first byte of the reply, -1 if not stated; full size, 0 if unknown)
@@ -308,10 +309,11 @@ def _download_split(split, root, url, expected, progress, keep):
         archive.unlink()
         raise ValueError(f'{e}; the archive is deleted: run the command again to download it') from e
     except OSError as e:
-        raise ValueError(f'{folder} cannot be written ({e.strerror or e}): free some space and run it again') from e
+        raise ValueError(f'{folder} cannot be written ({e.strerror or e}): free some space and run the command '
+                         'again') from e
     source = dict(url=address, bytes=archive.stat().st_size, checked=bool(expected))
-    source[_hash_name(actual).replace('-', '').lower()] = actual
-    write_atomic(folder/'source.json', json.dumps(source, indent=1))
+    key = _hash_name(actual).replace('-', '').lower()
+    write_atomic(folder/'source.json', json.dumps({**source, key: actual}, indent=1))
     if not keep: archive.unlink()
 
 def download_nsynth(

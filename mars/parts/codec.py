@@ -195,8 +195,8 @@ def save_model(
         put('tokenizer.safetensors', weights_bytes(m.tokenizer, half))
         put('var.safetensors', weights_bytes(m.var, half) if m.var else None)
         if m.vocoder: m.vocoder.put_files(put, half)
-        own_card = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
-        if own_card: put('README.md', str(model_card(m)))
+        is_generated = not card.exists() or CARD_MARK in card.read_text(encoding='utf-8', errors='replace')
+        if is_generated: put('README.md', str(model_card(m)))
         put('config.json', text)
 
 # %% ../../nbs/parts/codec.ipynb #5b98fe03

@@ -179,7 +179,7 @@ def resolve_labels(
     names = dict(pitch=None, family=FAMILIES, source=SOURCES, velocity=None, instrument=m.info.get('instruments'))
     labels = {k: label_ids(settings.pop(k, None), v, k) for k, v in names.items()}
     strict = settings.pop('strict', False)
-    labels = m.var.label_embed.check({**labels, **m.extra_labels(settings)}, n)
+    labels = m.var.label_embed.check({**labels, **m.reference_labels(settings)}, n)
     data = m.info.get('data')
     if outside := outside_training(data, labels) if isinstance(data, dict) else '':
         if strict: raise ValueError(f'the training notes do not cover these labels: {outside}')

@@ -121,7 +121,8 @@ KEYS = dict(C=0, D=2, E=4, F=5, G=7, A=9, B=11) # semitones above C
 def note_number(text): # 'C4' -> 60, 'Bb3' -> 58, '60' -> 60; ValueError for anything else
     "Convert the name or number of a note to its MIDI number. Middle C is C4."
     if text.isdecimal(): return int(text)
-    found = re.fullmatch(r'([A-G])([#b]?)(-?\d)', text[:1].upper() + text[1:].lower().replace('♯', '#').replace('♭', 'b'))
+    text = text[:1].upper() + text[1:].lower().replace('♯', '#').replace('♭', 'b')
+    found = re.fullmatch(r'([A-G])([#b]?)(-?\d)', text)
     if not found: raise ValueError(text)
     return KEYS[found[1]] + {'#': 1, 'b': -1, '': 0}[found[2]] + 12*(int(found[3]) + 1)
 

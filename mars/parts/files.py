@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from .preparation import fit_full_scale, mix_down
 from torch.overrides import TorchFunctionMode
+from .preparation import fit_full_scale, mix_down
 
 # %% ../../nbs/parts/files.ipynb #3f13cbbc
 SAMPLE_RATE, N_SAMPLES = 16000, 64000  # Hz; samples of a note (4 s)

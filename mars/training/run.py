@@ -51,8 +51,8 @@ class TrainingRun:
         self.lock()
         with self.accelerator.main_process_first(): notes.batch([0]) # the first process makes the cache of a set
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self.facts = dict(versions=versions(self.device), processes=self.accelerator.num_processes)
-        self.picture = self.out and self.out/f'{cfg.stage}.png'
+        self.environment = dict(versions=versions(self.device), processes=self.accelerator.num_processes)
+        self.plot_path = self.out and self.out/f'{cfg.stage}.png'
 
     def lock(self):
         "Keep other runs out of the folder until `save` or an error; `ValueError` in all processes if it is in use."
@@ -75,7 +75,7 @@ class TrainingRun:
         cfg, log, config = self.cfg, self.log, dict(train=resume_config(self.cfg), **config)
         checkpoints = self.out and CheckpointManager(self.out, cfg.stage, config, cfg.keep_last)
         refused = self.resume and checkpoints and checkpoints.differs() # when the checkpoint is loaded
-        if self.out and self.main and not refused: write_settings(self.out, cfg.stage, {**config, **self.facts})
+        if self.out and self.main and not refused: write_settings(self.out, cfg.stage, {**config, **self.environment})
         if log is None: log = RunLog(self.out, self.trackers, config['train']) if self.main else RunLog()
         if not self.main: seed_all(cfg.seed + 7919*self.accelerator.process_index) # dropout of its own
         try: yield dict(log=log, progress=self.progress, preview=preview, checkpoints=checkpoints, resume=self.resume)
@@ -92,7 +92,7 @@ class TrainingRun:
         info:dict, # for config.json
     ):
         "Save a model in the run folder."
-        model.info = {**info, **self.facts, f'train_{self.cfg.stage}': asdict(self.cfg)}
+        model.info = {**info, **self.environment, f'train_{self.cfg.stage}': asdict(self.cfg)}
         try:
             if self.out and self.main: model.save_pretrained(self.out)
         finally:
