@@ -837,3 +837,16 @@ def test_labels_of_a_folder(tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result['notes'] == 2 and {p['pitch'] for p in result['problems']} <= {57, 60}
     assert 'no file' in refusal(capsys, 'train', 'tokenizer', '--data', tmp_path, '--labels', tmp_path/'none.csv', '--out', tmp_path/'o')
+
+def test_killed_commands_leave_whole_files(tmp_path, monkeypatch, capsys, note):
+    import soundfile
+    from mars.cli import main
+    make(0).save_pretrained(tmp_path/'m')
+    out = tmp_path/'out'
+    for command in (['generate', '--n', '2'], ['reconstruct', str(note)]):
+        argv = [*command, '--model', str(tmp_path/'m'), '--n-iter', '1', '--out', str(out), '--json']
+        for n in every_kill(monkeypatch, lambda: shutil.rmtree(out, ignore_errors=True), lambda: main(argv), 2):
+            for path in out.glob('[!.]*') if out.exists() else (): assert soundfile.info(path).frames == make(0).n_samples, n
+            make_folder(out) # the next run
+            assert not [p.name for p in out.iterdir() if p.name.startswith('.')]
+        assert n > 4
