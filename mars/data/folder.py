@@ -10,7 +10,7 @@ import re, warnings
 from pathlib import Path
 from .notes import Credit, FAMILIES, Note, Notes, _content_key, parse_note_str
 from ..parts.config import note_number
-from ..parts.files import _check_audio_files, read_audio, resample, standardize_note
+from ..parts.files import N_SAMPLES, _check_audio_files, read_audio, resample, standardize_note
 from ..parts.preparation import Preparation, prepare_wave
 
 # %% ../../nbs/data/folder.ipynb #fbe152a4
@@ -117,7 +117,7 @@ class NoteFolder(Notes):
         file = self.files[i]
         wave, rate = read_audio(file, MAX_INPUT)
         wave, report = resample(wave, rate), Preparation()
-        if self.prepare_notes: wave, report = prepare_wave(wave, name=file)
+        if self.prepare_notes: wave, report = prepare_wave(wave, name=file, length=N_SAMPLES)
         if report != Preparation() and not self.warned:
             self.warned = True # one line, not one for each file
             warnings.warn(f'{file}: {report}; `mars data check {file.parent}` lists the changes of all files',
