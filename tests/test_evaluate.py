@@ -238,7 +238,7 @@ def test_invalid_arguments_are_refused(model, sides, tmp_path):
     for call, message in [(lambda: ev(sides.test, 10), 'n must be >= 20, got 10'), (lambda: ev(sides.test, 97), 'n is 97 and the reference holds 96 notes'), (lambda: ev(sides.test, 20, phase='x'), "got 'x'"),
                       (lambda: ev(sides.test, 20, n_iter=-1), 'n_iter must be >= 0, got -1'), (lambda: ev(sides.test, 20, n_resamples=3), 'n_resamples must be >= 10, got 3'), (lambda: ev(sides.test, 20, seeds=0), 'seeds must be >= 1, got 0'), (lambda: ev(sides.test, 20, n_train=5), 'n_train must be >= 100, got 5'), (lambda: ev(sides.test.select([]), 20), 'reference is empty'),
                       (lambda: ev(AdditiveNotes('organ', pitches=range(5, 12)), 20), '21-108 of the classifier'),
-                      (lambda: evaluate_model(model, Splits(sides.test), 20, tmp_path/'file'/'x'), 'cannot be made'), (lambda: load_model('small', 'abacus'), 'device')]:
+                      (lambda: evaluate_model(model, Splits(sides.test), 20, tmp_path/'file'/'x'), 'cannot be written'), (lambda: load_model('small', 'abacus'), 'device')]:
         with pytest.raises(ValueError, match=message): call()
     assert [p.name for p in tmp_path.iterdir()] == ['file']
 
