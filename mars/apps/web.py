@@ -302,8 +302,8 @@ def add_button(m, gr, title, function, fields, results):
         empty = [gr.Audio(value=None, visible=False)]*(MAX_PLAYERS - len(shown))
         return [*shown, *empty, gr.Plot(plot_waves(m, waves, titles), visible=True), text]
     # names of the arguments in the API
-    call.__signature__ = inspect.Signature([inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-                                            for k in fields])
+    names = [inspect.Parameter(k, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in fields]
+    call.__signature__ = inspect.Signature(names) # type: ignore[attr-defined]
     for component in fields.values(): refuse_addresses(component, gr)
     button = gr.Button(title, variant='primary')
     return button.click(call, [*fields.values()], results, concurrency_id='model', api_name=function.__name__)
