@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'STRICT', 'METHODS', 'PHASE', 'BEST_PHASE', 'N_ITER', 'PHASE_ARGS', 'OVERWRITE',
-           'OUTPUT', 'MAX_INPUT', 'REFERENCE', 'AUDIO', 'SET', 'EXPORT', 'N_CANDIDATES', 'N_NOTES', 'N_VERSIONS',
-           'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'default_phase', 'note_name',
-           'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'run_export', 'run_play', 'instrument_args']
+           'OUTPUT', 'MAX_INPUT', 'REFERENCE', 'AUDIO', 'SET', 'EXPORT', 'N_CANDIDATES', 'NORMALIZE', 'N_NOTES',
+           'N_VERSIONS', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'default_phase',
+           'note_name', 'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'run_export', 'run_play',
+           'instrument_args']
 
 # %% ../../nbs/cli/sounds.ipynb #f75b5e6c
 import os
@@ -116,8 +117,8 @@ def run_generate(a):
     if a.reference:
         waves = [load_wave(f, seconds=MAX_INPUT) for f in a.reference]
         labels['reference'] = waves if len(waves) > 1 else waves[0]
-    batches = m.stream(a.n, **labels, seed=a.seed, n_candidates=a.n_candidates, progress=False if a.json else None,
-                       **options)
+    batches = m.stream(a.n, **labels, seed=a.seed, n_candidates=a.n_candidates, normalize=a.normalize,
+                       progress=False if a.json else None, **options)
     out, files = make_folder(a.out), []
     path = FreePaths(out, a.overwrite)
     for wave in chain.from_iterable(batches): files.append(str(save_wave(path(note_name(given, len(files))), wave)))
@@ -205,6 +206,8 @@ EXPORT = (
     Arg('--loop', action='store_true', help='loop notes with a steady level while the key is held'))
 N_CANDIDATES = Arg('--n-candidates', type=Number(int, ge=1, le=64), default=1,
                    help='candidates of each note, of which the one closest to the requested pitch is kept')
+NORMALIZE = Arg('--normalize', choices=('peak', 'loudness'), metavar='NAME',
+                help='bring all notes to a peak of 0.89 (peak) or to -26 LUFS (loudness)')
 N_NOTES = Arg('--n', type=Number(int, ge=1, le=1_000_000), help='number of notes; by default as many as the labels')
 N_VERSIONS = Arg('--n', type=Number(int, ge=1, le=1000), help='number of versions; by default as many as the labels')
 
@@ -213,7 +216,7 @@ COMMANDS = (
         examples=('mars generate --pitch 60,64,67 --family flute --seed 1 --out notes',),
         args=(*OUTPUT, N_NOTES, N_CANDIDATES, *label_args(), Arg('--reference', type=file_list, metavar='FILE',
                                                    help=REFERENCE.format(', or one for each note')),
-              *SAMPLING, STRICT, BEST_PHASE, N_ITER, SET)),
+              *SAMPLING, STRICT, BEST_PHASE, N_ITER, NORMALIZE, SET)),
     Subcommand('reconstruct', run_reconstruct, 'Encode and decode sounds with the tokenizer.', group='sounds',
         examples=('mars reconstruct note.wav --model run --out back',),
         args=(Arg('files', nargs='+', metavar='FILE', help=AUDIO), *OUTPUT, *PHASE_ARGS)),
