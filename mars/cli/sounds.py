@@ -143,10 +143,13 @@ def run_edit(a):
     labels, m = labels_of(a), load_model(a)
     n = max(map(len, labels.values()), default=1) if a.n is None else a.n
     reference = None if a.reference is None else load_wave(a.reference, seconds=MAX_INPUT)
-    wave, out, stem = load_wave(a.file, m.sample_rate, MAX_INPUT), make_folder(a.out), Path(a.file).stem
-    waves = m.edit(wave, m.sample_rate, keep_scales=a.keep_scales, time_range=a.time,
-                   freq_range=a.freq,
-                   labels=single(labels), reference=reference, n=n, seed=a.seed, **sampling_of(a))
+    wave, stem, existed = load_wave(a.file, m.sample_rate, MAX_INPUT), Path(a.file).stem, Path(a.out).exists()
+    out = make_folder(a.out)
+    try: waves = m.edit(wave, m.sample_rate, keep_scales=a.keep_scales, time_range=a.time, freq_range=a.freq,
+                        labels=single(labels), reference=reference, n=n, seed=a.seed, **sampling_of(a))
+    except ValueError:
+        if not existed: out.rmdir() # a refused edit leaves nothing behind
+        raise
     path = FreePaths(out, a.overwrite)
     paths = [path(f'{stem}-edited-{i}' if n > 1 else f'{stem}-edited') for i in range(len(waves))]
     files = [str(save_wave(p, w)) for p, w in zip(paths, waves)]
