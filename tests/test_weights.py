@@ -47,7 +47,7 @@ def test_the_command_line_finds_it(tmp_path):
     assert main([*ask, '--seed', '1']) == 0
     first = (tmp_path/'guitar-060.wav').read_bytes()
     assert len(first) > 100_000
-    assert main([*ask, '--seed', '2', '--n', '2']) == 0 # existing files stay
-    assert sorted(p.name for p in tmp_path.glob('*.wav')) == ['guitar-060-2.wav', 'guitar-060-3.wav', 'guitar-060.wav'] and (tmp_path/'guitar-060.wav').read_bytes() == first
+    assert main([*ask, '--seed', '2']) == 0 # the existing file stays
+    assert sorted(p.name for p in tmp_path.glob('*.wav')) == ['guitar-060-2.wav', 'guitar-060.wav'] and (tmp_path/'guitar-060.wav').read_bytes() == first
     assert main([*ask, '--seed', '2', '--overwrite', '--phase', 'vocoder']) == 0 # the default
     assert (tmp_path/'guitar-060.wav').read_bytes() == (tmp_path/'guitar-060-2.wav').read_bytes() != first
