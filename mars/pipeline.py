@@ -19,8 +19,10 @@ from .parts.conditioning import resolve_labels
 from .parts.config import PIPELINES, SYSTEMS
 from .parts.device import cast_network, in_batches, pick_device, pick_dtype
 from .parts import editing, reference
+from .parts.candidates import best_tokens, check_candidates
 from .parts.inference import forget_samplers, generate, stream
 from .parts.files import check_sizes, finish_save, load_network, read_json
+from .parts.loudness import check_normalize, normalize_waves
 from .parts.reference import reference_config
 from .parts.sampling import check_seed
 from .parts.vocoder import Vocoder
@@ -148,18 +150,23 @@ class GenerationMixin:
         n:int=None,           # number of notes; None takes it from the labels, or 1
         *, seed:int=None,     # None chooses one
         n_iter:int=None, phase:str='griffinlim', # as for `spec_to_wave`
+        n_candidates:int=1,   # of each note, of which the one closest to the requested pitch is kept
+        normalize:str=None,   # 'peak' (0.89), 'loudness' (-26 LUFS), or None: the level that was generated
         batch_size:int=16,    # notes at a time
         progress:bool=None,   # show a bar; None shows it for more than one batch
         **options,            # labels and sampling settings, see the table
     ): # iterator of (batch_size, n_samples) float32 tensors on the CPU
         "Generate notes from labels, batch after batch."
         labels, settings = resolve_labels(self, n, options)
-        n, seed = len(labels['pitch']), check_seed(seed)
+        n, seed, k = len(labels['pitch']), check_seed(seed), check_candidates(n_candidates)
+        check_normalize(normalize)
         def generate_batch(first, size):
             rows = {k: v[first:first+size] for k, v in labels.items()}
+            def sample(s): return generate(self.var, rows, size, seed=s, first=first, **settings)
             try:
-                tokens = generate(self.var, rows, size, seed=seed, first=first, **settings)
-                return self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=first)
+                tokens = best_tokens(self, sample, rows['pitch'], seed, k)
+                waves = self.decode(tokens, n_iter=n_iter, seed=seed, phase=phase, first=first)
+                return normalize_waves(waves, normalize, self.sample_rate)
             except torch.OutOfMemoryError:
                 forget_samplers(self.var) # recorded passes hold the memory of the batch that did not fit
                 raise
@@ -172,7 +179,7 @@ class GenerationMixin:
         source=None,    # name or id 0..2
         velocity=None,  # 1..127
         seed:int=None,  # None chooses one
-        **options,      # more labels, sampling settings, n_iter, phase, batch_size, progress: see the table
+        **options,      # more labels, sampling settings, n_iter, phase, n_candidates, normalize, ...: see the table
     )->torch.Tensor: # (n, n_samples) float32 on the CPU, |x| <= 1; ValueError for labels or settings that do not fit
         "Generate notes from labels."
         labels = dict(pitch=pitch, family=family, source=source, velocity=velocity)

@@ -27,7 +27,7 @@ print('Python', platform.python_version(), *(f'{p} {version(p)}' for p in packag
 step 'pip install .' pip install -q --disable-pip-version-check --no-input "$root"
 echo "check_install: $(versions)"
 step 'mars generate' mars generate --pitch 60 --family guitar --out notes
-step 'mars generate --reference' mars generate --pitch 64 --reference notes/note-0000.wav --out reference
+step 'mars generate --reference' mars generate --pitch 64 --reference notes/guitar-060.wav --out reference
 step 'mars evaluate' mars evaluate --data additive --families guitar,flute,organ --pitches 48-63 --velocities 50,100 \
   --n 24 --n-train 100 --seeds 1 --n-resamples 10 --n-f0 2 --n-iter 8 --out report
 ls notes/*.wav reference/*.wav report/report.json >/dev/null

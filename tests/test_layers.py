@@ -6,8 +6,9 @@ import mars
 
 PACKAGE = Path(mars.__file__).parent
 LAYERS = '''
-cmx parts.config parts.codebook parts.warm_start parts.preparation parts.midi
+cmx parts.config parts.codebook parts.warm_start parts.preparation parts.midi parts.loudness
 parts.files parts.device parts.sampling parts.quantizer stft
+parts.candidates
 tokenizer parts.discriminator parts.phase data.soundfont data.notes
 data.folder data.nsynth data.tuning data.augment
 data.rendered

@@ -43,5 +43,11 @@ def test_small_generates_the_requested_pitch():
 
 def test_the_command_line_finds_it(tmp_path):
     from mars.cli import main
-    assert main(['generate', '--pitch', '60', '--family', 'guitar', '--seed', '1', '--n-iter', '4', '--out', str(tmp_path), '--json']) == 0
-    assert (tmp_path/'note-0000.wav').stat().st_size > 100_000
+    ask = ['generate', '--pitch', '60', '--family', 'guitar', '--n-iter', '4', '--out', str(tmp_path), '--json']
+    assert main([*ask, '--seed', '1']) == 0
+    first = (tmp_path/'guitar-060.wav').read_bytes()
+    assert len(first) > 100_000
+    assert main([*ask, '--seed', '2']) == 0 # the existing file stays
+    assert sorted(p.name for p in tmp_path.glob('*.wav')) == ['guitar-060-2.wav', 'guitar-060.wav'] and (tmp_path/'guitar-060.wav').read_bytes() == first
+    assert main([*ask, '--seed', '2', '--overwrite', '--phase', 'vocoder']) == 0 # the default
+    assert (tmp_path/'guitar-060.wav').read_bytes() == (tmp_path/'guitar-060-2.wav').read_bytes() != first

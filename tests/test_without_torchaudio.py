@@ -17,7 +17,7 @@ NOTE = ['--n-iter', '1', '--seed', '0', '--json']
 DATA = ['--data', 'additive', '--families', 'guitar,flute,organ', '--pitches', '48-63', '--velocities', '50,100']
 FAST = ['--n', '24', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2', '--n-train', '100', '--seeds', '1', '--seed', '0', '--json']
 COMMANDS = [['generate', '--pitch', '60', '--family', 'guitar', '--out', 'notes', *NOTE],
-            ['generate', '--pitch', '64', '--reference', 'notes/note-0000.wav', '--out', 'reference', *NOTE],
+            ['generate', '--pitch', '64', '--reference', 'notes/guitar-060.wav', '--out', 'reference', *NOTE],
             ['evaluate', *DATA, '--out', 'report', *FAST]]
 
 def run_python(code, folder):
