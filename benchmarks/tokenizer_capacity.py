@@ -186,8 +186,16 @@ def make_configs(args, m, train_notes):
         train_cfg = TrainConfig.from_dict({**vars(train_cfg), 'steps': steps})
     return cfg, train_cfg
 
-def print_result(rows, result):
-    for name, row in rows.items():
+def describe_run(args, train_cfg, train_notes, test_notes):
+    "The model or the training settings, and the numbers of notes and instruments."
+    settings = dict(model=args.model) if args.model else dict(
+        preset=args.preset, strips=args.strips, config=args.config,
+        **{k: getattr(train_cfg, k) for k in ('steps', 'batch_size', 'lr', 'precision')})
+    return dict(**settings, train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
+                test_notes=len(test_notes), test_instruments=len(test_notes.instruments))
+
+def print_result(result):
+    for name, row in result['rows'].items():
         print(f'{name:28} {row["bits"]:5} bits   MSE {row["mse"]:.4f}   relative {row["relative_mse"]:.3f}   '
               f'{row["db_active"]:.1f} dB on active frames')
     usage = {k: [round(i, 3) for i in v] if isinstance(v, list) else round(v, 3) for k, v in result['usage'].items()}
@@ -203,10 +211,8 @@ def main(argv=None):
     cfg, train_cfg = make_configs(args, m, train_notes)
     spec, train_spec = compute_spectrograms(test_notes, ls), compute_spectrograms(train_notes, ls)
     bits = int(cfg.n_tokens*math.log2(cfg.codebook_size))
-    counts = dict(train_notes=len(train_notes), train_instruments=len(train_notes.instruments),
-                  test_notes=len(test_notes), test_instruments=len(test_notes.instruments))
-    source = args.model or f'{train_cfg.steps} steps of {train_cfg.batch_size}'
-    print(*(f'{k} {v}' for k, v in counts.items()), source, f'{bits} bits a note', sep=', ', flush=True)
+    settings = describe_run(args, train_cfg, train_notes, test_notes)
+    print(*(f'{k} {v}' for k, v in settings.items()), f'{bits} bits a note', sep=', ', flush=True)
     limits = dict(shapes=((16, 32), (4, 256)), max_centres=16) if args.quick else dict(shapes=args.shapes)
     sizes = [] if args.no_kmeans else kmeans_sizes(bits, cfg.image_shape, **limits)
     rows = measure_baselines(spec, train_spec, train_notes, test_notes, sizes, cmx, ls)
@@ -216,14 +222,11 @@ def main(argv=None):
     train_seconds = time.perf_counter() - train_start
     error, usage, waves = measure_tokenizer(m, spec, test_notes)
     rows['tokenizer'] = dict(bits=bits, **error)
-    settings = dict(model=args.model) if args.model else dict(
-        preset=args.preset, strips=args.strips, config=args.config,
-        **{k: getattr(train_cfg, k) for k in ('steps', 'batch_size', 'lr', 'precision')})
     curve = [{k: r[k] for k in ('step', 'seconds', 'recon', 'vq', 'revived')} for r in log.rows]
-    result = dict(experiment='tokenizer-capacity', **settings, **counts, rows=rows, frame_noise=frame_noise(spec),
+    result = dict(experiment='tokenizer-capacity', **settings, rows=rows, frame_noise=frame_noise(spec),
                   usage=usage, waves=waves, curve=curve, train_seconds=train_seconds, info=run_info(start))
     if args.out: write_atomic(args.out, json.dumps(result, indent=1))
-    print_result(rows, result)
+    print_result(result)
     return result
 
 if __name__ == '__main__': main()

@@ -77,10 +77,10 @@ def compute_costs(var, guided):
     "Weights that every pass reads, those that are read once a note, and FLOPs of a note."
     cfg, V, T, rows = var.cfg, var.tok_cfg.codebook_size, sum(var.lengths), 1 + guided
     block = int((4 + 2*cfg.mlp_ratio)*cfg.width**2)
-    once = (6*(1 if cfg.shared_adaln else cfg.depth) + 2)*cfg.width**2
+    per_note = (6*(1 if cfg.shared_adaln else cfg.depth) + 2)*cfg.width**2
     attention = sum(n*sum(var.lengths[:k+1]) for k, n in enumerate(var.lengths))*4*cfg.width*cfg.depth
-    flops = rows*(2*T*cfg.depth*block + attention + 2*once) + 2*T*V*cfg.width
-    return dict(each_pass=cfg.depth*block + V*cfg.width, once=once, flops=flops)
+    flops = rows*(2*T*cfg.depth*block + attention + 2*per_note) + 2*T*V*cfg.width
+    return dict(each_pass=cfg.depth*block + V*cfg.width, per_note=per_note, flops=flops)
 
 # ---- measurements
 
@@ -94,7 +94,7 @@ def time_stages(m, sample, n, repeats, device):
 def compute_roofline(var, guided, machine, tokens_seconds, best_speed):
     "Share of the bandwidth at batch 1 and of the matmul peak at `best_speed` notes per second."
     costs, passes = compute_costs(var, guided), len(var.lengths)
-    n_bytes = var.start.dtype.itemsize*(passes*costs['each_pass'] + costs['once'])
+    n_bytes = var.start.dtype.itemsize*(passes*costs['each_pass'] + costs['per_note'])
     return dict(bandwidth=n_bytes/machine['bandwidth']/tokens_seconds, gflop=costs['flops']/1e9,
                 flops=best_speed*costs['flops']/machine['flops'])
 
@@ -116,8 +116,8 @@ def compare_baselines(m, sampling, repeats, flat, device):
     if flat: baselines['flat'] = next_token(m.var).generate, max(1, repeats//2)
     for name, (fn, n) in baselines.items():
         sampler = partial(generate, m.var, LABELS, 1, seed=0, **sampling)
-        ours, baseline = time_pair(sampler, partial(fn, LABELS, 1, seed=0, **sampling), n, device)
-        times[name] = dict(sampler=ours, baseline=baseline, ratio=baseline['least']/ours['least'])
+        sampler_time, time = time_pair(sampler, partial(fn, LABELS, 1, seed=0, **sampling), n, device)
+        times[name] = dict(sampler=sampler_time, baseline=time, ratio=time['least']/sampler_time['least'])
     return times
 
 def loop_agreement(var, cfg_scale):

@@ -11,7 +11,8 @@ unset VIRTUAL_ENV PYTHONPATH
 if [ -n "${1-}" ]; then mkdir "$work/bin"; ln -s "$(command -v "$1")" "$work/bin/python3"; PATH="$work/bin:$PATH"; fi
 MARS_VENV=$work/venv
 source "$root/scripts/setup.sh" environment
-export MARS_CACHE="$work/cache" HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1  # threads that wait for a core that another process holds cost more than they gain
+export MARS_CACHE="$work/cache" HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1  # more threads are slower where other processes use the cores
 cd "$work"
 
 step() {  # name, command ...: one line with the time, or the output of a command that fails
@@ -21,7 +22,8 @@ step() {  # name, command ...: one line with the time, or the output of a comman
 }
 versions() { python -c "
 import platform; from importlib.metadata import version
-print('Python', platform.python_version(), *(f'{p} {version(p)}' for p in ('torch', 'torchaudio', 'numpy', 'librosa')), sep=', ')"; }
+packages = 'torch', 'torchaudio', 'numpy', 'librosa'
+print('Python', platform.python_version(), *(f'{p} {version(p)}' for p in packages), sep=', ')"; }
 step 'pip install .' pip install -q --disable-pip-version-check --no-input "$root"
 echo "check_install: $(versions)"
 step 'mars generate' mars generate --pitch 60 --family guitar --out notes

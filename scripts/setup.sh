@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Make this clone ready to run:  bash scripts/setup.sh [dev|nb|app|fad]
-# demo.sh and test.sh source it, and then have `python` and `mars` on PATH. A second run takes a second.
+# demo.sh and test.sh source it, which puts `python` and `mars` on PATH. A second run takes a second.
 #
-# It installs into the active virtual environment if there is one, else into the one that MARS_VENV names, else into .venv in the
-# clone; the latter two it makes. `environment` in place of an extra makes the environment and installs nothing.
+# It installs into the active virtual environment if there is one, else into the one in MARS_VENV, else into .venv in
+# the clone; it creates the latter two. `environment` in place of an extra creates the environment and installs nothing.
 
 [[ ${BASH_SOURCE[0]} == "$0" ]] && set -euo pipefail
 mars_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,7 +11,8 @@ mars_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mars_say() { echo "setup: $*" >&2; }
 mars_fail() { mars_say "$*"; exit 1; }
 mars_python_fits() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
-mars_python_is_pinned() { "$1" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' 2>/dev/null; }  # constraints.txt holds for it
+# Whether constraints.txt covers this Python
+mars_python_is_pinned() { "$1" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' 2>/dev/null; }
 
 mars_apt() {  # install Debian packages as root, or return 1
   command -v apt-get >/dev/null || return 1
@@ -31,7 +32,7 @@ mars_environment() {  # set mars_env to a virtual environment of a Python that f
   if [ -n "${VIRTUAL_ENV-}" ]; then
     mars_env=$VIRTUAL_ENV
     mars_python_fits "$mars_env/bin/python" ||
-      mars_fail "the active environment $mars_env has no Python 3.10 or newer: deactivate it, or make one with such a Python."
+      mars_fail "the active environment $mars_env has no Python 3.10 or newer: deactivate it, or use a newer Python."
     return
   fi
   mars_env=${MARS_VENV:-$mars_root/.venv}
@@ -47,8 +48,9 @@ mars_environment() {  # set mars_env to a virtual environment of a Python that f
     # Debian keeps the module in a package of its own
     local version
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    { mars_apt "python$version-venv" || mars_apt python3-venv; } && "$python" -m venv --clear "$mars_env" >/dev/null 2>&1 ||
-      mars_fail "$python cannot make virtual environments here: install python$version-venv (or run inside an environment of your own)."
+    { mars_apt "python$version-venv" || mars_apt python3-venv; } &&
+      "$python" -m venv --clear "$mars_env" >/dev/null 2>&1 ||
+      mars_fail "$python cannot create virtual environments: install python$version-venv, or activate an environment."
   fi
 }
 
@@ -63,7 +65,7 @@ mars_packages() {  # install mars, editable, with the extra named by $1
   if [ "$extra" = dev ] && mars_python_is_pinned "$mars_env/bin/python"; then args+=(-c constraints.txt); fi
   mars_say "installing mars and what it needs (the first time: about 3 GB to download, mostly torch, and a few minutes)"
   (cd "$mars_root" && "$mars_env/bin/python" -m pip "${args[@]}") </dev/null ||
-    mars_fail "pip could not install the packages; its message stands above. Check the network and about 7 GB of free disk, then run this again."
+    mars_fail "pip could not install the packages, see above. Check the network and about 7 GB of free disk, and retry."
   echo "$extra: $sum" >>"$stamp"
 }
 
@@ -76,9 +78,9 @@ mars_sounds() {  # FluidR3 and its renderer; optional
     [ ${#missing[@]} -gt 0 ] || return 0
     mars_say "installing the instruments: ${missing[*]} (about 130 MB to download)"
     if mars_apt "${missing[@]}"; then return 0; fi
-    mars_say "could not; for real instruments run: sudo apt-get install ${missing[*]}. Going on with the small additive synthesiser."
+    mars_say "failed; using the small additive synthesiser. For sampled instruments: sudo apt-get install ${missing[*]}"
   elif ! command -v fluidsynth >/dev/null; then
-    mars_say "for real instruments install FluidSynth and a General MIDI SoundFont; going on with the small additive synthesiser."
+    mars_say "using the small additive synthesiser; for sampled instruments install FluidSynth and a SoundFont."
   fi
 }
 

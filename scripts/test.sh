@@ -16,7 +16,10 @@ tmp=$(mktemp -d)
 current=start
 trap finish EXIT
 
-sums() { find mars nbs README.md -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} + | sort -k 3; }
+sums() {
+  find mars nbs README.md -type f ! -path '*/__pycache__/*' ! -path '*/.ipynb_checkpoints/*' -exec cksum {} + |
+    sort -k 3
+}
 unchanged() {  # stop if a file of mars/ or nbs/ or README.md is another than before; $1 says what to do
   sums >"$tmp/after"
   diff "$tmp/before" "$tmp/after" || fail "$1"
@@ -37,7 +40,7 @@ step 'nbdev_clean: the notebooks hold no noise'
 nbdev_clean
 unchanged 'The notebooks held execution counts or metadata. nbdev_clean has now removed them: commit the difference.'
 
-# librosa's pYIN is compiled when it is first used and kept beside it: two processes that do so at once leave a file that crashes
+# librosa's pYIN is compiled and cached at first use; two processes that do so at once leave a corrupt cache file
 python -c 'import torch; from mars.eval import f0; f0(torch.sin(torch.arange(16000)*.1))'
 
 step 'nbdev_test: every notebook runs'
@@ -55,7 +58,8 @@ if command -v quarto >/dev/null; then nbdev_docs; else PATH="$PWD/tests/bin:$PAT
 unchanged 'nbdev_docs changed a tracked file: commit the difference.'
 
 step 'pytest'
-python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests  # a file stays in one process: its fixtures are made once; files with few tests are often long ones, and must not come last
+# One process per file runs its fixtures once; the order of conftest.py starts the longest files first
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 current='no stray files'
 status >"$tmp/status-after"
 diff "$tmp/status" "$tmp/status-after" || fail 'The run left files behind, or changed some: they stand above.'

@@ -73,11 +73,11 @@ def test_equal_seeds_give_equal_curves(small):
         assert same(a) == same(b) and a[name]['curve'] != c[name]['curve']
 
 def test_the_twin_has_the_losses_of_the_folded_variant(small):
-    "No GAN, fp32: to 1e-7 step by step, until rounding gives some vector another code, as it does in one of five seeds; then to a hundredth of what another seed would change"
+    "No GAN, fp32: equal to 1e-7 until rounding changes a code, in one of five seeds; then within 1/100 of another seed."
     variants = run_experiment('twin', steps=50, **small)['variants']
     a, b = (torch.tensor(variants[name]['curve']) for name in ('folded', 'twin'))
     assert len(a) == 50 and (a - b)[:3].abs().max() < 1e-4 and (a - b).abs().mean() < 2e-3 # another seed: 0.02
-    assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality says little' # 0.07 to 0.08
+    assert a[-10:].mean() < 0.3*a[:10].mean(), 'it must have learned, or equality means little' # 0.07 to 0.08
 
 def test_variants_of_cmx(ran):
     variants = ran('cmx')[0]['variants']

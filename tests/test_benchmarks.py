@@ -98,7 +98,7 @@ def test_peak_bytes(bench):
 
 @pytest.mark.parametrize('args, message', [
     (['--repeats', '0'], 'at least 1'), (['--out', 'nowhere/x.json'], 'does not exist')])
-def test_bad_input(bench, capsys, args, message):
+def test_invalid_arguments_are_refused(bench, capsys, args, message):
     with pytest.raises(SystemExit) as stop: bench('--parts', 'peak', *args)
     assert stop.value.code == 2 and message in capsys.readouterr().err
 

@@ -222,7 +222,7 @@ def test_packaged_weights_classify_pitches_of_other_sounds():
     assert got['pitch_octave'] > .7
 
 def test_recorded_test_notes_reach_the_published_accuracy():
-    "On the held-out instruments that are among the recorded notes of the package: two notes of each, so the published shares of these instruments are met to two notes of eighteen"
+    "On the held-out instruments among the packaged recorded notes: accuracies within two of eighteen notes of the published."
     from mars.data import example_notes
     published, notes = json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
     held = notes.select([n.instrument in published for n in notes.notes])

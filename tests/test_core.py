@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = [PACKAGE/f'{m}.py' for m in ('cmx', 'stft', 'parts/quantizer', 'tokenizer', 'parts/discriminator', 'var', 'train')]
 MODULES = sorted(p for p in PACKAGE.rglob('*.py') if p.stem != '_modidx')
 SCRIPTS = sorted([*(ROOT/'benchmarks').glob('*.py'), *(ROOT/'scripts').glob('*.py')])
+SHELL = sorted((ROOT/'scripts').glob('*.sh'))
 FOREIGN = ('reference_dim', 'reference_encoder', 'branches', 'ProductQuantizer', 'CUDAGraph', 'mkldnn', 'all_reduce', 'baselines')
 
 def definitions(path, kinds):
@@ -33,6 +34,10 @@ def test_lines_have_at_most_120_columns(path):
     lines = [line for i, line in enumerate(text.splitlines(), 1) if i not in generated and not line.startswith('# %%')]
     long = [line for line in lines if len(line) > 120]
     assert not long, '\n'.join([path.name, *long])
+
+@pytest.mark.parametrize('path', SHELL, ids=lambda p: p.name)
+def test_shell_scripts_have_at_most_120_columns(path):
+    assert not [line for line in path.read_text().splitlines() if len(line) > 120]
 
 def test_functions_of_the_core_are_short():
     lengths = [n for p in CORE for _, n in statements(p)]

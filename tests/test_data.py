@@ -261,9 +261,21 @@ def test_samples_above_full_scale_are_scaled_and_channels_that_cancel_are_not_av
     with pytest.warns(UserWarning, match=f'the channels of .*{NAME} cancel each other: channel 1 is used'): wave = folder_of(tmp_path, np.stack([.5*sine, -.4*sine], 1), prepare=False)[0][0]
     assert np.abs(wave - .5*sine).max() < 1e-4
 
+def test_data_check(tmp_path, capsys):
+    "Faults of a folder, and of one that is nothing but well, from the shell."
+    from mars.cli import main
+    wave = AdditiveNotes('organ_electronic_800', 60, 100)[0][0].numpy()
+    faults = {60: wave, 48: wave + .001, 61: np.pad(.9*wave, (1600, 0))[:64000], 62: np.full(64000, .3), 63: wave.clip(-.4, .4)*2.49}
+    for pitch, x in faults.items(): soundfile.write(tmp_path/f'organ_electronic_000-{pitch:03d}-100.wav', x, 16000)
+    assert main(['data', 'check', str(tmp_path), '--json', '--report', str(tmp_path/'all.csv')]) == 0
+    found = {int(row['pitch']): row['problems'] for row in json.loads(capsys.readouterr().out)['problems']}
+    assert found[48] == ['octave'] and found[61] == ['pitch', 'late', 'level'][:len(found[61])] and 'dc' in found[62] and 'clipped' in found[63] and 60 not in found
+    assert len((tmp_path/'all.csv').read_text().splitlines()) == 6
+    assert main(['data', 'check']) == 2 and 'mars data check FOLDER' in capsys.readouterr().err
+
 def test_folder_refuses_invalid_arguments(tmp_path):
     with pytest.raises(FileNotFoundError, match='no folder'): NoteFolder(tmp_path/'none')
-    with pytest.raises(ValueError, match='holds no wav, flac, ogg or mp3 file'): NoteFolder(tmp_path)
+    with pytest.raises(ValueError, match='holds no wav, flac, ogg, mp3 or aiff file'): NoteFolder(tmp_path)
     save_wave(tmp_path/'piano.wav', torch.full((64000,), 0.1))
     with pytest.raises(ValueError, match="got 'piano'"): NoteFolder(tmp_path)
 

@@ -256,6 +256,12 @@ def test_the_level_is_normalised(m, waves, gain):
     assert torch.equal(new[:, :320], source[:, :320]) if gain <= 1 else torch.allclose(new[:, :320], source[:, :320])
     if gain < 1: torch.testing.assert_close(new/gain, m.edit(x, time_range=(.02, .07), keep_scales=0, **FAST), atol=2e-3, rtol=0)
 
+def test_the_level_is_that_of_the_part_which_is_used(m, waves):
+    "What follows after the note's length does not count."
+    x = .05*waves[:1]/waves[:1].abs().amax()
+    with pytest.warns(UserWarning, match='was cut to'): long = m.reconstruct(torch.cat([x, waves[:1]], 1), n_iter=3)
+    torch.testing.assert_close(long, m.reconstruct(x, n_iter=3), atol=1e-6, rtol=0)
+
 def test_an_edit_preserves_leading_silence_and_dc(m, waves):
     "The region moves with the note, and no sample outside changes."
     late = torch.nn.functional.pad(waves[:2], (640, 0))[:, :m.n_samples] + torch.tensor([[0.], [.3]])

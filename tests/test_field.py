@@ -505,6 +505,16 @@ def test_truncated_and_irregular_files_are_refused(note, tmp_path):
     for path, error in ((tmp_path/'pipe.wav', ValueError), (tmp_path, ValueError), ('/dev/zero', ValueError), (tmp_path/'none', FileNotFoundError)):
         with pytest.raises(error, match='is not a regular file|no file'): files.load_wave(path)
 
+def test_a_folder_takes_aiff_leaves_hidden_files_out_and_refuses_pipes(tmp_path):
+    import soundfile
+    from mars.data import NoteFolder
+    name = 'organ_electronic_800-060-100'
+    soundfile.write(tmp_path/f'{name}.aiff', .5*np.sin(np.arange(64000)*.1), 16000)
+    (tmp_path/f'._{name}.wav').write_bytes(b'macOS')
+    assert len(NoteFolder(tmp_path, cache=False)) == 1 and NoteFolder(tmp_path, cache=False)[0][0].abs().max() > .4
+    os.mkfifo(tmp_path/'organ_electronic_800-061-100.wav')
+    with pytest.raises((ValueError, FileNotFoundError)): NoteFolder(tmp_path, cache=False)
+
 def test_memory_errors_raise_one_sentence(note, monkeypatch):
     def full(*args): raise MemoryError
     monkeypatch.setattr(files, '_read_blocks', full)
@@ -797,3 +807,29 @@ class Sized(list):
     "A set of so many notes."
     label = 'sound'
     def __init__(self, n): super().__init__(range(n))
+
+# --- names and labels of users' files
+
+@pytest.mark.parametrize('name, labels', [
+    ('Cello A3 mf.wav', ('string', 'acoustic', 57, 80)), ('piano_pp_C#4.wav', ('keyboard', 'acoustic', 61, 33)), ('Trumpet-060.wav', ('brass', 'acoustic', 60, 100)), ('electric guitar (E2) ff.flac', ('guitar', 'electronic', 40, 112)),
+    ('Synth Lead Bb-1.wav', ('synth_lead', 'synthetic', 10, 100)), ('Violin/G3.wav', ('string', 'acoustic', 55, 100)), ('01 - Flute - D5 - fff.aif', ('flute', 'acoustic', 74, 126)), ('ALTO_SAX_EB4.WAV', ('reed', 'acoustic', 63, 100))])
+def test_names_of_sample_libraries_are_read(name, labels):
+    from mars.data.folder import read_name
+    note = read_name(Path('library')/name)
+    assert (note.family, note.source, note.pitch, note.velocity) == labels
+
+@pytest.mark.parametrize('name', ['Cello.wav', 'Thing A3.wav', '.wav', 'Cello 1 2.wav', 'Cello 60 61.wav', 'Cello A33.wav'])
+def test_other_names_are_refused_with_a_remedy(name):
+    from mars.data.folder import read_name
+    with pytest.raises(ValueError, match='names no (pitch: add one|known instrument: add the family).*or give a CSV of labels'): read_name(name)
+
+def test_labels_of_a_folder(tmp_path, capsys):
+    from mars.cli import main
+    from mars.data import NoteFolder
+    for name in ('Cello A3 mf', 'Cello C4 mf'): files.save_wave(tmp_path/f'{name}.wav', .5*np.sin(np.arange(64000)*.1))
+    with pytest.warns(UserWarning, match='2 of 2 names were read so: Cello A3 mf.wav as string_acoustic_cello-057-080, Cello C4'): assert NoteFolder(tmp_path, cache=False).instruments == ['string_acoustic_cello']
+    (tmp_path/'l.csv').write_text('file,pitch,velocity,family,source,instrument\nCello A3 mf.wav,A3,80,string,acoustic,mine\nCello C4 mf.wav,C4,80,string,acoustic,mine\n', encoding='utf-8')
+    assert main(['data', 'check', str(tmp_path), '--labels', str(tmp_path/'l.csv'), '--json']) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result['notes'] == 2 and {p['pitch'] for p in result['problems']} <= {57, 60}
+    assert 'no file' in refusal(capsys, 'train', 'tokenizer', '--data', tmp_path, '--labels', tmp_path/'none.csv', '--out', tmp_path/'o')

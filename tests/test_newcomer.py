@@ -137,7 +137,7 @@ def test_untrained_model_fails_the_diagnosis(model, notes):
     # the source is the same in all notes
     assert {name.split()[3] for name in findings if name.startswith('label gain')} == {'pitch', 'family', 'velocity'}
 
-def test_diagnosis_leaves_the_model_as_it_was(model, notes):
+def test_diagnosis_does_not_change_the_model(model, notes):
     import torch
     from mars.apps.troubleshooting import diagnose
     before = {k: v.clone() for k, v in [*model.tokenizer.state_dict().items(), *model.var.state_dict().items()]}

@@ -150,7 +150,7 @@ def test_title_cell_holds_title_and_subtitle_only(notebook):
     assert first['cell_type'] == 'markdown' and lines[0].startswith('# ')
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith('> '))
 
-def test_imports_stand_in_cells_of_their_own(notebook):
+def test_imports_are_in_separate_cells(notebook):
     "The docs build runs each cell with an import in a new namespace, where the rest of that cell fails."
     for cell in notebook[1]['cells']:
         text = source(cell)

@@ -1,4 +1,4 @@
-"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes to equal weights, uses the split, records its data."""
+"""scripts/reproduce_weights.py at `tiny`: every stage trains, resumes, uses the split and records its data."""
 import json, os, signal, sys
 from pathlib import Path
 import pytest, torch
@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 SIDES = dict(valid=['organ_*_80[12]'], test=['brass_*_801'])
 ALL = 'tokenizer,var,further,vocoder,classifier,melpca'
-WEIGHTS = 'model/tokenizer', 'model/var', 'further/var', 'vocoder/vocoder', 'classifier/classifier', 'weights/melpca/melpca'
+WEIGHTS = ('model/tokenizer', 'model/var', 'further/var', 'vocoder/vocoder', 'classifier/classifier',
+           'weights/melpca/melpca')
 
 @pytest.fixture(scope='module')
 def script():
@@ -22,7 +23,9 @@ def run(script, tmp_path_factory):
     "run(folder, more arguments): 60 notes, each twice."
     tmp = tmp_path_factory.mktemp('cache')
     (tmp/'split.json').write_text(json.dumps(dict(model=SIDES, classifier={**SIDES, 'unused': ['flute_*']})))
-    args = ['--preset', 'tiny', '--device', 'cpu', '--data', 'additive', '--data', 'additive', '--quick', '--measure', '2', '--valid-every', '2', '--steps', '4', '--batch-size', '4', '--split', str(tmp/'split.json')]
+    args = ['--preset', 'tiny', '--device', 'cpu', '--data', 'additive', '--data', 'additive', '--quick',
+            '--measure', '2', '--valid-every', '2', '--steps', '4', '--batch-size', '4',
+            '--split', str(tmp/'split.json')]
     with pytest.MonkeyPatch.context() as m:
         m.setenv('MARS_CACHE', str(tmp))
         yield lambda out, *more: script.main(['--out', str(out), *args, *more])
@@ -50,8 +53,10 @@ def steps(folder, stage):
 
 def test_a_run_stopped_in_every_stage_ends_with_the_same_weights(run, whole, monkeypatch, tmp_path, capsys):
     out, more = tmp_path/'run', ['--stages', ALL, '--hold-out', '.3', '--note', 'a test']
-    each_step = 'mars.train.lr_at' # of the stages in order: each is stopped in its second step, so a resumed one calls it twice more
-    for i, (folder, stage) in enumerate((('model', 'tokenizer'), ('model', 'var'), ('further', 'var'), ('vocoder', 'vocoder'), ('classifier', 'classifier'))):
+    each_step = 'mars.train.lr_at' # each stage is stopped in its second step: a resumed one calls it twice more
+    stages = dict(tokenizer='model', var='model', further='further', vocoder='vocoder', classifier='classifier')
+    for i, (name, folder) in enumerate(stages.items()):
+        stage = 'var' if name == 'further' else name
         with monkeypatch.context() as m:
             stop_in(m, each_step, 2 if i == 0 else 4)
             with pytest.raises(SystemExit) as stop: run(out, *more, *(['--resume'] if i else []))
@@ -72,31 +77,40 @@ def test_weights_are_saved_in_half_precision_and_load(whole):
     from mars.pipeline import Mars
     small = whole/'weights'/'tiny'
     assert Mars.from_pretrained(small).generate(1, pitch=60, seed=0, n_iter=1).shape == (1, 64000)
-    assert {str(v.dtype) for v in load_file(small/'var.safetensors').values() if v.is_floating_point()} == {'torch.float16'}
+    weights = load_file(small/'var.safetensors').values()
+    assert {str(v.dtype) for v in weights if v.is_floating_point()} == {'torch.float16'}
     a, b = (load_file(f/'var.safetensors') for f in (whole/'model', whole/'further'))
     assert not all((a[k] == b[k]).all() for k in a) # the second run has trained
-    assert Vocoder.from_pretrained(whole/'weights'/'vocoder').info['data']['notes'] and MelPCA.load(whole/'weights'/'melpca'/'melpca.safetensors').explained > 0
+    assert Vocoder.from_pretrained(whole/'weights'/'vocoder').info['data']['notes']
+    assert MelPCA.load(whole/'weights'/'melpca'/'melpca.safetensors').explained > 0
     assert Classifier.from_pretrained(whole/'weights'/'classifier').info['accuracy']['test']['notes'] == 2
 
 def test_config_json_describes_the_notes(whole):
     info = json.loads((whole/'weights'/'tiny'/'config.json').read_text())['info']
-    data, results = info['data'], json.loads((whole/'training.json').read_text())
+    data, training = info['data'], json.loads((whole/'training.json').read_text())
     source = data['sources']['additive']
-    assert source['times'] == 2 and 2*source['notes'] == data['notes'] and source['held_out_pitches'] > 0 and (source['valid'], source['test']) == (4, 2)
-    assert sorted(data['held_out']) == ['brass_acoustic_801', 'organ_electronic_801', 'organ_electronic_802'] and data['hold_out'] == .3 and data['pitches'] == [60, 66]
-    assert any('The MARS engineers' in c for c in data['credits']) and info['note'] == 'a test' and info['before']['steps'] == 4
-    assert {f'reconstruction, {s}' for s in ('seen', 'seen, held out', 'valid', 'test')} | {'pitch within 50 cents'} == {*info['results']}
-    assert {*results['curves']} == {'tokenizer', 'transformer', 'transformer_further', 'vocoder', 'classifier'} and results['results']['classifier, test']['notes'] == 2
-    heard = json.loads((whole/'weights'/'classifier'/'config.json').read_text())['info']['data']
-    assert heard['instruments'] == 27 # without the flutes
+    assert source['times'] == 2 and 2*source['notes'] == data['notes'] and source['held_out_pitches'] > 0
+    assert (source['valid'], source['test']) == (4, 2) and data['hold_out'] == .3 and data['pitches'] == [60, 66]
+    assert sorted(data['held_out']) == ['brass_acoustic_801', 'organ_electronic_801', 'organ_electronic_802']
+    assert any('The MARS engineers' in c for c in data['credits'])
+    assert info['note'] == 'a test' and info['before']['steps'] == 4
+    sets = {f'reconstruction, {s}' for s in ('seen', 'seen, held out', 'valid', 'test')}
+    assert sets | {'pitch within 50 cents'} == {*info['results']}
+    assert {*training['curves']} == {'tokenizer', 'transformer', 'transformer_further', 'vocoder', 'classifier'}
+    assert training['results']['classifier, test']['notes'] == 2
+    classifier_data = json.loads((whole/'weights'/'classifier'/'config.json').read_text())['info']['data']
+    assert classifier_data['instruments'] == 27 # without the flutes
 
 def test_no_instrument_and_no_shared_recording_is_on_two_sides(script):
     from mars.data import AdditiveNotes
     notes = AdditiveNotes(None, (60,), (100,))
-    notes.recordings = {'brass_acoustic_801': {'tape 1'}, 'guitar_acoustic_800': {'tape 1'}, 'flute_acoustic_800': {'tape 2'}}
+    tapes = dict(brass_acoustic_801='tape 1', guitar_acoustic_800='tape 1', flute_acoustic_800='tape 2')
+    notes.recordings = {instrument: {tape} for instrument, tape in tapes.items()}
     train, valid, test = script.split_by_names(notes, {**SIDES, 'unused': ['reed_*']})
-    assert test.instruments == ['brass_acoustic_801', 'guitar_acoustic_800'] and valid.instruments == ['organ_electronic_801', 'organ_electronic_802']
-    assert 'flute_acoustic_800' in train.instruments and not {i for i in train.instruments if i.startswith('reed')} and len(train.instruments) == 33 - 4 - 3
+    assert test.instruments == ['brass_acoustic_801', 'guitar_acoustic_800']
+    assert valid.instruments == ['organ_electronic_801', 'organ_electronic_802']
+    assert 'flute_acoustic_800' in train.instruments and len(train.instruments) == 33 - 4 - 3
+    assert not [i for i in train.instruments if i.startswith('reed')]
 
 def test_recipe_matches_the_packaged_weights(script):
     "Shapes and all settings; the number of steps was set by a time limit."
@@ -105,18 +119,25 @@ def test_recipe_matches_the_packaged_weights(script):
     from mars.train import TrainConfig
     from mars.parts.reference import ReferenceVARConfig
     config, small = json.loads((ROOT/'mars/weights/small/config.json').read_text()), script.RECIPES['small']
+    not_in_recipe = 'steps', 'seconds', 'save_every'
+    def comparable(cfg):
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k not in not_in_recipe}
     assert TokenizerConfig.preset('small') == TokenizerConfig.from_dict(config['tokenizer'])
-    assert ReferenceVARConfig.preset("small", **small["var_config"]) == ReferenceVARConfig.from_dict(config["var"])
+    assert ReferenceVARConfig.preset('small', **small['var_config']) == ReferenceVARConfig.from_dict(config['var'])
     for stage, key in dict(tokenizer='train_tokenizer', var='before', further='train_var').items():
-        mine, theirs = (asdict(TrainConfig.preset('small', 'tokenizer' if stage == 'tokenizer' else 'var', **small[stage])), config['info'][key])
-        assert {k: mine[k] for k in theirs if k not in ('steps', 'seconds', 'save_every')} == {k: tuple(v) if isinstance(v, list) else v for k, v in theirs.items() if k not in ('steps', 'seconds', 'save_every')}, stage
-        assert mine['steps'] < theirs['steps']
+        packaged, kind = config['info'][key], 'tokenizer' if stage == 'tokenizer' else 'var'
+        recipe = asdict(TrainConfig.preset('small', kind, **small[stage]))
+        assert comparable(packaged) == {k: recipe[k] for k in comparable(packaged)}, stage
+        assert recipe['steps'] < packaged['steps']
 
-@pytest.mark.parametrize('stages, says', [('tokeniser', "stage 'tokeniser' is unknown"), ('var', 'stage var needs the stage tokenizer'), ('further', 'stage further needs the stage var')])
-def test_stages_that_cannot_run_are_refused(run, tmp_path, capsys, stages, says):
+@pytest.mark.parametrize('stages, message', [
+    ('tokeniser', "stage 'tokeniser' is unknown"), ('var', 'stage var needs the stage tokenizer'),
+    ('further', 'stage further needs the stage var')])
+def test_stages_that_cannot_run_are_refused(run, tmp_path, capsys, stages, message):
     with pytest.raises(SystemExit) as stop: run(tmp_path/'o', '--stages', stages)
-    assert stop.value.code == 2 and says in capsys.readouterr().err and not (tmp_path/'o').exists()
+    assert stop.value.code == 2 and message in capsys.readouterr().err and not (tmp_path/'o').exists()
 
 def test_a_split_without_these_notes_is_refused(run, tmp_path):
     (tmp_path/'s.json').write_text(json.dumps(dict(model=dict(valid=['organ_*'], test=['piano_*']))))
-    with pytest.raises(SystemExit, match='the test side of .* has none of these notes'): run(tmp_path/'o', '--stages', 'tokenizer', '--split', str(tmp_path/'s.json'))
+    with pytest.raises(SystemExit, match='the test side of .* has none of these notes'):
+        run(tmp_path/'o', '--stages', 'tokenizer', '--split', str(tmp_path/'s.json'))

@@ -36,7 +36,7 @@ def clips(family):
     data = json.loads(re.fullmatch(r'\(window\.MARS_PIANO \?\?= \{\}\)\.\w+ = (.*);\n', text)[1])
     return {int(p): base64.b64decode(c) for p, c in data['clips'].items()}, {int(p): c for p, c in data['cents'].items()}
 
-def test_piano_is_made_from_the_weights_of_the_package():
+def test_piano_clips_match_the_packaged_weights():
     found = hashlib.sha256()
     for name in ('tokenizer.safetensors', 'var.safetensors'): found.update((ROOT/'mars'/'weights'/MADE['weights']/name).read_bytes())
     assert MADE['digest'] == found.hexdigest()[:16], 'the clips are of other weights: run `python scripts/make_piano.py`, then `python scripts/draw_path.py`'

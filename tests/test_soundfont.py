@@ -1,11 +1,14 @@
 """Rendering from SoundFonts. Tests are skipped if no SoundFont or no renderer is installed."""
 import os, subprocess, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np
 import pytest
 from mars.data import soundfont, tuning
 from mars.data import GM_RANGES, SoundFont, SoundFontNotes, find_renderer, find_soundfont, gm_label, gm_programs
 from mars.data import render_note, sounding_pitch
+from mars.cli.data import with_data
+from mars.parts.codec import card_data
 from mars.parts.files import resample
 from small_soundfont import COARSE, FINE, SCALE, write_soundfont
 
@@ -82,7 +85,7 @@ def test_every_mapped_program_renders():
     assert int(done.stdout) > 400
 
 @needs_soundfont
-def test_level_is_kept_without_normalisation(font):
+def test_level_is_preserved_without_normalisation(font):
     soft, loud = (np.abs(render_note(font, 60, v, 0, normalize=None)).max() for v in (25, 127))
     assert loud > 4*soft
 
@@ -120,6 +123,11 @@ def test_notes_are_labelled_by_the_sounding_pitch(tmp_path, monkeypatch):
     by_key = SoundFontNotes(font, pitches=(55, 60, 61), velocities=100, cache=tmp_path/'cache', label='key')
     assert by_key.label == 'key' and {key for *_, key, _ in by_key.keys} == {55, 60, 61} and by_key.pitch_offset.empty and not by_key.corrections
     with pytest.raises(ValueError, match="label must be 'sound' or 'key', got 'name'"): SoundFontNotes(font, label='name')
+    info = with_data({}, ds)['data']
+    assert info['label'] == 'sound' and info['velocities'] == [100, 100] and info['families']['organ'] == ['electronic'] and set(info['corrected']) == set(ds.corrections)
+    card = card_data(SimpleNamespace(info=dict(data=info)))
+    assert any('Pitch labels are the pitches that sound' in line for line in card) and any('corrected: ' in line and '-12 semitones' in line for line in card)
+    assert 'corrected' not in with_data({}, by_key)['data'] and with_data({}, by_key)['data']['label'] == 'key'
 
 @pytest.mark.skipif(not _renderer(), reason='no SoundFont renderer is installed')
 def test_a_replaced_soundfont_is_detected(tmp_path):

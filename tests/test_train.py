@@ -104,7 +104,7 @@ def test_other_settings_are_refused(whole):
     with pytest.raises(ValueError, match='was made with another train'): train_stage(whole, True, 'tokenizer', steps=STEPS+1)
 
 class Model(torch.nn.Linear):
-    "A linear model that also returns its input."
+    "A linear model with fixed initial weights."
     def __init__(self):
         torch.manual_seed(0)
         super().__init__(4, 1)

@@ -143,7 +143,7 @@ class SampleBank:
         self.samples |= {r: None for r in new}
         near = None
         if self.reference is not None:
-            wave = prepare_wave(torch.as_tensor(self.reference).float().numpy(), name='reference')[0]
+            wave = prepare_wave(torch.as_tensor(self.reference).float().numpy(), name='reference', length=N_SAMPLES)[0]
             near = self.embed(torch.as_tensor(standardize_note(wave))[None])[0]
         usable = [r for r, any_take in zip(new, in_tune.any(1)) if any_take]
         for instrument in dict.fromkeys(r[2:] for r in usable):
@@ -274,7 +274,7 @@ def _label_name(value, names): # ids to names
 def _read_reference(reference): # path or wave -> name or None, wave or None
     if reference is None: return None, None
     if isinstance(reference, (str, Path)):
-        wave = prepare_wave(resample(*read_audio(reference)), name=reference)[0]
+        wave = prepare_wave(resample(*read_audio(reference)), name=reference, length=N_SAMPLES)[0]
         return Path(reference).stem, standardize_note(wave).astype(np.float32)/32768
     wave = np.asarray(torch.as_tensor(reference).detach().cpu())
     if wave.ndim != 1: raise ValueError(f'reference must be one sound, (N,) samples at 16 kHz, got shape {wave.shape}')

@@ -10,7 +10,7 @@ __all__ = ['EVALUATE', 'EVALUATES', 'ABLATE', 'COMMANDS', 'reference_notes', 'ru
 import inspect, json
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand
-from .data import DATA_HELP, FILTERS, filters_of, make_folder, open_notes, register_models
+from .data import DATA_HELP, FILTERS, LABELS, filters_of, make_folder, open_notes, register_models
 from .sounds import PHASE, SAMPLING, sampling_of
 
 # %% ../../nbs/cli/evaluation.ipynb #c34c7505
@@ -21,7 +21,7 @@ def reference_notes(a, m): # -> (`Splits`, filters that were used)
     label = data.get('label', 'key') # pitch labels of a SoundFont, as in training; older models do not record them
     label = 'key' if label == 'key' else 'sound'
     train = training_split(open_notes(a.train_data, 'train', label)) if a.train_data else None
-    splits, filters = make_splits(open_notes(a.data, 'test', label), train), filters_of(a)
+    splits, filters = make_splits(open_notes(a.data, 'test', label, labels=a.labels), train), filters_of(a)
     trained = data.get('pitches')
     if filters['pitches'] is None and trained: filters['pitches'] = range(trained[0], trained[1] + 1)
     return filter_splits(splits, **filters), filters
@@ -45,7 +45,7 @@ def run_evaluate(a):
 EVALUATE = (
     Arg('--model', default='small', metavar='MODEL', help='a run folder, or the name of released weights'),
     Arg('--data', default='auto', metavar='DATA', help=f'real notes: {DATA_HELP} (of NSynth the test split)'),
-    Arg('--train-data', metavar='DATA', help='training notes, if --data is a folder without them'),
+    LABELS, Arg('--train-data', metavar='DATA', help='training notes, if --data is a folder without them'),
     Arg('--classifier', default='classifier', metavar='FOLDER',
         help='result of `mars train classifier`, or the name of released weights'),
     Arg('--out', default='evaluation', metavar='FOLDER', help='folder of the report'),
@@ -85,7 +85,7 @@ def run_ablate(a):
     if a.out: make_folder(Path(a.out).parent) # before the work
     if a.data is None and any(filters.values()):
         raise ValueError('families, pitches and velocities filter the notes of --data; give --data as well')
-    notes = None if a.data is None else open_notes(a.data, 'train', **filters)
+    notes = None if a.data is None else open_notes(a.data, 'train', labels=a.labels, **filters)
     result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json,
                             notes=notes,
                             **experiment_options(a, function))
@@ -103,7 +103,8 @@ ABLATE = (
         help='optimiser steps of each variant; the number of the preset if not given'),
     Arg('--model', metavar='MODEL', help='the model that labels and guidance evaluate; the packaged one if not given'),
     Arg('--data', metavar='DATA',
-        help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'), *FILTERS)
+        help=f'notes: {DATA_HELP}; a few synthesised ones at tiny and a SoundFont at small if not given'),
+    LABELS, *FILTERS)
 
 # %% ../../nbs/cli/evaluation.ipynb #22e11617
 COMMANDS = (

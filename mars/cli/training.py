@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand, config_args, config_values
-from .data import DATA_HELP, FILTERS, filters_of, make_folder, open_notes, register_models, with_data
+from .data import DATA_HELP, FILTERS, LABELS, filters_of, make_folder, open_notes, register_models, with_data
 
 # %% ../../nbs/cli/training.ipynb #f7daca94
 STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', vocoder='the vocoder',
@@ -188,7 +188,7 @@ def run_train(a):
     from mars.data import AugmentedNotes
     register_models()
     for name in getattr(a, 'tracker', ()): check_tracker(name)
-    notes = open_notes(a.data, 'train', **filters_of(a))
+    notes = open_notes(a.data, 'train', labels=a.labels, **filters_of(a))
     if getattr(a, 'augment', 0): notes = AugmentedNotes(notes, copies=a.augment)
     stage = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder).get(a.stage, run_transformer)
     out, train = stage(a, notes, config_values(a, TrainConfig, skip=('stage',)))
@@ -201,7 +201,7 @@ def run_classifier(a):
     from mars.parts.classifier import ClassifierConfig
     from mars.parts.files import locked_folder
     from mars.train import TrainConfig
-    notes = open_notes(a.data, **filters_of(a))
+    notes = open_notes(a.data, labels=a.labels, **filters_of(a))
     train = TrainConfig.preset(a.preset, 'classifier', **config_values(a, TrainConfig, skip=('stage',)))
     midi = notes.targets['pitch']
     shape = {'pitch_range': (int(midi.min()), int(midi.max())), **config_values(a, ClassifierConfig)}
@@ -227,7 +227,7 @@ def _save_accuracy(clf, test, n_train, out): # -> (result, summary line)
 
 # %% ../../nbs/cli/training.ipynb #d9520e6a
 RUN = (Arg('--out', required=True, metavar='FOLDER', help='run folder'),
-       Arg('--data', default='auto', metavar='DATA', help=DATA_HELP),
+       Arg('--data', default='auto', metavar='DATA', help=DATA_HELP), LABELS,
        Arg('--preset', default='tiny', metavar='SIZE', help='tiny, small or paper'),
        Arg('--resume', action='store_true', help='continue from the newest checkpoint in the run folder'), *FILTERS)
 TRACKER = Arg('--tracker', action='append', default=[], metavar='NAME',

@@ -72,7 +72,7 @@ def parse_note_str(
     note_str:str, # such as 'keyboard_acoustic_004-060-025'; the suffix of a file name is ignored
 )->Note:
     "Parse the labels in an NSynth name; ValueError for another format."
-    stem = re.sub(r'\.(wav|flac|ogg|mp3)$', '', Path(str(note_str)).name, flags=re.I)
+    stem = re.sub(r'\.(wav|flac|ogg|mp3|aiff?)$', '', Path(str(note_str)).name, flags=re.I)
     match = re.fullmatch(r'((.+)_([a-z]+)_[^_-]+)-(\d+)-(\d+)', stem)
     try:
         instrument, family, source, pitch, velocity = match.groups()

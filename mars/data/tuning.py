@@ -111,10 +111,11 @@ def tuning_of(
     common = _common_offset(offsets) if len(clear) >= 2 else None
     if len(clear) >= 4 and _is_split(offsets):
         return Tuning('split', common or 0, 0., _whole(clear))
-    near = offsets[np.abs(offsets - (common or 0)) < 0.5]
-    octaves = common is not None and common % 12 == 0
-    exact = common is not None and len(near) == len(offsets) >= 4 and abs(np.median(near) - common) < 0.2
-    if not (octaves or exact): return Tuning('unclear', 0, 0., {key: key for key in every})
+    unclear = Tuning('unclear', 0, 0., {key: key for key in every})
+    if common is None: return unclear
+    near = offsets[np.abs(offsets - common) < 0.5]
+    exact = len(near) == len(offsets) >= 4 and abs(np.median(near) - common) < 0.2
+    if common % 12 and not exact: return unclear
     pitch_of = {key: key + common for key in every if 0 <= key + common <= 127}
     return Tuning('constant', common, round(100*float(np.median(near) - common), 1), pitch_of)
 

@@ -366,8 +366,9 @@ def _check_audio_files(files):
     import soundfile
     other_rate, other_length = [], []
     for file in files:
-        try: info = soundfile.info(file)
+        try: info = soundfile.info(check_file(file))
         except soundfile.SoundFileError as e: raise _no_audio(file) from e
+        check_rate(info.samplerate, f'the sample rate of {file}')
         if not info.frames: raise ValueError(f'{file} is empty: it holds no samples')
         if info.samplerate != SAMPLE_RATE: other_rate.append(file)
         if round(info.frames*SAMPLE_RATE/info.samplerate) != N_SAMPLES: other_length.append(file)

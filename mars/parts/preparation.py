@@ -71,8 +71,8 @@ def prepare_wave(
     wave:np.ndarray, # (n,) float
     rate:int=16000, # Hz
     name:str='the sound', # for the error
-    level:bool=True, # scale to `PEAK`
-)->tuple: # ((n - onset,) float32; `Preparation`); ValueError if nothing but DC is left
+    length:int|None=None, # samples of a note: the result is cut to it before its level is measured
+)->tuple: # ((n - onset,) float32, at most `length`; `Preparation`); ValueError if nothing but DC is left
     "Remove DC offset and silence in front, and set the level."
     wave = np.asarray(wave, np.float32)
     peak = float(np.abs(wave).max(initial=0))
@@ -84,10 +84,10 @@ def prepare_wave(
         peak = float(np.abs(wave).max())
         if peak < 1e-5: raise ValueError(f'{name} holds a constant of {dc:.3g} and no sound; leave it out')
     onset = _onset(wave, peak, rate)
-    within = not level or 0.891 < peak/PEAK < 1.122 # 1 dB
-    gain = 1. if within else PEAK/peak
-    wave = wave[onset:] if within else wave[onset:]*np.float32(gain)
-    return wave, Preparation(onset/rate, dc, gain)
+    wave = wave[onset:] if length is None else wave[onset:onset+length]
+    peak = float(np.abs(wave).max())
+    gain = 1. if 0.891 < peak/PEAK < 1.122 else PEAK/peak # 1 dB
+    return wave if gain == 1 else wave*np.float32(gain), Preparation(onset/rate, dc, gain)
 
 # %% ../../nbs/parts/preparation.ipynb #9a7c1e97
 def _rms(x): return np.sqrt(np.square(x, dtype=np.float64).mean()) + 1e-9
@@ -140,12 +140,12 @@ class PreparedWaves:
         return torch.nn.functional.pad(waves, (0, max(0, self.n_samples - waves.shape[1])))[:, :self.n_samples]
 
     def _prepare(self, rate, name):
-        rows = [prepare_wave(w.numpy(), rate, f'{name} {i}') for i, w in enumerate(self.source)]
+        rows = [prepare_wave(w.numpy(), rate, f'{name} {i}', self.n_samples) for i, w in enumerate(self.source)]
         self.reports = [report for _, report in rows]
         onsets = [round(report.onset*rate) for report in self.reports]
         if self.reports == [Preparation()]*len(rows): return
         pad, n = torch.nn.functional.pad, self.source.shape[1]
-        self.waves = torch.stack([pad(torch.as_tensor(w), (0, n - len(w))) for w, _ in rows])
+        self.waves = torch.stack([pad(torch.as_tensor(w), (0, max(n, self.n_samples) - len(w))) for w, _ in rows])
         self.shifts = [onset if onset <= self.n_samples//2 else 0 for onset in onsets]
         self.source = torch.stack([pad(w[onset-shift:], (0, onset - shift))
                                    for w, onset, shift in zip(self.source, onsets, self.shifts)])
