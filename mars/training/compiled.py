@@ -73,8 +73,8 @@ def average_of(learn): # -> the callback, or None
     return next((cb for cb in learn.callbacks if hasattr(cb, 'average')), None)
 
 @torch.no_grad()
-def average_into(average, params, weight): # lists of tensors, tensor () -> average + weight*(params - average), in place
-    "Update averaged weights by a weight on the device."
+def average_into(average, params, weight): # lists of tensors, and a tensor () on the device
+    "Replace the average by average + weight*(params - average), in place."
     difference = torch._foreach_sub([p.detach() for p in params], average)
     torch._foreach_mul_(difference, weight)
     torch._foreach_add_(average, difference)
