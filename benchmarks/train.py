@@ -205,9 +205,9 @@ def main(argv=None):
         for preset in args.presets: result['stages'] += bench_preset(preset, args, notes, device, peak)
     print_table('Training', result['stages'])
     if device.type != 'cuda':
-        print('\nNot measured without a GPU: kernels and launches a step, memory of the GPU, speed and MFU in bf16, and '
-              'the CUDA graph.\nHost waits are counted by operations that read a value; operations are those of the '
-              'plain loop.')
+        print('\nNot measured without a GPU: kernels and launches a step, memory of the GPU, speed and MFU in bf16, '
+              'and the CUDA graph.\nHost waits are counted by operations that read a value; operations are those of '
+              'the plain loop.')
     if args.out: write_atomic(args.out, json.dumps(result, indent=1))
     return result
 
