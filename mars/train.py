@@ -88,6 +88,7 @@ class Learner:
         groups, fused = param_groups(module, cfg.weight_decay), device.type in ('cpu', 'cuda')
         self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
         self.first = self.step = 0 # steps done before this run, and the current step
+        self.model = module # for several processes `fit` wraps it
 
     @property
     def last(self)->bool: return self.step == self.cfg.steps-1

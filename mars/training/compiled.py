@@ -191,7 +191,7 @@ class StepCounter(TorchDispatchMode):
     "A callback and a context that counts operations and host reads of unlogged steps."
     def __init__(self):
         super().__init__()
-        self.steps, self.operations, self.reads, self.on, self.old = 0, 0, [], False, None
+        self.steps, self.operations, self.reads, self.on, self.old = 0, 0, [], False, torch.Tensor.cpu
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if self.on and not func.is_view: self.operations += 1
