@@ -23,11 +23,12 @@ from .parts.files import _digest
 from .stft import LogSpectrogram
 from .tokenizer import Tokenizer, TokenizerConfig
 from .training.callbacks import AdversarialTraining, CodebookRevival
+from .training.compiled import CompiledStep, DeviceNotes
 from .training.distributed import average_over_processes, make_accelerator
 from .training.log import RunLog
 from .training.plots import LivePlot, generation_preview, reconstruction_preview
 from .training.reconstruction import MelLoss
-from .training.run import TrainingRun, compile_parts, init_from, recording_callbacks
+from .training.run import TrainingRun, init_from, recording_callbacks
 from .training.settings import TrainConfig
 from .training.tokens import Images, cached_tokens, instrument_ids, names_hash, to_device
 from .var import VAR, VARConfig
@@ -87,6 +88,7 @@ class Learner:
         groups, fused = param_groups(module, cfg.weight_decay), device.type in ('cpu', 'cuda')
         self.opt = torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=fused)
         self.first = self.step = 0 # steps done before this run, and the current step
+        self.model = module # for several processes `fit` wraps it
 
     @property
     def last(self)->bool: return self.step == self.cfg.steps-1
@@ -113,6 +115,15 @@ class Learner:
         self.nonfinite = step_if_finite(self.opt, self.grad_norm)
         self.opt.zero_grad()
 
+    def train_step(self, loader):
+        "Forward, backward and update; `CompiledStep` replaces this method."
+        for micro_batch in range(self.cfg.accumulate):
+            with self.accelerator.accumulate(self.model):
+                loss, metrics = self.model(loader(self.step, micro_batch))
+                self.accelerator.backward(loss)
+            self.collect(micro_batch, loss, metrics)
+        self.update()
+
 # %% ../nbs/04_train.ipynb #7d6502fb
 def fit(
     module:nn.Module, # batch -> (loss, metrics); trained in place, left in eval mode
@@ -123,18 +134,13 @@ def fit(
 )->Learner:
     "Train a module."
     learn = Learner(module, cfg, callbacks, accelerator)
-    accelerator, model = learn.accelerator, learn.accelerator.prepare(module.train())
+    learn.model = learn.accelerator.prepare(module.train())
     try:
         learn.event('setup')
         learn.event('before_fit')
         for learn.step in range(learn.first, cfg.steps):
             learn.event('before_step')
-            for micro_batch in range(cfg.accumulate):
-                with accelerator.accumulate(model):
-                    loss, metrics = model(loader(learn.step, micro_batch))
-                    accelerator.backward(loss)
-                learn.collect(micro_batch, loss, metrics)
-            learn.update()
+            learn.train_step(loader)
             learn.event('after_step')
         learn.event('after_fit')
     finally: learn.event('close')
@@ -152,9 +158,10 @@ class EMA:
     "Replace the weights at the end by their exponential moving average."
     def setup(self, learn): self.average = [p.detach().clone() for p in learn.params]
 
+    def weight(self, learn): return 1 - min(learn.cfg.ema, (1 + learn.step)/(10 + learn.step)) # of the new weights
+
     def after_step(self, learn):
-        decay = min(learn.cfg.ema, (1 + learn.step)/(10 + learn.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in learn.params], 1 - decay)
+        torch._foreach_lerp_(self.average, [p.detach() for p in learn.params], self.weight(learn))
 
     def after_fit(self, learn): torch._foreach_copy_([p.detach() for p in learn.params], self.average)
     def state_dict(self, learn): return {str(i): a for i, a in enumerate(self.average)}
@@ -255,7 +262,6 @@ def train_tokenizer(
     if init: m.tokenizer.load_state_dict(init.state_dict())
     elif train.warm_start:
         m.tokenizer.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
-    if train.compile: compile_parts(m.tokenizer.encoder, m.tokenizer.decoder)
     mel = MelLoss(m.spectrogram, m.cmx).to(run.device) if train.mel_weight else None
     model = module(m.tokenizer, train, discriminator, mel, average=average_over_processes(run.accelerator))
 
@@ -265,7 +271,8 @@ def train_tokenizer(
     gan = asdict(discriminator) if discriminator else None
     run.clear('var') # checkpoints for an older tokenizer
     with run.record(dict(shape=asdict(cfg), discriminator=gan, notes=names_hash(notes)), preview) as options:
-        fit(model, batch, train, default_callbacks(train, extra=model.callbacks(), **options), run.accelerator)
+        extra = [*model.callbacks(), *CompiledStep.of(train, m.tokenizer.encoder, m.tokenizer.decoder)]
+        fit(model, batch, train, default_callbacks(train, extra=extra, **options), run.accelerator)
     run.save(m, dict(discriminator=gan, notes=len(notes)))
     return m.tokenizer
 
@@ -312,26 +319,26 @@ def train_var(
     seed_all(train.seed)
     var = m.transformer(model)(cfg, tok.cfg).bind(tok).to(run.device)
     if init: init_from(var, init)
-    if train.compile: compile_parts(var.trunk)
-    targets = objective.prepare(notes, m, var) if objective else tokens # tensors (N, ...) on the device
+    # targets, (N, ...) each, and labels stay on the device
+    stored = DeviceNotes(objective.prepare(notes, m, var) if objective else tokens, labels, var.label_embed.sizes)
 
     def labels_at(step, numbers): # labels of notes at a step
         idx, more = to_device(numbers, run.device), extra(step, numbers) if extra else {}
         return {**{k: v[idx] for k, v in labels.items()}, **more}
 
-    def batch(step, micro_batch):
-        numbers, idx = run.loader.order.at(step), to_device(run.loader.indices(step, micro_batch), run.device)
-        split = {k: run.loader.split(v, micro_batch) for k, v in labels_at(step, numbers).items()}
-        return [t[idx] for t in targets], split
+    def batch(step, micro_batch): # note numbers (b,), and labels that depend on the step
+        more = extra(step, run.loader.order.at(step)) if extra else {}
+        numbers = to_device(run.loader.indices(step, micro_batch), run.device)
+        return numbers, {k: run.loader.split(v, micro_batch) for k, v in more.items()}
 
     preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.plot_path)
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
     if objective: info['objective'] = config['objective'] = asdict(objective.cfg)
     with run.record({**config, **(extra.info if extra else {})}, preview) as options:
-        module = TrainingModule(var, objective or var_loss)
-        fit(module, batch, train, default_callbacks(train, **options), run.accelerator)
-    var.trunk._compiled_call_impl = None # sampling has other shapes and graphs of its own
+        module = TrainingModule(var, stored.by_number(objective or var_loss))
+        callbacks = default_callbacks(train, extra=CompiledStep.of(train, var.trunk), **options)
+        fit(module, batch, train, callbacks, run.accelerator)
     m.var = var
     run.save(m, {**info, 'notes': len(notes)})
     return var

@@ -126,7 +126,7 @@ def test_tokenizer_capacity_of_a_trained_model(monkeypatch, tmp_path):
     assert r['model'] == 'small' and 'steps' not in r and not r['curve']
     assert r['rows']['tokenizer']['mse'] < r['rows']['mean of the family']['mse']
 
-def test_training(monkeypatch, tmp_path):
+def test_training(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv('MARS_CACHE', str(tmp_path))
@@ -135,8 +135,20 @@ def test_training(monkeypatch, tmp_path):
                     '--out', str(tmp_path/'t.json')])
     assert json.loads((tmp_path/'t.json').read_text()) == r
     assert [row['stage'] for row in r['stages']] == ['tokenizer', 'tokenizer + GAN', 'var']
-    columns = 'notes/s', 'loader notes/s', 'plain notes/s', 'GFLOP/s', 'MFU %', 'peak MiB', 'predicted MiB'
-    for row in r['stages']: assert min(row[k] for k in columns) > 0
+    columns = 'ms', 'notes/s', 'loader notes/s', 'plain notes/s', 'TFLOP/s', 'MFU %', 'peak MiB', 'predicted MiB', 'operations'
+    for row in r['stages']: assert min(row[k] for k in columns) > 0 and row['host waits'] == 0 and row['step'] == 'plain'
+    printed = capsys.readouterr().out
+    assert 'Not measured without a GPU: kernels' in printed and '| kernels' not in printed
+
+def test_training_with_the_compiled_step(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setenv('MARS_CACHE', str(tmp_path))
+    monkeypatch.setattr('mars.training.compiled.CompiledStep.backend', None)
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **kwargs: None) # with a PatchGAN, the parts
+    import train
+    r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--compile'])
+    assert [row['step'] for row in r['stages']] == ['plain', 'compiled']*3
 
 # ---- benchmarks/sampling.py ----
 

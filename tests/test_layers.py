@@ -23,6 +23,7 @@ training.tokens
 training.self_correction
 training.plots training.reconstruction training.callbacks
 training.run
+training.compiled
 parts.reference
 train
 training.budget parts.vocoder parts.editing

@@ -65,10 +65,11 @@ class CorrectionConfig(Config):
 def token_weights(
     lengths, # tokens of each scale
     rule:str, # 'token', 'sqrt' or 'scale'
+    device=None, # of the result
 )->torch.Tensor: # (T,) float32 with mean 1
     "Weights of the tokens of all scales in the loss."
     power = dict(token=0., sqrt=0.5, scale=1.)[rule]
-    w = torch.cat([torch.full((n,), float(n)**-power) for n in lengths])
+    w = torch.cat([torch.full((n,), float(n)**-power, device=device) for n in lengths])
     return w/w.mean()
 
 # %% ../../nbs/training/self_correction.ipynb #622a77bd
@@ -103,13 +104,14 @@ class SelfCorrection:
     def sample(self, var, f, labels): # K token maps, each given the true coarser ones
         "Sample every map once from teacher-forced logits."
         logits = var(var.quantizer.encode(f), labels)
-        tokens = torch.distributions.Categorical(logits=logits).sample()
+        # a check of the values would wait for the GPU
+        tokens = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
         return tokens.split(var.lengths, 1)
 
     def __call__(self, var, batch): # ([(B, d, h, w)], labels) -> (loss, metrics)
         (f,), labels = batch
         sampled = self.sample(var, f, labels) if self.cfg.student_forcing else None
         used, targets = corrupted_path(var.quantizer, f, self.replace(sampled, len(f), f.device))
-        weights = token_weights(var.lengths, self.cfg.scale_weight).to(f.device)
+        weights = token_weights(var.lengths, self.cfg.scale_weight, f.device)
         loss, by_scale = next_scale_loss(var(used, labels), targets, var.lengths, weights)
         return loss, dict(loss=loss.detach(), loss_by_scale=by_scale['loss'].detach(), accuracy=by_scale['accuracy'])

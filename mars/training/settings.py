@@ -30,7 +30,7 @@ class TrainConfig(Config, presets=STAGES):
     revive_every:int = setting(50, ge=0)        # steps between revivals of dead codes; 0 is never
     revive_patience:int = setting(50, ge=1)     # steps without use after which a code counts as dead
     revive_until:float = setting(0.8, ge=0)     # share of the steps after which no code is revived
-    compile:bool = setting(False)               # torch.compile, which takes minutes; for long runs
+    compile:bool = setting(False)               # one compiled step (`CompiledStep`); compiling takes minutes
     seed:int = setting(0, ge=0, lt=2**63)       # of weights, order and dropout
     log_every:int = setting(10, ge=1)           # steps between lines of metrics
     save_every:int = setting(250, ge=0)         # steps between checkpoints in the run folder; 0 is never
