@@ -251,7 +251,7 @@ def sfz_text(
                   f'<group> lovel={low} hivel={high} amp_veltrack=100 ampeg_release={release:g} loop_mode=no_loop']
         layer = [row for row in rows if row[0].request.velocity == velocity]
         for (s, name, loop), keys in zip(layer, zones([s.request.pitch for s, _, _ in layer], 0, 127)):
-            lines.append(sfz_region(s, name, keys, max(quietest - loudness(s.wave), -12), loop))
+            lines.append(sfz_region(s, name, keys, max(quietest - loudness(s.wave), -24), loop))
     return '\n'.join(lines) + '\n'
 
 # %% ../../nbs/guides/instruments.ipynb #1f012c87
