@@ -160,4 +160,5 @@ def pipeline_of(
     cfg, # of a tokenizer
 )->Any: # class of the pipeline; None if there is none
     "Find the pipeline whose tokenizer has a config of this class."
-    return next((p for p in PIPELINES.values() if p.config_cls is type(cfg)), None)
+    name = type(cfg).__name__ # not the class itself: a notebook that is run again defines and registers a new one
+    return next((p for p in PIPELINES.values() if p.config_cls.__name__ == name), None)
