@@ -222,7 +222,7 @@ def test_log_mel_error_known_answers():
         e = log_mel_error(x, other)
         assert e.mae == pytest.approx(step, abs=1e-5) and e.mse == pytest.approx(step**2, abs=1e-5) and e.mae_db == pytest.approx(6.0206, abs=1e-3)
     clean = log_mel_error(x, x)
-    assert clean.mse == clean.mae == clean.active_mse == clean.active_mae == clean.active_share == 0
+    assert clean.mse == clean.mae == clean.active_mse == clean.active_mae == clean.active_relative_mse == 0
     one = [log_mel_error(x[i], x[i]+.01*x[0].flip(0)) for i in range(3)]
     assert log_mel_error(x, x+.01*x[0].flip(0)).mse == pytest.approx(np.mean([e.mse for e in one]), rel=1e-5)
 
