@@ -131,6 +131,7 @@ class GenerationMixin:
     "Notes from labels, for a codec with a transformer."
     info: dict
     var: Any # a `VAR` or None
+    sample_rate: Any
     embed_reference: Any
     decode: Any
     tokens_to_image: Any
