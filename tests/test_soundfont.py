@@ -184,3 +184,18 @@ def test_tinysoundfont_agrees(font):
         assert np.corrcoef(*spectra)[0, 1] > 0.8
         again = render_note(font, 60, 100, program, renderer='tinysoundfont')
         assert level(again, 3.9, 0.1) < level(again, 2.9, 0.1) - 6
+
+def test_nested_and_overlapping_zone_tables_are_refused():
+    "A preset of 1,000 zones with 1,000 zones each, and bags that run backwards, end in a sentence at once."
+    from mars.data import soundfont as s
+    def tables(n, backwards=False):
+        gen = lambda op: np.array([(op, 0, 0)]*n + [(0, 0, 0)], s._TABLES['pgen'])
+        bag = np.zeros(n + 1, s._TABLES['pbag'])
+        bag[bag.dtype.names[0]] = np.arange(n + 1)[::-1] if backwards else np.arange(n + 1)
+        t = {name: np.zeros(2, dtype) for name, dtype in s._TABLES.items()}
+        t['phdr']['bag'], t['inst']['bag'] = (0, n), (0, n)
+        t['shdr']['end'] = 1
+        return t | dict(pbag=bag, ibag=bag, pgen=gen(s._INSTRUMENT), igen=gen(s._SAMPLE))
+    assert len(s._read_presets(tables(100))) == 1
+    with pytest.raises(ValueError, match='more than 200000 zones'): s._read_presets(tables(1000))
+    with pytest.raises(ValueError, match='not in order'): s._read_presets(tables(100, backwards=True))
