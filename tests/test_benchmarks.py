@@ -302,3 +302,11 @@ def test_cpu_name(bench, tmp_path):
     (tmp_path/'cpuinfo').write_text('processor\t: 0\nmodel name\t: Fast CPU @ 2.0GHz\n'*2)
     assert cpu_name(tmp_path/'cpuinfo') == f'Fast CPU @ 2.0GHz ({platform.machine()})'
     assert cpu_name(tmp_path/'missing') == platform.machine()
+
+def test_candidates(monkeypatch, tmp_path):
+    "benchmarks/candidates.py: a share and its error for one candidate and for k."
+    fresh(monkeypatch, 'candidates')
+    import candidates
+    r = candidates.main(['--n', '2', '--k', '2', '--seeds', '1', '--n-iter', '1', '--out', str(tmp_path/'c.json')])
+    assert json.loads((tmp_path/'c.json').read_text()) == r and r['notes'] == 2 and set(r['mean']) == {'1', '2'}
+    assert all(0 <= v <= 1 and r['by_seed'][k] == [v] for k, v in r['mean'].items())
