@@ -12,12 +12,17 @@ settings are usually equally good.
 """
 import argparse, json, statistics
 from pathlib import Path
-import torch
+from statistics import NormalDist
+import numpy as np, torch
 from mars.data import SoundFontNotes
+from mars.eval import cents_error, density_coverage, f0, frechet_distance, interval, share_interval
+from mars.parts.classifier import Classifier
 from mars.parts.files import write_atomic
+from mars.parts.inference import generate
+from mars.parts.sampling import scale_settings
 from mars.pipeline import Mars, find_model
 from mars.studies.prediction import evenly_spaced, study_data, sweep
-from mars.evaluation.protocol import iter_batches
+from mars.evaluation.protocol import MelPCA, iter_batches
 from mars.evaluation.report import select_matching, make_splits
 from mars.training.log import versions
 
@@ -60,6 +65,124 @@ def write_setting(folder, setting):
     config['info']['sampling'] = setting
     write_atomic(folder/'config.json', json.dumps(config, indent=1))
 
+def per_scale_settings(base, K, codebook_size):
+    "Name -> setting: the base, and changes of it on the last maps."
+    guidance, temperatures, top_ks, top_ps = map(list, zip(*scale_settings(K, codebook_size, **base)))
+    base = dict(cfg_scale=guidance, temperature=temperatures, top_k=top_ks, top_p=top_ps)
+    def change(n=3, **values): return base | {k: base[k][:K-n] + [v]*n for k, v in values.items()}
+    settings = {'packaged': base} | {f'temperature {t:g} on 3': change(temperature=t) for t in (1., .7, .4, .1)}
+    settings |= {f'top-k {k} on 3': change(top_k=k) for k in (4, 20, 100)}
+    settings |= {f'no guidance on {n}': change(n, cfg_scale=0.) for n in (1, 2, 3)}
+    settings['no guidance, temperature 0.1 on 3'] = change(cfg_scale=0., temperature=.1)
+    return {name: s for name, s in settings.items() if name == 'packaged' or s != base}
+
+class NoteMeasure:
+    "Measure images note by note: f0 in cents from the label, the classifier's pitch and family, mel-PCA features."
+    def __init__(self, m, labels):
+        self.m, self.labels = m, labels
+        self.classifier, self.pca = Classifier.from_pretrained().to(m.device), MelPCA.load(device=m.device)
+
+    @torch.no_grad()
+    def __call__(self, image, first): # -> dict of arrays, a row per note
+        labels = {k: v[first:first+len(image)].numpy() for k, v in self.labels.items()}
+        wave = self.m.image_to_wave(image, n_iter=16, first=first)
+        logits = self.classifier.logits(wave)
+        hits = {k: logits[k].argmax(1).cpu().numpy() == labels[k] for k in ('pitch', 'family')}
+        cents = np.array([cents_error(f0(w).midi, p) for w, p in zip(wave.cpu(), labels['pitch'])])
+        return dict(cents=cents, **hits, features=self.pca.embed(wave).cpu().numpy())
+
+    def sample(self, setting, seed, size=32): # -> dict of arrays over all notes
+        "Sample a note for each label and measure it."
+        m, parts = self.m, []
+        for i in range(0, len(self.labels['pitch']), size):
+            batch = {k: v[i:i+size] for k, v in self.labels.items() if k in m.var.label_embed.sizes}
+            tokens = generate(m.var, batch, len(batch['pitch']), seed=seed, first=i, **setting)
+            parts.append(self(m.tokens_to_image(tokens), i))
+        return join_parts(parts)
+
+    def real(self, waves, size=32): # int16 (n, N) -> dict of arrays
+        "Measure real notes, through the same phase reconstruction."
+        blocks = [w.to(self.m.device).float()/32768 for w in waves.split(size)]
+        return join_parts([self(self.m.wave_to_image(w), size*i) for i, w in enumerate(blocks)])
+
+def join_parts(parts): return {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+
+def stored(path, n, make):
+    "Arrays of n rows of a file, made first where there is none."
+    if path.exists():
+        with np.load(path) as f: arrays = dict(f)
+        if len(arrays['cents']) == n: return arrays
+        raise SystemExit(f"{path} holds {len(arrays['cents'])} notes, not {n}: give another folder with --run")
+    arrays = make()
+    part = path.with_suffix('.part')
+    with part.open('wb') as f: np.savez(f, **arrays)
+    part.replace(path)
+    return arrays
+
+def in_tune(runs): # list of dicts, one a seed -> (n,) share of the seeds within 50 cents; unvoiced is a miss
+    return np.mean([np.abs(r['cents']) <= 50 for r in runs], 0)
+
+def frechet_to(reference): # -> function of features (n, seeds, d): mean over seeds of the distance
+    return lambda x: statistics.mean(frechet_distance(reference, x[:, s]) for s in range(x.shape[1]))
+
+def features_of(runs): return np.stack([r['features'] for r in runs], 1) # (n, seeds, d)
+
+def pair_with(real, base, runs, levels):
+    "Differences of a setting from the base: for each level, metric -> [value, low, high], normal over notes."
+    def difference(sets): return frechet_to(sets[0])(sets[1]) - frechet_to(sets[0])(sets[2])
+    pitch = interval(lambda d: float(d.mean()), in_tune(runs) - in_tune(base), method='bootstrap')
+    distance = interval(difference, (real['features'], features_of(runs), features_of(base)))
+    def ends(v, level):
+        half_width = NormalDist().inv_cdf((1 + level)/2)*v.std
+        return [v.value, v.value - half_width, v.value + half_width]
+    return [dict(within=ends(pitch, level), frechet=ends(distance, level)) for level in levels]
+
+def scores_of(real, runs):
+    "Scores of a setting, means over seeds; the share within 50 cents with its interval."
+    folded = [np.abs((r['cents'] + 600) % 1200 - 600) <= 50 for r in runs]
+    within = share_interval(np.concatenate([np.abs(r['cents']) <= 50 for r in runs]))
+    dc = [density_coverage(real['features'], r['features'], k=min(5, len(r['features']) - 1)) for r in runs]
+    return dict(seeds=len(runs), within=[within.value, within.low, within.high], folded=float(np.mean(folded)),
+                pitch=float(np.mean([r['pitch'] for r in runs])), family=float(np.mean([r['family'] for r in runs])),
+                frechet=frechet_to(real['features'])(features_of(runs)),
+                density=statistics.mean(x.density for x in dc), coverage=statistics.mean(x.coverage for x in dc))
+
+def choose_paired(pairs, scores):
+    "Name of the setting that the rule of --per-scale chooses; pairs: name -> differences from the packaged setting."
+    def better(p): return p['within'][1] > 0 or p['frechet'][2] < 0
+    def worse(p): return p['within'][2] < 0 or p['frechet'][1] > 0
+    names = [name for name, p in pairs.items() if better(p) and not worse(p)]
+    return max(names, key=lambda name: (scores[name]['within'][0], -scores[name]['frechet']), default='packaged')
+
+def summarise(real, arms):
+    "Scores, paired differences at 95 % and at the level of the rule, and the choice; arms: name -> list of runs."
+    level, base = 1 - .05/max(len(arms) - 1, 1), arms['packaged']
+    scores = {name: scores_of(real, runs) for name, runs in arms.items()}
+    pairs = {name: pair_with(real, base, runs, (.95, level)) for name, runs in arms.items() if name != 'packaged'}
+    at_95, at_level = ({name: p[i] for name, p in pairs.items()} for i in (0, 1))
+    return dict(level=level, scores=scores, differences_95=at_95, differences=at_level,
+                chosen=choose_paired(at_level, scores))
+
+def run_per_scale(args, m, notes):
+    "The per-scale settings, one seed after another -> the result, which is written after each seed."
+    waves, labels = notes.batch(range(len(notes)))
+    measure, (low, high) = NoteMeasure(m, labels), m.info.get('data', {}).get('pitches', (0, 127))
+    settings = per_scale_settings(m.sampling({}), len(m.tokenizer.cfg.scales), m.tokenizer.cfg.codebook_size)
+    args.run.mkdir(parents=True, exist_ok=True)
+    real, arms, result = stored(args.run/'real.npz', len(notes), lambda: measure.real(waves)), {}, {}
+    about = dict(info=versions(m.device), model=str(args.model), notes=len(notes), pitches=[low, high],
+                 instruments=len({n.instrument for n in notes.notes}), settings=settings)
+    for seed in range(args.seeds):
+        for i, (name, setting) in enumerate(settings.items()):
+            path = args.run/f'{i}-{seed}.npz'
+            arms.setdefault(name, []).append(stored(path, len(notes), lambda: measure.sample(setting, seed)))
+            row = scores_of(real, arms[name][-1:])
+            print(seed, f'{name:34}', *(f'{k} {np.ravel(v)[0]:.3g}' for k, v in row.items()), flush=True)
+        result = about | dict(seeds=seed + 1, real=scores_of(real, [real])) | summarise(real, arms)
+        write_atomic(args.out, json.dumps(result, indent=1) + '\n')
+    print('chosen:', result['chosen'])
+    return result
+
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--model', default='small', help='a run folder or packaged weights; default: %(default)s')
@@ -68,6 +191,8 @@ def parser():
     ap.add_argument('--device', default='cpu', help='cpu, cuda or mps; default: %(default)s')
     ap.add_argument('--out', type=Path, required=True, help='a JSON file')
     ap.add_argument('--write', action='store_true', help="store the choice in the model's config.json")
+    ap.add_argument('--per-scale', action='store_true', help='change the packaged setting on the last maps')
+    ap.add_argument('--run', type=Path, help='with --per-scale: folder of what was measured; default: by --out')
     return ap
 
 def main(argv=None, notes=None, settings=SETTINGS):
@@ -77,6 +202,9 @@ def main(argv=None, notes=None, settings=SETTINGS):
     m = Mars.from_pretrained(folder, args.device)
     splits = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')) if notes is None else None
     notes = splits.valid if splits else notes
+    if args.per_scale:
+        args.run = args.run or args.out.with_suffix('')
+        return run_per_scale(args, m, notes.select(evenly_spaced(torch.arange(len(notes)), args.n)))
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), args.n)))
     training_notes = score_training_notes(data, splits.train) if splits else None
     means = run_sweeps(data, settings, args.seeds)
