@@ -8,8 +8,8 @@ parser = ConfigParser(delimiters=['='], interpolation=None)
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
 
-extras = {name: cfg[f'{name}_requirements'].split() for name in ('nb', 'app', 'fad', 'dev')}
-extras['dev'] += extras['nb'] + extras['app'] + extras['fad']
+extras = {name: cfg[f'{name}_requirements'].split() for name in ('nb', 'app', 'fad', 'f0', 'dev')}
+extras['dev'] += extras['nb'] + extras['app'] + extras['fad'] + extras['f0']
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],

@@ -8,11 +8,12 @@ __all__ = ['FULL_SCALE_POWER', 'frechet_distance', 'frechet_floor', 'FrechetInfi
            'posterior_kl', 'label_accuracy', 'DensityCoverage', 'density_coverage', 'Memorisation', 'memorisation',
            'vendi_score', 'Interval', 'interval', 'share_interval', 'log_mel', 'MelError', 'clip_errors',
            'log_mel_error', 'mel_distance', 'stft_distance', 'NearestMel', 'nearest_mel_error', 'mel_features', 'F0',
-           'f0', 'cents_error', 'PitchAccuracy', 'f0_accuracy']
+           'f0', 'cents_error', 'PitchAccuracy', 'f0_accuracy', 'f0_swift', 'check_f0_swift']
 
 # %% ../nbs/05_eval.ipynb #5713c980
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 import numpy as np, torch
 import torch.nn.functional as F
 from .stft import mel_filters
@@ -752,6 +753,17 @@ def _median_f0(x, fmin, fmax):
     return (float(np.median(fine[ok])) if ok.any() else coarse), float(voiced.mean())
 
 # %% ../nbs/05_eval.ipynb #7391ce4b
+def _sustained_part(wave, sample_rate):
+    "Check a clip, resample it to 16 kHz and cut its sustained part; empty for silence."
+    x = _check_waves(wave, 'wave').cpu().numpy()
+    if x.ndim != 1: raise ValueError(f"wave has shape {x.shape}: pass one mono clip of shape (N,).")
+    if sample_rate != 16000:
+        import librosa
+        x = librosa.resample(x, orig_sr=sample_rate, target_sr=16000, res_type='polyphase')
+    if len(x) < 2*_FRAME:
+        raise ValueError(f"wave has {len(x)} samples at 16 kHz: a pitch needs at least {2*_FRAME}, so pad it.")
+    return _sustain(x, 16000)
+
 def f0(
     wave,              # (N,) one mono clip, tensor or array
     sample_rate=16000, # Hz; anything else is resampled to 16000
@@ -759,15 +771,8 @@ def f0(
     fmax=4435.,        # Hz; the default includes MIDI pitch 108 (4186 Hz)
 ):                     # F0: .midi, .voiced, .hz
     "Measure the pitch of a note by pYIN. Mauch and Dixon 2014."
-    x = _check_waves(wave, 'wave').cpu().numpy()
-    if x.ndim != 1: raise ValueError(f"wave has shape {x.shape}: pass one mono clip of shape (N,).")
     if not 0 < fmin < fmax < 8000: raise ValueError(f"0 < fmin < fmax < 8000 must hold, got {fmin} and {fmax} Hz")
-    if sample_rate != 16000:
-        import librosa
-        x = librosa.resample(x, orig_sr=sample_rate, target_sr=16000, res_type='polyphase')
-    if len(x) < 2*_FRAME:
-        raise ValueError(f"wave has {len(x)} samples at 16 kHz: a pitch needs at least {2*_FRAME}, so pad it.")
-    x = _sustain(x, 16000)
+    x = _sustained_part(wave, sample_rate)
     if not len(x): return F0(math.nan, 0.)
     hz, voiced = _median_f0(x, fmin, fmax)
     return F0(69+12*math.log2(hz/440), voiced)
@@ -807,3 +812,39 @@ def f0_accuracy(
     plain, folded = (np.abs(cents_error(f0_midi, pitch, fold)) for fold in (False, True))
     return PitchAccuracy(float((plain <= cents).mean()), float((folded <= cents).mean()), _median_or_nan(plain),
                          _median_or_nan(folded), float(np.isfinite(plain).mean()))
+
+# %% ../nbs/05_eval.ipynb #a9a0851f
+@lru_cache(maxsize=1)
+def _swift_detector():
+    "Load the network of SwiftF0."
+    try: from swift_f0 import SwiftF0
+    except ImportError:
+        raise ImportError("swift-f0 is not installed: pip install 'mars-spectrogram[f0]'.") from None
+    return SwiftF0(threads=torch.get_num_threads(), spin=False)
+
+def _swift_pass(x, octaves):
+    "Mean confidence, f0 in Hz and voiced share of a clip that is played `octaves` lower."
+    if octaves:
+        import librosa
+        x = librosa.resample(x, orig_sr=16000, target_sr=int(16000*2.**octaves), res_type='polyphase')
+    found = _swift_detector().detect(x, 16000)
+    voiced = found.confidence >= .5
+    hz = float(np.median(found.pitch_hz[voiced]))*2**octaves if voiced.any() else math.nan
+    return float(found.confidence.mean()), hz, float(voiced.mean())
+
+def f0_swift(
+    wave,              # (N,) one mono clip, tensor or array
+    sample_rate=16000, # Hz; anything else is resampled to 16000
+):                     # F0: .midi, .voiced, .hz; ImportError without the extra f0
+    "Measure the pitch of a note, MIDI 21 to 108, by the network SwiftF0. Nieradzik 2025."
+    x = _sustained_part(wave, sample_rate)
+    if not len(x): return F0(math.nan, 0.)
+    x = (x - x.mean()).astype(np.float32)
+    _, hz, voiced = max((_swift_pass(x, octaves) for octaves in (0, 1, -1)), key=lambda result: result[0])
+    return F0(69+12*math.log2(hz/440), voiced)
+
+def check_f0_swift(): # -> the reason why `f0_swift` cannot be used, or None
+    "Load SwiftF0 if it is installed."
+    try: _swift_detector()
+    except ImportError as e: return str(e)
+    return None

@@ -1,8 +1,8 @@
 "The metrics of mars.eval against closed forms, torchmetrics, scipy and librosa, and on invalid input."
-import ast, json, math
+import ast, json, math, sys
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.eval import F0, cents_error, density_coverage, f0, f0_accuracy, frechet_distance, frechet_floor
+from mars.eval import F0, cents_error, check_f0_swift, density_coverage, f0, f0_accuracy, f0_swift, frechet_distance, frechet_floor
 from mars.eval import frechet_infinity, inception_score, interval, kad, kid, kid_nistal, kid_nistal_floor
 from mars.eval import label_accuracy, log_mel, log_mel_error, mel_distance, mel_features, memorisation, ndb
 from mars.eval import nearest_mel_error, posterior_kl, proportion_z, share_interval, stft_distance, vendi_score
@@ -277,6 +277,51 @@ def test_cents_error():
     assert cents_error(72.1, 60, fold=True) == pytest.approx(10) and cents_error(47.9, 60, fold=True) == pytest.approx(-10)
     assert np.isnan(cents_error([math.nan, 60], [60, 60])).tolist() == [True, False]
 
+def swift(): pytest.importorskip('swift_f0')
+
+def partials(amplitudes, hz, offset=0., n=24000):
+    "A tone of partials 1, 2, 3, ... with given amplitudes."
+    t = np.arange(n)/16000
+    return (offset + .2*sum(a*np.sin(2*np.pi*hz*k*t) for k, a in enumerate(amplitudes, 1))).astype(np.float32)
+
+def test_f0_swift_over_the_range():
+    "The network itself covers 31 to 96."
+    swift()
+    pitches = [21, 27, 30, 38, 60, 83, 96, 97, 104, 108]
+    found = [f0_swift(tone(p, 12, decay=.5)) for p in pitches]
+    assert np.abs(cents_error([r.midi for r in found], pitches)).max() < 20 and min(r.voiced for r in found) > .8
+
+@pytest.mark.parametrize('pitch', [57, 69])
+@pytest.mark.parametrize('amplitudes', [(0, 1, 1/2, 1/3, 1/4), (.2, 1, .1, .5), (.3, .1, 1, 0, 0, .4), (1, 0, .5, 0, .3)])
+def test_f0_swift_makes_no_octave_error(amplitudes, pitch):
+    "The fundamental missing, the second or third partial dominant, odd partials alone."
+    swift()
+    assert abs(cents_error(f0_swift(partials(amplitudes, 440*2**((pitch - 69)/12))).midi, pitch)) < 35
+
+def test_f0_swift_of_signals_without_a_pitch():
+    swift()
+    noise = np.random.default_rng(0).standard_normal(64000).astype(np.float32)
+    for wave in (.1*noise, 1e-3*noise, np.zeros(64000), np.full(64000, .5), 1e-5*tone(60)):
+        r = f0_swift(wave)
+        assert isinstance(r, F0) and math.isnan(r.midi) and r.voiced == 0
+
+def test_f0_swift_ignores_a_constant_offset_and_takes_other_rates():
+    swift()
+    x = partials((1, .5, .3), 220.)
+    assert f0_swift(x).midi == pytest.approx(f0_swift(x + .3).midi, abs=.02) == pytest.approx(57, abs=.2)
+    assert f0_swift(torch.from_numpy(tone(57)[::2].copy()), sample_rate=8000).midi == pytest.approx(57, abs=.2)
+    for wave, message in ((x[None], 'one mono clip'), (x[:3000], 'needs at least 4096'), (x*math.inf, 'infinite')):
+        with pytest.raises(ValueError, match=message): f0_swift(wave)
+
+def test_f0_swift_that_is_not_installed(monkeypatch):
+    "The error names the extra; checks of the clip come first."
+    import mars.eval
+    mars.eval._swift_detector.cache_clear()
+    monkeypatch.setitem(sys.modules, 'swift_f0', None)
+    with pytest.raises(ImportError, match=r"pip install 'mars-spectrogram\[f0\]'"): f0_swift(tone(60))
+    assert 'not installed' in check_f0_swift()
+    with pytest.raises(ValueError, match='one mono clip'): f0_swift(tone(60)[None])
+
 def test_f0_on_recorded_notes():
     from mars.data import example_notes
     midi, pitch = zip(*[(f0(wave).midi, note.pitch) for wave, note in [example_notes()[i] for i in range(0, 47, 2)]])
@@ -287,7 +332,7 @@ def test_import_is_cheap():
     "Heavy and optional packages are imported inside the functions that need them."
     tree = ast.parse((ROOT/'mars/eval.py').read_text())
     names = {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names} | {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
-    assert names <= {'math', 'dataclasses', 'numpy', 'torch', 'torch.nn.functional', 'stft'}  # mars.stft imports no more than torch itself
+    assert names <= {'math', 'dataclasses', 'functools', 'numpy', 'torch', 'torch.nn.functional', 'stft'}  # mars.stft imports no more than torch itself
 
 # Extrapolation, intervals
 

@@ -281,3 +281,40 @@ def test_import_is_cheap():
     tree = ast.parse((ROOT/'mars/evaluation/protocol.py').read_text())
     names = {a.name for n in tree.body if isinstance(n, ast.Import) for a in n.names} | {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
     assert not names & {'sklearn', 'scipy', 'matplotlib', 'matplotlib.pyplot', 'librosa', 'pandas', 'frechet_audio_distance'}
+
+# Pitch by two estimators
+
+def pitch_columns(result): return {k: v for k, v in result['rows']['same'].items() if k.startswith('f0')}
+
+def test_two_estimators_of_pitch(monkeypatch, pca):
+    "Either and both count note by note; a missing package is left out with one sentence."
+    import mars.evaluation.protocol as protocol
+    from mars.eval import F0
+    ref = tones(24, 0)
+    labels = iter(ref.labels['pitch'].tolist())
+    wrong, truth = iter([1]*6 + [0]*18), {}
+    def first(wave):
+        p = truth[wave.numpy().tobytes()] = next(labels)
+        return F0(p + 12*next(wrong), 1.)
+    hits = iter([0]*3 + [1]*3 + [0]*4 + [1]*14) # wrong in half of the notes that the first misses, and in four others
+    def second(wave): return F0(truth[wave.numpy().tobytes()] + 3 - 3*next(hits), 1.)
+    monkeypatch.setattr(protocol, 'f0', first)
+    monkeypatch.setattr(protocol, 'f0_swift', second)
+    monkeypatch.setattr(protocol, 'check_f0_swift', lambda: None)
+    cfg = ProtocolConfig(n_f0=24, n_resamples=10)
+    result = evaluate(ref, [Row('same', ref, True)], embedders=[pca], cfg=cfg)
+    columns = {k: getattr(v, 'value', v)*24 for k, v in pitch_columns(result).items()}
+    assert columns['f0 within 50 cents'] == pytest.approx(18) and columns['f0, octaves folded'] == pytest.approx(24)
+    assert columns['f0 within 50 cents, SwiftF0'] == columns['f0, octaves folded, SwiftF0'] == pytest.approx(17)
+    assert columns['f0 within 50 cents, either'] == pytest.approx(21)
+    assert columns['f0 within 50 cents, both'] == pytest.approx(14) and 'f0, SwiftF0' not in result['left_out']
+
+def test_a_second_estimator_that_is_not_installed(monkeypatch, pca):
+    import mars.evaluation.protocol as protocol
+    monkeypatch.setattr(protocol, 'check_f0_swift', lambda: 'not installed')
+    ref, cfg = tones(24, 0), ProtocolConfig(n_f0=2, n_resamples=10)
+    result = evaluate(ref, [Row('same', ref, True)], embedders=[pca], cfg=cfg)
+    assert result['left_out']['f0, SwiftF0'] == 'not installed'
+    assert set(pitch_columns(result)) == {'f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'f0 notes'}
+    silent = evaluate(ref, [Row('same', ref, True)], embedders=[pca], cfg=ProtocolConfig(n_f0=0, n_resamples=10))
+    assert 'f0, SwiftF0' not in silent['left_out']

@@ -42,8 +42,8 @@ def test_ten_packages_of_the_card_are_declared(declared):
     assert {'torch', 'torchaudio', 'librosa', 'numpy', 'matplotlib', 'fastprogress'} <= names(declared['install_requires'])
     assert {'jupyterlab', 'seaborn'} <= extras['nb']
     assert 'frechet-audio-distance' in extras['fad']
-    assert 'gradio' in extras['app']
-    assert {'nbdev'} | extras['nb'] | extras['app'] | extras['fad'] <= extras['dev']
+    assert 'gradio' in extras['app'] and 'swift-f0' in extras['f0']
+    assert {'nbdev'} | extras['nb'] | extras['app'] | extras['fad'] | extras['f0'] <= extras['dev']
 
 def test_runtime_brings_no_notebook_tools(declared):
     assert not names(declared['install_requires']) & {'nbdev', 'fastcore', 'jupyterlab', 'seaborn', 'frechet-audio-distance'}

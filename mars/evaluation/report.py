@@ -635,12 +635,13 @@ def evaluate_model(
 # %% ../../nbs/evaluation/report.ipynb #bc91739a
 EXTRA_COLUMNS = (
     'KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch',
-    'accuracy octave', 'accuracy family', 'KL pitch', 'KL family', 'f0 within 50 cents', 'f0 median cents',
-    'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
+    'accuracy octave', 'accuracy family', 'KL pitch', 'KL family', 'f0 within 50 cents', 'f0 within 50 cents, SwiftF0',
+    'f0 within 50 cents, either', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
 
 DETAIL_COLUMNS = (
     'JS', 'NDB/k, 50 bins', 'JS, 50 bins', 'PKID, Nistal less floor', 'IKID, Nistal less floor', 'PKID, Nistal floor',
     'KID features', 'KAD, classifier', 'density, classifier', 'coverage, classifier', 'f0, octaves folded',
+    'f0, octaves folded, SwiftF0', 'f0 within 50 cents, both',
     'MSE paired, share', 'memorisation quantile_share', 'memorisation quantile_p', 'memorisation median_ratio',
     'memorisation c_t', 'memorisation auth', 'memorisation auth_test')
 
