@@ -184,10 +184,12 @@ def run_per_scale(args, m, notes):
     for seed in range(args.seeds):
         for i, (name, setting) in enumerate(settings.items()):
             path = args.run/f'{i}-{seed}.npz'
+            if args.stored_only and not path.exists(): continue
             arms.setdefault(name, []).append(stored(path, len(notes), lambda: measure.sample(setting, seed)))
             row = scores_of(real, arms[name][-1:])
             print(seed, f'{name:34}', *(f'{k} {np.ravel(v)[0]:.3g}' for k, v in row.items()), flush=True)
-        result = about | dict(seeds=seed + 1, real=scores_of(real, [real])) | summarise(real, arms)
+        missing = [name for name in settings if name not in arms]
+        result = about | dict(real=scores_of(real, [real]), not_measured=missing) | summarise(real, arms)
         write_atomic(args.out, json.dumps(result, indent=1) + '\n')
     print('chosen:', result['chosen'])
     return result
@@ -202,6 +204,7 @@ def parser():
     ap.add_argument('--write', action='store_true', help="store the choice in the model's config.json")
     ap.add_argument('--per-scale', action='store_true', help='change the packaged setting on the last maps')
     ap.add_argument('--run', type=Path, help='with --per-scale: folder of what was measured; default: by --out')
+    ap.add_argument('--stored-only', action='store_true', help='with --per-scale: only what --run holds')
     return ap
 
 def main(argv=None, notes=None, settings=SETTINGS):

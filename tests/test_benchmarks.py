@@ -179,6 +179,87 @@ def test_the_chosen_setting_is_stored_in_the_model(sampling, tmp_path):
     assert result['chosen'] == chosen in settings and result['notes'] == 8
     assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and result['real']['frechet'] < 1e-3
 
+def test_settings_per_scale_change_the_last_maps_only(sampling):
+    settings = sampling.per_scale_settings(dict(cfg_scale=2., top_k=20, temperature=.8), 8, 4096)
+    base = settings.pop('packaged')
+    assert base['cfg_scale'] == pytest.approx([2*k/7 for k in range(8)]) and base['temperature'] == [.8]*8
+    assert 'top-k 20 on 3' not in settings and len(settings) == 10 # the model's own top-k
+    for s in settings.values():
+        assert s != base and all(s[k][:5] == base[k][:5] for k in base)
+    assert settings['temperature 0.1 on 3']['temperature'] == [.8]*5 + [.1]*3
+    assert settings['no guidance on 2']['cfg_scale'] == base['cfg_scale'][:6] + [0., 0.]
+
+def test_the_rule_of_paired_differences(sampling):
+    "Better in one without being worse in the other; the largest share within 50 cents among several."
+    pair = lambda within, frechet: dict(within=[0, *within], frechet=[0, *frechet])
+    even, up, down = (-1, 1), (.1, 1), (-1, -.1)
+    pairs = dict(even=pair(even, even), pitch=pair(up, even), distance=pair(even, down), trade=pair(up, up), lost=pair(down, down))
+    scores = {k: dict(within=[.5], frechet=1) for k in pairs} | dict(distance=dict(within=[.6], frechet=1))
+    assert sampling.choose_paired(pairs, scores) == 'distance'
+    assert sampling.choose_paired({k: pairs[k] for k in ('even', 'trade', 'lost')}, scores) == 'packaged'
+
+def test_paired_differences_have_the_known_sign(sampling):
+    "The same notes with some pitches corrected and features nearer to the real ones."
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=g).numpy()
+    real, cents = dict(features=x), torch.linspace(0, 99, 64).numpy()
+    base, better = dict(cents=cents, features=x + 1), dict(cents=cents/2, features=x + .5)
+    wide, narrow = sampling.pair_with(real, [base], [better], (.99, .5))
+    assert wide['within'][0] == pytest.approx(31/64, abs=.02) and wide['within'][1] > 0
+    assert wide['frechet'][0] == pytest.approx(4*(.25 - 1), abs=1e-6)
+    assert wide['within'][2] - wide['within'][1] > 2*(narrow['within'][2] - narrow['within'][1])
+    assert sampling.pair_with(real, [base], [base], (.95,))[0] == dict(within=[0, 0, 0], frechet=[0, 0, 0])
+
+def test_settings_per_scale_resume(sampling, monkeypatch, tmp_path):
+    "What was measured is not sampled again; --stored-only summarises it; another number of notes is refused."
+    from mars.data import AdditiveNotes
+    notes, calls = AdditiveNotes(pitches=range(56, 60), velocities=(100,)), []
+    def fake(self, *args): # in place of sampling and pYIN
+        calls.append(args)
+        n = len(self.labels['pitch'])
+        g = torch.Generator().manual_seed(len(calls))
+        return dict(cents=torch.randn(n, generator=g).numpy()*50, pitch=torch.ones(n).bool().numpy(), family=torch.ones(n).bool().numpy(),
+                    features=torch.randn(n, 3, generator=g).numpy())
+    monkeypatch.setattr(sampling.NoteMeasure, 'sample', fake)
+    monkeypatch.setattr(sampling.NoteMeasure, 'real', fake)
+    args = ['--per-scale', '--n', '8', '--seeds', '2', '--out', str(tmp_path/'s.json')]
+    first = sampling.main(args, notes)
+    assert len(calls) == 1 + 2*11 and first['scores']['packaged']['seeds'] == 2 and first['not_measured'] == []
+    assert sampling.main(args, notes)['differences'] == first['differences'] and len(calls) == 23
+    (tmp_path/'s'/'3-0.npz').unlink(), (tmp_path/'s'/'3-1.npz').unlink()
+    partial = sampling.main([*args, '--stored-only'], notes)
+    assert len(calls) == 23 and len(partial['not_measured']) == 1 and len(partial['differences']) == 9
+    with pytest.raises(SystemExit, match='holds 8 notes, not 9'): sampling.main([*args[:2], '9', *args[3:]], notes)
+
+def test_f0(monkeypatch, tmp_path):
+    "Both estimators find synthesised notes; either is at least and both at most each."
+    pytest.importorskip('swift_f0')
+    fresh(monkeypatch, 'f0', 'common')
+    import f0
+    from mars.data import AdditiveNotes
+    r = f0.main(['--n', '4', '--out', str(tmp_path/'f.json')], AdditiveNotes('flute', pitches=(60, 72), velocities=(100,)))
+    s, = r['sets'].values()
+    assert s['within']['pYIN'][0] == s['within']['SwiftF0'][0] == s['within']['both'][0] == 1 and s['notes'] == 4
+    import numpy as np
+    got = f0.shares(dict(a=np.array([60, 72, np.nan]), b=np.array([60., 60, 61])), np.array([60, 60, 61]))
+    assert [round(got[k][0], 3) for k in ('a', 'b', 'either', 'both')] == [.333, 1, 1, .333]
+
+def test_swapped_codes(monkeypatch, tmp_path):
+    "A row for each map and share, resumed from the file; no swap is the reconstruction."
+    fresh(monkeypatch, 'swapped_codes')
+    import swapped_codes
+    from mars.data import AdditiveNotes
+    notes = AdditiveNotes(pitches=range(56, 60), velocities=(100,))
+    args = ['--n', '2', '--n-iter', '1', '--out', str(tmp_path/'s.json')]
+    rows = swapped_codes.main(args, notes, shares=(0., 1.))['rows']
+    assert [(r['map'], r['share']) for r in rows] == [(0, 0.), *((k, s) for s in (0., 1.) for k in range(8, 0, -1))]
+    clean = {k: rows[0][k] for k in ('within', 'classifier', 'MSE')}
+    assert all({k: r[k] for k in clean} == clean and r['replaced'] == 0 for r in rows[1:9])
+    assert all(r['replaced'] == r['tokens'] == 2**(r['map'] - 1) and r['MSE'] != clean['MSE'] for r in rows[9:])
+    def never(*args): raise AssertionError('measured again')
+    monkeypatch.setattr(swapped_codes.SwapTest, 'row', never)
+    assert swapped_codes.main(args, notes, shares=(0., 1.))['rows'] == rows
+
 def test_quality_check(monkeypatch, tmp_path):
     "An untrained model: every family and pitch is measured, a control click is detected, and the clips are written."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))

@@ -156,7 +156,8 @@ def test_a_compact_report_prints_like_the_full_one(made, tmp_path):
     assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
 
 def test_a_tokenizer_alone_has_reconstruction_rows(model, sides):
-    result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST)
+    result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST, swap_share=0.)
+    assert 'swapped' not in result and 'swapped codes' not in report_markdown(result)
     assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
     assert result['left_out']['training copies'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
 
@@ -269,3 +270,33 @@ def test_default_iterations_equal_those_of_decode(model, monkeypatch):
         n = report.default_n_iter(m, phase)
         assert torch.equal(m.spec_to_wave(spec, None, 0, phase), m.spec_to_wave(spec, n, 0, phase)) and not torch.equal(m.spec_to_wave(spec, n + 1, 0, phase), m.spec_to_wave(spec, n, 0, phase))
     assert report.default_n_iter(own, 'vocoder') == 7
+
+# Swapped codes
+
+def test_the_report_has_a_row_of_swapped_codes_for_each_map(made, model, tmp_path):
+    result, out = made
+    swapped, K = result['swapped'], len(model.tokenizer.cfg.scales)
+    assert swapped['notes'] == FAST['n_f0'] and [r['map'] for r in swapped['rows']] == [*range(K + 1)]
+    assert all(r['share'] == .1 and r['Fréchet distance'] is None for r in swapped['rows'][1:])
+    again = read_report(out/'report.json')['swapped']['rows']
+    assert [r['MSE'].value for r in again] == [r['MSE'].value for r in swapped['rows']]
+    (tmp_path/'short.json').write_text(report.compact_report(result))
+    for r in (result, read_report(out/'report.json'), read_report(tmp_path/'short.json')):
+        lines = report_markdown(r).splitlines()
+        i = lines.index('## Reconstruction with swapped codes')
+        assert lines[i+4].startswith('| row | tokens | share | replaced | within |') and f'| map {K}, 10% |' in lines[i+6+K]
+
+def test_swapped_codes_are_near_and_the_other_maps_stay(model):
+    q, g = model.tokenizer.quantizer, torch.Generator().manual_seed(0)
+    tokens = [torch.randint(0, q.codebook_size, (5, h*w), generator=g) for h, w in q.scales]
+    new = report.swap_codes(q, tokens, 2, 1., neighbours=3, seed=1)
+    assert all(torch.equal(a, b) for k, (a, b) in enumerate(zip(tokens, new)) if k != 2)
+    codes = torch.nn.functional.normalize(q.codes(2).detach(), dim=-1) if q.lookup == 'cosine' else q.codes(2).detach()
+    distance = torch.cdist(codes[tokens[2]], codes)
+    rank = (distance < distance.gather(-1, new[2][..., None])).sum(-1) # the code itself is at rank 0
+    assert rank.min() >= 1 and rank.max() <= 3 and len(rank.unique()) == 3
+    one = report.swap_codes(q, [t[3:4] for t in tokens], 2, 1., neighbours=3, seed=1, first=3)
+    assert torch.equal(one[2], new[2][3:4])
+
+def test_the_share_of_swapped_codes_is_checked():
+    with pytest.raises(ValueError, match='swap_share'): report.EvaluationConfig(swap_share=1.5)
