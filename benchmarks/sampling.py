@@ -10,14 +10,14 @@ training notes with the same labels (or at most 1.1 times the least, if that is 
 added after a first look at the results. The standard error of a pitch accuracy of 0.8 on 128 notes is 0.035, so several
 settings are usually equally good.
 
-With --per-scale (results/benchmarks/sampling-per-scale-small.json) the model's own setting is changed on the last maps
-only: temperature, top-k and guidance of the last one to three. All settings sample the same notes with the same random
-numbers, so the differences from the model's setting are paired. Pitch is measured by pYIN and by the classifier; the
-Fréchet distance is that of the report's mel-PCA features to the real notes. Each setting and seed is stored in --run
-and is not sampled again. The rule was written before the first run: a setting is better if the interval of its
-difference from the model's setting excludes zero in its favour for the share within 50 cents or for the Fréchet
-distance, and to its disadvantage for neither. Intervals are normal, over notes, at the level 1 - 0.05/settings. Of
-several better settings the one with the largest share within 50 cents is chosen; with none, the model's own stays.
+With --per-scale the model's own setting is changed on the last maps only: temperature, top-k and guidance of the last
+one to three. All settings sample the same notes with the same random numbers, so the differences from the model's
+setting are paired. Pitch is measured by pYIN and by the classifier; the Fréchet distance is that of the mel-PCA
+features to the real notes. Each setting and seed is stored in --run and is not sampled again. The rule was written
+before the first run: a setting is better if the interval of its difference from the model's setting excludes zero in
+its favour for the share within 50 cents or for the Fréchet distance, and to its disadvantage for neither. Intervals are
+normal, over notes, at the level 1 - 0.05/settings. Of several better settings the one with the largest share within 50
+cents is chosen; with none, the model's own stays.
 """
 import argparse, json, statistics
 from pathlib import Path
