@@ -218,20 +218,20 @@ def test_the_hash_of_a_checkpoint_covers_its_step_and_its_settings(field, value,
     save_file(tensors, path, {**meta, field: value})
     with pytest.warns(UserWarning, match='is damaged and was skipped .its contents do not match their hash'): assert manager.load() is None
 
+def locked(): return [str(folder) for folder, lock in files._LOCKS.items() if lock.is_locked]
+
 def test_two_runs_in_one_folder(tmp_path):
-    fcntl = pytest.importorskip('fcntl')
+    from filelock import FileLock
     make(0, var=False).save_pretrained(tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    fd = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX) # the other run
-    with pytest.raises(ValueError, match='another run is writing to .*: wait for its end or choose another folder'): stage_two(tmp_path)
-    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    os.close(fd)
+    with FileLock(tmp_path/'.lock'): # the other run
+        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match='another run is writing to .*: wait for its end or choose another folder'): stage_two(tmp_path)
+        assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     stage_two(tmp_path)
-    assert not files._LOCKED
+    assert not locked()
     settings = (tmp_path/'settings.json').read_bytes()
     with pytest.raises(ValueError, match='was made with another'): stage_two_resume(tmp_path)
-    assert not files._LOCKED and settings == (tmp_path/'settings.json').read_bytes()
+    assert not locked() and settings == (tmp_path/'settings.json').read_bytes()
 
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)

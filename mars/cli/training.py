@@ -144,6 +144,7 @@ def run_transformer(a, notes, given, selection=None):
     else: cfg = config.preset(a.preset, **config_values(a, config))
     train, out = _fit_memory(train, a, m.tokenizer.cfg, var=cfg, notes=len(notes)), make_folder(a.out)
     m.info, var = with_data(m.info, notes), init and init.var
+    if init and 'sampling' in init.info: m.info['sampling'] = init.info['sampling']
     correction = CorrectionConfig(**config_values(a, CorrectionConfig) if a.stage == 'var' else {})
     objective = SelfCorrection(correction) if correction != CorrectionConfig() else None
     if m is init: Mars(m.tokenizer, None, m.cmx, m.spectrogram, info=m.info).save_pretrained(out)
@@ -161,7 +162,8 @@ def select_by_samples(a, notes)->tuple: # training notes, options of `run_transf
         if a.select_data: raise ValueError('--select-data needs --select-every')
         return notes, {}
     own = (Path(a.data)/'nsynth-valid'/'examples.json').exists()
-    if a.select_data or own: valid = open_notes(a.select_data or a.data, 'valid', **filters_of(a))
+    if a.select_data: valid = open_notes(a.select_data, 'valid') # as it is
+    elif own: valid = open_notes(a.data, 'valid', **filters_of(a))
     else: notes, valid = notes.split_by_pitch(HELD_OUT)
     return notes, dict(selection=SampleSelection(cfg, valid))
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from .preparation import fit_full_scale, mix_down
@@ -220,29 +221,20 @@ def save_together(
     finish_save(folder)
 
 # %% ../../nbs/parts/files.ipynb #33c2b66a
-_LOCKED:dict = {} # folder -> (its open descriptor, how often this process has locked it)
+_LOCKS:dict = {} # folder -> its `FileLock`, which counts how often this process has locked it
 
 def lock_folder(folder):
     "Lock a folder until `unlock_folder` or the end of the process; ValueError if another process has locked it."
-    try: import fcntl
-    except ImportError: return # Windows
     folder = Path(folder).resolve()
-    fd, count = _LOCKED.get(folder, (None, 0))
-    if fd is None:
-        fd = os.open(folder, os.O_RDONLY)
-        try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
-        except OSError: return os.close(fd) # a file system without locks
-    _LOCKED[folder] = fd, count + 1
+    lock = _LOCKS.setdefault(folder, FileLock(folder/'.lock', thread_local=False))
+    try: lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
+    except (OSError, NotImplementedError): pass # a file system without locks
 
 def unlock_folder(folder):
     "Give up the lock of a folder."
-    folder = Path(folder).resolve()
-    fd, count = _LOCKED.pop(folder, (None, 0))
-    if count > 1: _LOCKED[folder] = fd, count - 1
-    elif fd is not None: os.close(fd)
+    if lock := _LOCKS.get(Path(folder).resolve()): lock.release()
 
 @contextmanager
 def locked_folder(
