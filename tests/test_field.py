@@ -29,8 +29,8 @@ class Kill(BaseException): "Stands for `kill -9`: from here on the process does 
 OPERATIONS = [(os, name) for name in ('open', 'replace', 'rename', 'unlink', 'mkdir', 'rmdir', 'fsync')] + [(builtins, 'open'), (io, 'open')]
 WRITING = os.O_WRONLY | os.O_RDWR
 
-def killed_at(n, monkeypatch, f):
-    "Run a function and kill it at its file operation n -> True, or False if it ended before."
+def killed_at(n, monkeypatch, f, seen=None):
+    "Run a function and kill it at its file operation n -> True, or False if it ended before; `seen` collects the operations."
     left, dead = [n], []
     def guarded(owner, name, real):
         def run(*args, **kw):
@@ -38,6 +38,7 @@ def killed_at(n, monkeypatch, f):
                 mode = args[1] if len(args) > 1 else kw.get('mode', kw.get('flags', 'r'))
                 if not (mode & WRITING if isinstance(mode, int) else set(mode) & set('wax+')): return real(*args, **kw)
             left[0] -= 1
+            if seen is not None: seen.append(name)
             if left[0] < 0:
                 dead.append(name)
                 raise Kill
