@@ -189,11 +189,12 @@ def default_callbacks(
     cfg:TrainConfig,
     log:RunLog,
     extra=(),  # callbacks of the training module, called after the optimiser's step
+    last=(),   # called after the averaged weights are updated
     **options, # as for `recording_callbacks`: progress, preview, checkpoints, resume
 )->list:
     "The callbacks of a run, in the order in which they are called."
     average = [EMA()] if cfg.ema else []
-    return [LRSchedule(), NonFiniteGuard(), *extra, *average, *recording_callbacks(log, **options)]
+    return [LRSchedule(), NonFiniteGuard(), *extra, *average, *last, *recording_callbacks(log, **options)]
 
 # %% ../nbs/04_train.ipynb #df8af5b6
 class TokenizerTrainingModule(nn.Module):
@@ -284,7 +285,7 @@ def var_loss(var, batch): # -> (loss, metrics)
     return loss, dict(loss=loss.detach(), loss_by_scale=by_scale['loss'].detach(), accuracy=by_scale['accuracy'])
 
 # entries of config.json about a transformer
-VAR_INFO = ('train_var', 'objective', 'extra_labels', 'results', 'sampling', 'note')
+VAR_INFO = ('train_var', 'objective', 'selection', 'extra_labels', 'results', 'sampling', 'note')
 
 def copy_codec(model, device)->Codec: # a `Codec`, a `Mars`, or a tokenizer alone
     "Make a codec of its own from the tokenizer and the transforms of a model."
@@ -303,6 +304,7 @@ def train_var(
     extra_labels=None,      # source of labels that notes do not have; None takes the config's
     init:VAR=None,          # a trained transformer of the same shape and tokens, to start from
     objective=None,         # another loss, such as `SelfCorrection`; None is teacher forcing on cached tokens
+    selection=None,         # chooses the weights, such as `SampleSelection`; None keeps the last
     **options,              # device, progress, log, resume, trackers: as for `TrainingRun`
 )->VAR: # trained, bound to the tokenizer, in eval mode
     "Train the next-scale transformer, or one of another order, on cached tokens by teacher forcing."
@@ -312,7 +314,7 @@ def train_var(
     extra = make_extra(cfg, run.device) if make_extra else None
     m = copy_codec(codec, run.device)
     tokens, labels = cached_tokens(notes, m, out, run.accelerator)
-    tok, info = m.tokenizer, {k: v for k, v in m.info.items() if k not in VAR_INFO}
+    tok, info = m.tokenizer, {k: v for k, v in m.info.items() if k not in VAR_INFO or init and k == 'sampling'}
     if cfg.n_instruments:
         labels['instrument'], info['instruments'] = instrument_ids(notes, cfg.n_instruments, run.device)
     if extra: info['extra_labels'] = extra.prepare(notes, train.seed, out, run.accelerator).info
@@ -335,10 +337,13 @@ def train_var(
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
     if objective: info['objective'] = config['objective'] = asdict(objective.cfg)
+    if selection: config['selection'] = selection.prepare(m, info.get('sampling', {})).config
     with run.record({**config, **(extra.info if extra else {})}, preview) as options:
         module = TrainingModule(var, stored.by_number(objective or var_loss))
-        callbacks = default_callbacks(train, extra=CompiledStep.of(train, var.trunk), **options)
+        last = [selection] if selection else []
+        callbacks = default_callbacks(train, extra=CompiledStep.of(train, var.trunk), last=last, **options)
         fit(module, batch, train, callbacks, run.accelerator)
+    if selection: info['selection'] = selection.result
     m.var = var
     run.save(m, {**info, 'notes': len(notes)})
     return var

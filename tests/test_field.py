@@ -29,8 +29,8 @@ class Kill(BaseException): "Stands for `kill -9`: from here on the process does 
 OPERATIONS = [(os, name) for name in ('open', 'replace', 'rename', 'unlink', 'mkdir', 'rmdir', 'fsync')] + [(builtins, 'open'), (io, 'open')]
 WRITING = os.O_WRONLY | os.O_RDWR
 
-def killed_at(n, monkeypatch, f):
-    "Run a function and kill it at its file operation n -> True, or False if it ended before."
+def killed_at(n, monkeypatch, f, seen=None):
+    "Run a function and kill it at its file operation n -> True, or False if it ended before; `seen` collects the operations."
     left, dead = [n], []
     def guarded(owner, name, real):
         def run(*args, **kw):
@@ -38,6 +38,7 @@ def killed_at(n, monkeypatch, f):
                 mode = args[1] if len(args) > 1 else kw.get('mode', kw.get('flags', 'r'))
                 if not (mode & WRITING if isinstance(mode, int) else set(mode) & set('wax+')): return real(*args, **kw)
             left[0] -= 1
+            if seen is not None: seen.append(name)
             if left[0] < 0:
                 dead.append(name)
                 raise Kill
@@ -218,20 +219,20 @@ def test_the_hash_of_a_checkpoint_covers_its_step_and_its_settings(field, value,
     save_file(tensors, path, {**meta, field: value})
     with pytest.warns(UserWarning, match='is damaged and was skipped .its contents do not match their hash'): assert manager.load() is None
 
+def locked(): return [str(folder) for folder, lock in files._LOCKS.items() if lock.is_locked]
+
 def test_two_runs_in_one_folder(tmp_path):
-    fcntl = pytest.importorskip('fcntl')
+    from filelock import FileLock
     make(0, var=False).save_pretrained(tmp_path)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    fd = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(fd, fcntl.LOCK_EX) # the other run
-    with pytest.raises(ValueError, match='another run is writing to .*: wait for its end or choose another folder'): stage_two(tmp_path)
-    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    os.close(fd)
+    with FileLock(tmp_path/'.lock'): # the other run
+        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match='another run is writing to .*: wait for its end or choose another folder'): stage_two(tmp_path)
+        assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     stage_two(tmp_path)
-    assert not files._LOCKED
+    assert not locked()
     settings = (tmp_path/'settings.json').read_bytes()
     with pytest.raises(ValueError, match='was made with another'): stage_two_resume(tmp_path)
-    assert not files._LOCKED and settings == (tmp_path/'settings.json').read_bytes()
+    assert not locked() and settings == (tmp_path/'settings.json').read_bytes()
 
 def stage_two_resume(out):
     m = Mars.from_pretrained(out)

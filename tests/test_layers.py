@@ -30,7 +30,7 @@ training.budget parts.vocoder parts.editing
 pipeline
 parts.product
 eval
-evaluation.classifier evaluation.protocol
+evaluation.classifier evaluation.protocol evaluation.selection
 evaluation.report
 baselines.next_token baselines.seanet
 baselines.masked baselines.aar baselines.flow

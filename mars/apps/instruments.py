@@ -288,6 +288,7 @@ def _credits(m): # lines about the origin of the sounds
 # %% ../../nbs/guides/instruments.ipynb #f17eee24
 def _write_sfz(m, out, name, samples, loop, release): # -> file, names of the WAVs, loops
     folder, names, loops = make_folder(out/'samples'), [], []
+    (out/f'{name}.sfz').unlink(missing_ok=True) # never old loop points and new samples
     founds = find_loops([s.wave for s in samples]) if loop else [None]*len(samples)
     for s, found in zip(samples, founds):
         loops.append(found and found[:2])
@@ -301,6 +302,7 @@ def _write_nsynth(m, out, name, samples, family, source): # -> file, names of th
     from mars.data import Note
     from mars.data.nsynth import _example
     folder, examples, names = make_folder(out/'audio'), {}, []
+    (out/'examples.json').unlink(missing_ok=True)
     for i, s in enumerate(samples):
         note = Note(s.request.pitch, s.request.velocity, family, source, f'{family}_{source}_000')
         wave = shift(s.wave, -s.cents)[:N_SAMPLES]

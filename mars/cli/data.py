@@ -88,18 +88,20 @@ def run_download(a):
     return dict(folder=str(a.out), split=a.split, notes=len(notes)), line
 
 def run_check(a):
-    import csv
+    import csv, io
     from mars.data import check_notes, check_summary
+    from mars.parts.files import write_atomic
     if a.folder is None: raise ValueError('mars data check needs the data to check: mars data check FOLDER')
     notes = open_notes(a.folder, a.split, prepare=False, labels=a.labels)
     rows = check_notes(notes, a.n, progress=not a.json)
     wrong = [row for row in rows if row['problems']]
     if a.report:
         columns = 'note', 'pitch', 'f0', 'semitones', 'peak', 'dc', 'onset', 'problems', 'reason'
-        with open(a.report, 'w', newline='', encoding='utf-8') as f:
-            writer = csv.DictWriter(f, columns)
-            writer.writeheader()
-            writer.writerows({**row, 'problems': ' '.join(row['problems'])} for row in rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, columns)
+        writer.writeheader()
+        writer.writerows({**row, 'problems': ' '.join(row['problems'])} for row in rows)
+        write_atomic(a.report, table.getvalue())
     lines = [f'  {row["note"]}: {", ".join(row["problems"])}' for row in wrong[:20]]
     lines += [f'  and {len(wrong) - 20} more; --report FILE.csv lists all']*(len(wrong) > 20)
     summary = f'{check_summary(rows)} (labels by {notes.label})'

@@ -158,16 +158,17 @@ def demo(
     return dict(folder=str(out), notes=len(requests), right=count[0], ceiling=count[1], rows=rows)
 
 def write_demo(out, m, requests, waves, rows, facts, credits):
-    "Write the WAV files, the picture and the page."
+    "Write the WAV files, the picture and the page: all of them, or none."
     import torch
-    from mars.parts.files import save_wave, write_atomic
+    from mars.parts.files import save_together, wave_bytes
     from mars.stft import plot_specs
-    for wave, note in zip(waves[0], requests): save_wave(out/f'{note.family}-{note.pitch:03d}.wav', wave)
     specs = [m.spectrogram.encode(w)[0] for w in torch.cat([waves[0], waves[2]])]
     titles = [f'{n.family} {n.pitch}' for n in requests] + ['real']*len(requests)
     png = figure_png(plot_specs(specs, titles=titles, cols=len(requests), size=1.9))
-    write_atomic(out/'spectrograms.png', png)
-    write_atomic(out/'index.html', demo_page(waves, rows, png, facts, credits))
+    with save_together(out) as put:
+        for wave, note in zip(waves[0], requests): put(f'{note.family}-{note.pitch:03d}.wav', wave_bytes(wave))
+        put('spectrograms.png', png)
+        put('index.html', demo_page(waves, rows, png, facts, credits))
 
 # %% ../../nbs/cli/demo.ipynb #222628b5
 def run_demo(a):

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np, torch
 import torch.nn.functional as F
 from ..parts.config import Config, setting
-from ..parts.files import SAMPLE_RATE, make_folder, write_atomic
+from ..parts.files import SAMPLE_RATE, save_together, write_atomic
 from ..stft import LogSpectrogram
 from ..eval import cents_error, check_f0_swift, clip_errors, density_coverage, f0, f0_accuracy, f0_swift
 from ..eval import frechet_distance, frechet_floor
@@ -1026,15 +1026,16 @@ def save_report(
     paired=None,    # dict of NoteSets, for the same
     names=None,     # rows of the plot of features
     table=None,     # Markdown; None is that of `table_markdown`
+    sounds='',      # more HTML for the page
 )->list:            # names of the files
-    "Write everything to a folder."
-    make_folder(folder)
+    "Write everything to a folder: all files, or none."
     files:dict = {'report.json': result_json(result), 'table.md': table or table_markdown(result),
                   'features.png': _png(plot_features(result, names))}
     features, s = result['features'], result['settings']
     for i, name in enumerate(result['rows'] if s['ndb_bins'] else ()):
         bins = ndb(features['reference'], features[name], s['ndb_bins'], seed=s['seed'])
         files[f'ndb-{i}.png'] = _png(plot_bins(bins, f'{name}:'))
-    if reference is not None and paired: files['listen.html'] = audio_page(reference, paired)
-    for name, data in files.items(): write_atomic(Path(folder)/name, data)
+    if reference is not None and paired: files['listen.html'] = f'{audio_page(reference, paired)}\n{sounds}'
+    with save_together(folder) as put:
+        for name, data in files.items(): put(name, data)
     return sorted(files)

@@ -29,7 +29,7 @@ import numpy as np, torch
 from ..parts.classifier import Classifier
 from ..data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder
 from ..eval import cents_error, clip_errors, f0, frechet_distance, interval, share_interval
-from ..parts.files import make_folder, temporary_path, write_atomic
+from ..parts.files import make_folder, temporary_path
 from ..parts.vocoder import Vocoder
 from ..parts.config import Config, PHASES, setting
 from ..parts.device import in_batches, pick_device
@@ -878,12 +878,8 @@ def write_report(result, out, reference, rows)->list: # names of the files
     phase = result['settings']['phase']
     paired = {row.name: row.notes for row in rows
               if row.name in ('reconstruction', f'{phase} oracle', 'Griffin-Lim oracle')}
-    files = save_report(result, out, reference, paired, shown or None, report_markdown(result))
-    if 'generated' in by_name:
-        page = Path(out)/'listen.html'
-        section = _generated_section(reference, by_name['generated'])
-        write_atomic(page, page.read_text(encoding='utf-8') + '\n' + section)
-    return files
+    sounds = _generated_section(reference, by_name['generated']) if 'generated' in by_name else ''
+    return save_report(result, out, reference, paired, shown or None, report_markdown(result), sounds)
 
 # %% ../../nbs/evaluation/report.ipynb #7dc5175e
 def summary_line(

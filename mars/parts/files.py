@@ -6,9 +6,9 @@
 __all__ = ['SAMPLE_RATE', 'N_SAMPLES', 'TEMPORARY', 'DAY', 'COUNTS', 'JOURNAL', 'RATES', 'MAX_SECONDS', 'FACTORIES', 'lowpass',
            'resample', 'peak_normalize', 'to_int16', 'temporary_path', 'write_aside', 'write_atomic', 'is_abandoned',
            'sweep', 'make_folder', 'check_file', 'read_json', 'check_sizes', 'finish_save', 'save_together',
-           'lock_folder', 'unlock_folder', 'locked_folder', 'save_wave', 'check_rate', 'read_samples', 'read_audio',
-           'load_wave', 'standardize_note', 'content_hash', 'weights_bytes', 'save_weights', 'load_weights',
-           'LimitedTensors', 'limited_size', 'load_network']
+           'lock_folder', 'unlock_folder', 'locked_folder', 'wave_bytes', 'save_wave', 'check_rate', 'read_samples',
+           'read_audio', 'load_wave', 'standardize_note', 'content_hash', 'weights_bytes', 'save_weights',
+           'load_weights', 'LimitedTensors', 'limited_size', 'load_network']
 
 # %% ../../nbs/parts/files.ipynb #aedf00d0
 import hashlib, io, json, math, os, platform, re, secrets, shutil, time, warnings, zlib
@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from .preparation import fit_full_scale, mix_down
@@ -220,29 +221,20 @@ def save_together(
     finish_save(folder)
 
 # %% ../../nbs/parts/files.ipynb #33c2b66a
-_LOCKED:dict = {} # folder -> (its open descriptor, how often this process has locked it)
+_LOCKS:dict = {} # folder -> its `FileLock`, which counts how often this process has locked it
 
 def lock_folder(folder):
     "Lock a folder until `unlock_folder` or the end of the process; ValueError if another process has locked it."
-    try: import fcntl
-    except ImportError: return # Windows
     folder = Path(folder).resolve()
-    fd, count = _LOCKED.get(folder, (None, 0))
-    if fd is None:
-        fd = os.open(folder, os.O_RDONLY)
-        try: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
-        except OSError: return os.close(fd) # a file system without locks
-    _LOCKED[folder] = fd, count + 1
+    lock = _LOCKS.setdefault(folder, FileLock(folder/'.lock', thread_local=False))
+    try: lock.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f'another run is writing to {folder}: wait for its end or choose another folder') from None
+    except (OSError, NotImplementedError): pass # a file system without locks
 
 def unlock_folder(folder):
     "Give up the lock of a folder."
-    folder = Path(folder).resolve()
-    fd, count = _LOCKED.pop(folder, (None, 0))
-    if count > 1: _LOCKED[folder] = fd, count - 1
-    elif fd is not None: os.close(fd)
+    if lock := _LOCKS.get(Path(folder).resolve()): lock.release()
 
 @contextmanager
 def locked_folder(
@@ -254,23 +246,32 @@ def locked_folder(
     finally: unlock_folder(folder)
 
 # %% ../../nbs/parts/files.ipynb #ab9c2311
+def wave_bytes(
+    wave, # (n,) float in [-1, 1]
+    sample_rate:int=SAMPLE_RATE, # Hz
+    format:str='WAV', # 16 bit, or 'FLAC'
+    name='wave', # for the messages
+)->bytes:
+    "A wave as an audio file; ValueError for NaN, peaks above 1 or another shape."
+    import soundfile
+    check_rate(sample_rate)
+    wave = np.asarray(wave.detach().cpu() if isinstance(wave, torch.Tensor) else wave, np.float32)
+    if wave.ndim != 1 or not wave.size: raise ValueError(f'wave must have shape (n,), got {wave.shape}')
+    if not np.isfinite(wave).all(): raise ValueError(f'wave for {name} contains NaN or infinity: nothing is written')
+    peak = np.abs(wave).max()
+    if peak > 1: raise ValueError(f'wave for {name} has a peak of {peak:.3g} > 1: divide it by its peak first')
+    data = io.BytesIO()
+    soundfile.write(data, to_int16(wave), sample_rate, format=format, subtype='PCM_16')
+    return data.getvalue()
+
 def save_wave(
     path, # destination; the suffix chooses wav (16 bit, the default) or flac
     wave, # (n,) float in [-1, 1]
     sample_rate:int=SAMPLE_RATE, # Hz
 )->Path:
-    "Write a wave atomically; ValueError for NaN, peaks above 1 or a path that cannot be written."
-    import soundfile
-    check_rate(sample_rate)
-    path, wave = Path(path), wave.detach().cpu() if isinstance(wave, torch.Tensor) else wave
-    wave = np.asarray(wave, np.float32)
-    if wave.ndim != 1 or not wave.size: raise ValueError(f'wave must have shape (n,), got {wave.shape}')
-    if not np.isfinite(wave).all(): raise ValueError(f'wave for {path} contains NaN or infinity: nothing is written')
-    peak = np.abs(wave).max()
-    if peak > 1: raise ValueError(f'wave for {path} has a peak of {peak:.3g} > 1: divide it by its peak first')
-    data, format = io.BytesIO(), 'FLAC' if path.suffix.lower() == '.flac' else 'WAV'
-    soundfile.write(data, to_int16(wave), sample_rate, format=format, subtype='PCM_16')
-    write_atomic(path, data.getvalue())
+    "Write a wave atomically; ValueError as for `wave_bytes`, or for a path that cannot be written."
+    path = Path(path)
+    write_atomic(path, wave_bytes(wave, sample_rate, 'FLAC' if path.suffix.lower() == '.flac' else 'WAV', path))
     return path
 
 # %% ../../nbs/parts/files.ipynb #d57d7aed

@@ -14,7 +14,8 @@ from pathlib import Path
 # %% ../../nbs/parts/midi.ipynb #5e3f6e34
 MAX_MESSAGES, MAX_BYTES = 300_000, 16 << 20 # of a file; a piano piece of an hour has about 50,000 messages
 
-Message = namedtuple('Message', 'tick status data') # data: bytes; status 0xF0 and 0xFF: SysEx and meta messages
+# status 0xF0 and 0xFF: SysEx and meta messages; data: bytes; number of the track
+Message = namedtuple('Message', 'tick status data track', defaults=(0,))
 
 def _unwrap(data):
     "Bytes of the MIDI file within a RIFF file (RMID) or behind a foreign header."
@@ -53,7 +54,7 @@ def _event(data, at, status):
     if len(content) < size or max(content) > 127: raise IndexError('a message is cut off')
     return status, content, at + size
 
-def _track(data):
+def _track(data, number):
     "Messages of a track, and whether it is damaged; a damaged track ends at its last good message."
     messages, at, tick, status = [], 0, 0, 0
     try:
@@ -61,7 +62,7 @@ def _track(data):
             delta, at = _number(data, at)
             tick += delta
             kind, content, at = _event(data, at, status)
-            messages.append(Message(tick, kind, content))
+            messages.append(Message(tick, kind, content, number))
             if len(messages) > MAX_MESSAGES: raise ValueError(f'a track has more than {MAX_MESSAGES} messages')
             if kind == 0xFF and content[:1] == b'\x2f': break # end of track
             status = kind if kind < 0xF0 else 0
@@ -102,7 +103,7 @@ def read_messages(
     kind, division = int.from_bytes(header[:2], 'big'), int.from_bytes(header[4:6], 'big')
     if kind == 2: raise ValueError('its tracks are separate patterns (type 2)')
     if not division & 0x7FFF or (division >> 15 and not division & 255): raise ValueError('its header has no time base')
-    tracks = [(*_track(content), cut) for name, content, cut in chunks if name == b'MTrk']
+    tracks = [(*_track(content, i), cut) for i, (name, content, cut) in enumerate(chunks) if name == b'MTrk']
     if not tracks: raise ValueError('it has no track')
     if sum(len(t[0]) for t in tracks) > MAX_MESSAGES: raise ValueError(f'it has more than {MAX_MESSAGES} messages')
     merged = sorted((m for messages, _, _ in tracks for m in messages), key=lambda m: m.tick) # stable
@@ -116,32 +117,32 @@ class Channel:
     "Keys, pedal and controllers of one MIDI channel; collects its notes."
     def __init__(self,
         number,    # 0..15
-        balanced,  # keys with as many releases as presses
+        balanced,  # (track, key) with as many releases as presses
     ):
         self.number, self.balanced, self.events = number, balanced, []
-        self.down:dict = {}      # key -> (start, velocity, program) of its notes in order
-        self.sustained:dict = {} # the same, for keys that were released while the pedal is down
+        self.down:dict = {}      # (track, key) -> (start, key, velocity, program) of its notes in order
+        self.sustained:dict = {} # key -> the same, for keys that were released while the pedal is down
         self.pedal, self.program, self.controls = False, 0, {7: 100, 11: 127}
         self.gains = [(0., 1.)]  # (seconds, factor) of volume and expression
 
-    def press(self, key, velocity, now):
+    def press(self, track, key, velocity, now):
         self.end(self.sustained, now, key) # the same string is struck again
-        self.down.setdefault(key, deque()).append((now, velocity, self.program))
+        self.down.setdefault((track, key), deque()).append((now, key, velocity, self.program))
 
-    def release(self, key, now):
-        notes = self.down.get(key)
+    def release(self, track, key, now):
+        notes, balanced = self.down.get((track, key)), (track, key) in self.balanced
         if not notes: return
-        if key in self.balanced or notes[-1][0] >= now > notes[0][0]: # a press at the same time is the next note
+        if balanced or notes[-1][0] >= now > notes[0][0]: # a press at the same time is the next note
             ended = [notes.popleft()]
-            while key not in self.balanced and notes[0][0] < now: ended.append(notes.popleft())
-        else: ended = self.down.pop(key)
+            while not balanced and notes[0][0] < now: ended.append(notes.popleft())
+        else: ended = self.down.pop((track, key))
         self.sustained.setdefault(key, deque()).extend(ended)
         if not self.pedal: self.end(self.sustained, now, key)
 
     def end(self, notes, now, key=None): # of one key, or of all
         for k in [key] if key is not None else list(notes):
-            for start, velocity, program in notes.pop(k, []):
-                if now > start: self.events.append((start, now, k, velocity, program))
+            for start, *note in notes.pop(k, []):
+                if now > start: self.events.append((start, now, *note))
 
     def control(self, number, value, now):
         "Apply a controller; False for one that is not supported."
@@ -174,16 +175,16 @@ class Channel:
 
 # %% ../../nbs/parts/midi.ipynb #368b76c8
 def _balanced_keys(messages):
-    "Channel -> keys with at least as many releases as presses."
+    "Channel -> pairs (track, key) with at least as many releases as presses."
     counts = {}
     for m in messages:
         if m.status >> 4 not in (8, 9): continue
         pressed = m.status >> 4 == 9 and m.data[1] > 0
-        key = m.status & 15, m.data[0]
+        key = m.status & 15, m.track, m.data[0]
         counts[key] = counts.get(key, 0) + (-1 if pressed else 1)
     balanced = {channel: set() for channel in range(16)}
-    for (channel, key), surplus in counts.items():
-        if surplus >= 0: balanced[channel].add(key)
+    for (channel, *key), surplus in counts.items():
+        if surplus >= 0: balanced[channel].add(tuple(key))
     return balanced
 
 IGNORED = {0xA: 'aftertouch', 0xD: 'aftertouch', 0xE: 'pitch bends'} # by the upper half of the status
@@ -194,8 +195,8 @@ def _apply(channel, m, now, left_out):
     kind = m.status >> 4
     if kind == 9 and m.data[1]:
         if channel.number == 9: left_out['drum notes'] += 1
-        else: channel.press(m.data[0], m.data[1], now)
-    elif kind in (8, 9): channel.release(m.data[0], now)
+        else: channel.press(m.track, m.data[0], m.data[1], now)
+    elif kind in (8, 9): channel.release(m.track, m.data[0], now)
     elif kind == 0xB:
         known = channel.control(m.data[0], m.data[1], now) or m.data[0] in INAUDIBLE
         if not known and m.data[1]: left_out[f'messages of controller {m.data[0]}'] += 1
