@@ -8,9 +8,9 @@ __all__ = ['DDSP_PRESETS', 'Z_HOP', 'Z_FRAMES', 'FLOOR_DB', 'LOSS_WINDOWS', 'CEN
            'phase_of', 'hann_weights', 'oscillator_bank', 'harmonic_amplitudes', 'noise_filter', 'overlap_add',
            'filtered_noise', 'reverberate', 'exp_sigmoid', 'a_weighting', 'magnitude_stft', 'frame_loudness',
            'spectral_loss', 'midi_to_hz', 'multiples_autocorrelation', 'best_cents', 'corrected_f0', 'estimated_f0',
-           'mfcc', 'TimbreEncoder', 'dense_stack', 'Decoder', 'crop_frames', 'DDSP', 'LabelRegressors', 'fill_labels',
+           'mfcc', 'TimbreEncoder', 'dense_stack', 'Decoder', 'DDSP', 'LabelRegressors', 'fill_labels',
            'flatten_features', 'unflatten_features', 'ridge', 'family_factors', 'DDSPPrior', 'limit_peak', 'DDSPCodec',
-           'DDSPMars', 'notes_f0', 'cached_f0', 'window_starts', 'level_db', 'ddsp_loss', 'fit_prior', 'f0_summary',
+           'DDSPMars', 'notes_f0', 'cached_f0', 'window_start', 'level_db', 'ddsp_loss', 'fit_prior', 'f0_summary',
            'train_ddsp']
 
 # %% ../../nbs/baselines/ddsp.ipynb #c04c8e03
@@ -329,10 +329,7 @@ class Decoder(nn.Module):
         amplitudes = harmonic_amplitudes(exp_sigmoid(amplitude), exp_sigmoid(shares), f0)
         return f0, amplitudes, exp_sigmoid(magnitudes - 5)
 
-# %% ../../nbs/baselines/ddsp.ipynb #62a78145
-def crop_frames(x, start, n): # (B, F, ...), (B,) first frames -> (B, n, ...)
-    return torch.stack([row[s:s+n] for row, s in zip(x, torch.as_tensor(start).tolist())])
-
+# %% ../../nbs/baselines/ddsp.ipynb #97fe288c
 class DDSP(nn.Module):
     "DDSP autoencoder (Engel et al. 2020)."
     def __init__(self,
@@ -352,24 +349,26 @@ class DDSP(nn.Module):
     def synthesize(self,
         controls:tuple,     # of the decoder
         noise:torch.Tensor, # (B, n*hop), uniform in [-1, 1)
-        start=None,         # (B,) first frame of each note; None is 0
+        start:int=0,        # first frame
     )->tuple: # harmonics and noise, (B, n*hop) each
         "Synthesise n frames of notes; with a reverberation it is added to the harmonics and to the noise."
         (f0, amplitudes, magnitudes), hop = controls, self.cfg.hop
-        n, start = noise.shape[1]//hop, [0]*len(f0) if start is None else start
-        ends = torch.cat([amplitudes, amplitudes[:, -1:]], 1) # of the frames
-        phase = phase_of(upsample_f0(f0, hop)).view(*f0.shape, hop).to(f0.device)
-        harmonic = oscillator_bank(crop_frames(phase, start, n).flatten(1), crop_frames(ends, start, n+1), hop)
-        parts = harmonic, filtered_noise(crop_frames(magnitudes, start, n), noise)
+        end = start + noise.shape[1]//hop
+        phase = phase_of(upsample_f0(f0, hop))[:, start*hop:end*hop].to(f0.device)
+        ends = torch.cat([amplitudes, amplitudes[:, -1:]], 1)[:, start:end+1] # of the frames
+        parts = oscillator_bank(phase, ends, hop), filtered_noise(magnitudes[:, start:end], noise)
         return parts if self.response is None else tuple(reverberate(x, self.response) for x in parts)
 
     def forward(self,
         wave:torch.Tensor, # (B, 64000)
         f0:torch.Tensor,   # (B, 1) Hz
-        start,             # (B,) first frames
+        start:int,         # first frame
         n:int,             # frames to synthesise
     )->tuple: # as `synthesize`
-        "Reconstruct a window of each note."
+        "Reconstruct a window of notes."
+        read = (start + n)*self.cfg.hop + 1024 # half of the longest analysis window of the features, twice
+        unit = math.lcm(Z_HOP, self.cfg.hop)
+        wave = wave[:, :-(-read//unit)*unit]
         noise = 2*torch.rand(len(wave), n*self.cfg.hop, device=wave.device) - 1
         return self.synthesize(self.decoder(*self.encode(wave, f0)), noise, start)
 
@@ -645,24 +644,22 @@ def cached_f0(
             if accelerator.is_main_process: write_cached(path, cached, name)
     return cached['f0']
 
-# %% ../../nbs/baselines/ddsp.ipynb #326dab00
-def window_starts(
+# %% ../../nbs/baselines/ddsp.ipynb #fabe0086
+def window_start(
     cfg:DDSPConfig, # frames of a note and of a window
-    n:int,          # notes of a batch
     seed:int, step:int, # of the choice
-)->np.ndarray: # (n,) first frames
-    "First frames of the windows of a step: at the onset for at least one of four, elsewhere uniform."
-    rng, last = np.random.default_rng([seed, step, 3]), cfg.frames - cfg.window_frames
-    return np.maximum(0, rng.integers(-(-cfg.frames//4), last + 1, n)) if last else np.zeros(n, np.int64)
+)->int: # first frame
+    "First frame of the window of a step: with one second of four, the onset in a quarter of the steps, else uniform."
+    last = cfg.frames - cfg.window_frames
+    return max(0, int(np.random.default_rng([seed, step, 3]).integers(-cfg.window_frames, last + 1))) if last else 0
 
 def level_db(wave): return 10*torch.log10(wave.detach().square().mean() + 1e-10)
 
-def ddsp_loss(ddsp, batch): # (waves (B, N), f0 (B, 1), starts (B,)) -> (loss, metrics)
-    "Spectral loss of a window of each note."
+def ddsp_loss(ddsp, batch): # (waves (B, N), f0 (B, 1), first frame) -> (loss, metrics)
+    "Spectral loss of a window of the notes."
     (wave, f0, start), cfg = batch, ddsp.cfg
     harmonic, noise = ddsp(wave, f0, start, cfg.window_frames)
-    target = crop_frames(wave.unflatten(1, (cfg.frames, cfg.hop)), start, cfg.window_frames).flatten(1)
-    loss = spectral_loss(harmonic + noise, target)
+    loss = spectral_loss(harmonic + noise, wave[:, start*cfg.hop:(start + cfg.window_frames)*cfg.hop])
     return loss, dict(loss=loss.detach(), harmonic_db=level_db(harmonic), noise_db=level_db(noise))
 
 PRIOR_NOTES = 4096 # at most so many training notes are encoded for the prior
@@ -711,9 +708,8 @@ def train_ddsp(
 
     def batch(step, micro_batch):
         idx = run.loader.indices(step, micro_batch)
-        starts = run.loader.split(window_starts(cfg, train.batch_size, train.seed, step), micro_batch)
         waves = notes.batch(idx)[0].to(run.device)/32768
-        return waves, f0[to_device(idx, run.device), None], starts
+        return waves, f0[to_device(idx, run.device), None], window_start(cfg, train.seed, step)
 
     with run.record(dict(shape=asdict(cfg), notes=names_hash(notes))) as options:
         fit(TrainingModule(ddsp, ddsp_loss), batch, train, default_callbacks(train, **options), run.accelerator)
