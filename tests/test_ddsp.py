@@ -318,7 +318,7 @@ def test_command(tmp_path, capsys):
 def test_evaluation_protocol(tmp_path, capsys):
     m = make()
     m.save_pretrained(tmp_path/'m')
-    assert main(['evaluate', '--model', str(tmp_path/'m'), '--data', 'additive', '--families', 'organ,flute', '--pitches', '60-63', '--velocities', '75,100,127', '--n', '20', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2',
-                 '--n-train', '20', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
+    assert main(['evaluate', '--model', str(tmp_path/'m'), '--data', 'additive', '--families', 'organ,flute', '--pitches', '50-61', '--velocities', '100', '--n', '20', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2',
+                 '--n-train', '100', '--seeds', '1', '--out', str(tmp_path/'a'), '--json']) == 0
     said = json.loads(capsys.readouterr().out)
     assert {'generated', 'reconstruction'} <= set(said['rows']) and said['settings']['phases']['generated'] == 'of the decoder'
