@@ -1,0 +1,190 @@
+"""Rows of the paper's Table 1 on the same notes:  python benchmarks/table1.py --run FOLDER --data SOURCE [--train]
+
+Trains the DDSP baseline on the training side of the notes (--train; an interrupted run continues) and evaluates it and
+MARS on the test side: reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes
+generated from their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names
+the held-out instruments, which neither model was trained on. Prints three tables and writes them as JSON (--out), where
+rows of an earlier call with the same notes and settings are kept. The committed result is
+results/benchmarks/table1-small.json.
+"""
+import argparse, json, sys, time
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+import torch
+from mars.baselines.ddsp import DDSPConfig, cached_f0, train_ddsp
+from mars.cli.data import with_data
+from mars.data import Batches
+from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
+from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, columns_table, extract_features, lowpass
+from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, write_notes
+from mars.parts.classifier import Classifier
+from mars.parts.files import write_atomic
+from mars.parts.inference import generate
+from mars.pipeline import Mars
+from mars.train import TrainConfig
+from mars.training.log import read_log
+from mars.training.tokens import names_hash
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'scripts'))
+from reproduce_weights import QUICK, open_data, split_by_names
+
+ROOT = Path(__file__).resolve().parent.parent
+GRID = [dict(pitches=range(36, 97), velocities=(50, 100))]
+COLUMNS = ('f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch', 'accuracy family', 'MSE',
+           'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance', 'Fréchet distance, mel-PCA',
+           'Fréchet distance, classifier')
+
+def open_sides(args):
+    "Training and test notes."
+    split = json.loads(args.split.read_text())['model']
+    train, _, test = split_by_names(open_data(args.data, QUICK if args.quick else GRID), split)
+    return train, test
+
+def train(args, notes):
+    "Train the baseline in --run, from its newest checkpoint if there is one."
+    given = dict(steps=args.steps) if args.steps else {}
+    settings = TrainConfig.preset(args.preset, 'ddsp', **given)
+    train_ddsp(notes, settings, DDSPConfig.preset(args.preset), args.run, info=with_data({}, notes), progress=False,
+               resume=True, device=args.device)
+
+# ---- rows
+
+def anchor(waves):
+    "The anchor of the listening test of Vinay and Lerch: 1 kHz low-pass and 8 bits."
+    return (lowpass(waves, 1000.)*128).round().clamp(-128, 127)/128
+
+def n_parameters(*nets): return sum(p.numel() for net in nets for p in net.parameters())
+
+def steps_of(m, *stages): return sum(m.info[f'train_{stage}']['steps'] for stage in stages)
+
+def part(labels, i, n): return {k: v[i:i+n] for k, v in labels.items()}
+
+def mars_rows(args, ref, m):
+    "Rows without the baseline: name -> (block, f of waves and the index of the first, parameters, floats, steps)."
+    ls, options = m.spectrogram, dict(n_iter=args.n_iter, seed=args.seed)
+    def oracle(w, i): return griffin_lim_oracle(w, ls, m.cmx, first=i, **options)
+    def rebuilt(w, i): return m.decode(m.encode(w), first=i, **options)
+    def generated(w, i):
+        tokens = generate(m.var, part(ref.labels, i, len(w)), len(w), seed=args.seed, first=i, **m.sampling())
+        return m.decode(tokens, first=i, **options)
+    codec, tokens = n_parameters(m.tokenizer), f'{m.tokenizer.cfg.n_tokens} tokens'
+    return {'reference': ('reference', lambda w, i: w, None, None, None),
+            'anchor, 1 kHz and 8 bits': ('reference', lambda w, i: anchor(w), None, None, None),
+            'Griffin-Lim oracle': ('reference', oracle, None, ls.shape[-2]*ls.shape[-1], None),
+            'MARS reconstruction': ('reconstruction', rebuilt, codec, tokens, steps_of(m, 'tokenizer')),
+            'MARS generated': ('generated', generated, codec + n_parameters(m.var), None, steps_of(m, 'var'))}
+
+def ddsp_rows(args, ref, m):
+    "Rows of the baseline, as `mars_rows`."
+    source = ref.source # estimates are cached in the run folder
+    estimates = cached_f0(source, 'estimator', args.run/'test')[:, :1]
+    def rebuilt(w, f0, i): return m.decode(m.encode(w, f0=f0), seed=args.seed, first=i)
+    def by_label(w, i): return m.decode(m.encode(w, ref.labels['pitch'][i:i+len(w)]), seed=args.seed, first=i)
+    def by_estimate(w, i): return rebuilt(w, estimates[i:i+len(w)], i)
+    def generated(w, i):
+        return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), seed=args.seed, first=i)
+    sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'ddsp')
+    return {'DDSP reconstruction, f0 of the label': ('reconstruction', by_label, *sizes),
+            'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes),
+            'DDSP generated': ('generated', generated, sizes[0], None, sizes[2])}
+
+def measure(args, ref, rows, stored):
+    "The cheap columns of the protocol for every row; rows in `stored` are not measured again."
+    pca, classifier = MelPCA.load(), Classifier.from_pretrained()
+    cfg = ProtocolConfig(seed=args.seed, n_f0=args.n_f0, n_resamples=args.n_resamples)
+    metrics = [LabelAccuracy(), NearestError(), PairedError(), Pitch(), Frechet(pca.name), Frechet('classifier')]
+    data, table = extract_features(ref, [pca], classifier), {}
+    for name, (block, f, parameters, floats, steps) in rows.items():
+        if name in stored: continue
+        start = time.perf_counter()
+        notes = write_notes((f(w, i) for i, w in iter_batches(ref, 16)), len(ref), None, ref.labels, name)
+        seconds = (time.perf_counter() - start)/len(ref)
+        row = Row(name, notes, paired=block != 'generated')
+        c = Comparison(ref, row, data, extract_features(notes, [pca], classifier), torch.arange(len(ref)), None, cfg)
+        table[name] = dict(block=block, parameters=parameters, floats=floats, steps=steps, seconds=seconds)
+        for metric in metrics:
+            if metric.applies(c): table[name] |= metric(c)
+        print(f'{name}: {seconds:.2f} s a note', flush=True)
+    return table
+
+def learning_curve(folder, n=60):
+    "About n rows of the log of the training, and its last."
+    rows = [r for r in read_log(folder) if r['stage'] == 'ddsp']
+    keys = 'step', 'loss', 'harmonic_db', 'noise_db', 'lr', 'seconds'
+    shown = rows[::max(1, len(rows)//n)] + rows[-1:]
+    return [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in keys} for r in shown]
+
+def about(args, ref, train):
+    "What the rows have in common."
+    test = ref.source
+    return dict(notes=len(ref), digest=names_hash(test), instruments=len(test.instruments), pitch_labels=test.label,
+                train_notes=len(train), train_instruments=len(train.instruments), n_f0=args.n_f0, n_iter=args.n_iter,
+                n_resamples=args.n_resamples, seed=args.seed, model=args.model)
+
+def read_stored(path, info):
+    "Rows of an earlier call with the same notes and settings."
+    if not path.exists(): return {}
+    old = json.loads(path.read_text(encoding='utf-8'))
+    return old['rows'] if all(old['info'].get(k) == v for k, v in info.items()) else {}
+
+def evaluate(args, ref, train):
+    "Measure the rows of --parts and add them to the file."
+    info = about(args, ref, train)
+    rows, result = read_stored(args.out, info), dict(info=info)
+    if 'mars' in args.parts: rows |= measure(args, ref, mars_rows(args, ref, Mars.from_pretrained(args.model)), rows)
+    if 'ddsp' in args.parts:
+        m = Mars.from_pretrained(args.run)
+        rows = {k: v for k, v in rows.items() if not k.startswith('DDSP')} # the run may have changed
+        rows |= measure(args, ref, ddsp_rows(args, ref, m), rows)
+        result |= dict(ddsp=dict(config=asdict(m.tokenizer.cfg), f0=m.info['f0'], train=m.info['train_ddsp'],
+                                 versions=m.info['versions']), curve=learning_curve(args.run))
+    result |= dict(rows=rows)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(args.out, result_json(result) + '\n')
+    return json.loads(args.out.read_text(encoding='utf-8'))
+
+def print_blocks(rows):
+    "Print one table for each block."
+    def value(v): return SimpleNamespace(**v) if isinstance(v, dict) else v
+    for block in ('reference', 'reconstruction', 'generated'):
+        shown = {k: {c: value(v) for c, v in r.items()} for k, r in rows.items() if r['block'] == block}
+        columns = [c for c in COLUMNS if any(r.get(c) is not None for r in shown.values())]
+        text = {c: {k: str(r[c] or '') for k, r in shown.items()} for c in ('parameters', 'floats', 'steps')}
+        print(f'\n{block}\n', *columns_table(shown, columns, text=text), sep='\n', flush=True)
+
+# ---- command
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--run', type=Path, required=True, help='run folder of the DDSP baseline')
+    ap.add_argument('--data', action='append', required=True,
+                    help="auto, additive, an .sf2 or .sf3 file, or a folder in NSynth's layout; repeatable")
+    ap.add_argument('--train', action='store_true', help='train the baseline first, or continue its training')
+    ap.add_argument('--preset', default='small', help='size of the baseline; default: %(default)s')
+    ap.add_argument('--steps', type=int, help="steps of its training, >= 1; default: the preset's")
+    ap.add_argument('--parts', default='mars,ddsp', help='rows to measure; the others are kept; default: %(default)s')
+    ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: held-out instruments')
+    ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of --data, to test a command')
+    ap.add_argument('--model', default='small', help='MARS: a run folder or packaged weights; default: %(default)s')
+    ap.add_argument('--n', type=int, default=256, help='test notes, at least 20; default: %(default)s')
+    ap.add_argument('--n-f0', type=int, default=64, help='notes whose pitch pYIN measures; default: %(default)s')
+    ap.add_argument('--n-iter', type=int, default=32, help='iterations of Griffin-Lim; default: %(default)s')
+    ap.add_argument('--n-resamples', type=int, default=50, help='resamples of an interval; default: %(default)s')
+    ap.add_argument('--seed', type=int, default=0, help='of the choice of notes and of generation')
+    ap.add_argument('--device', help='cpu, cuda or mps, of the training; default: the first available')
+    ap.add_argument('--out', type=Path, help='a JSON file')
+    return ap
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    notes, test = open_sides(args)
+    print(f'{len(notes)} training notes of {len(notes.instruments)} instruments, {len(test)} test notes of '
+          f'{len(test.instruments)}', flush=True)
+    if args.train: train(args, notes)
+    if not args.out: return None
+    chosen = sorted(Batches(test, min(args.n, len(test)), args.seed).at(0).tolist())
+    result = evaluate(args, NoteSet(test.select(chosen), name='the test notes'), notes)
+    print_blocks(result['rows'])
+    return result
+
+if __name__ == '__main__': main()
