@@ -136,11 +136,12 @@ def trace(module, inputs, axes, outputs): # as `example_inputs` gives them -> ON
     "Export a module by PyTorch's exporter."
     try: import onnx, onnxscript # noqa: F401
     except ImportError as e: raise ValueError(f'{e.name} is missing; install it with {EXTRA}') from None
-    shapes = {name: {axis: torch.export.Dim.DYNAMIC for axis in axes.get(name, [])} for name in inputs}
+    shapes = tuple({axis: torch.export.Dim.DYNAMIC for axis in axes.get(name, [])} for name in inputs)
+    strict = isinstance(module, (EncoderGraph, DecoderGraph)) # their len(x) is a constant in the other, faster mode
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore') # the exporter's own deprecations
-        program = torch.onnx.export(module.eval(), tuple(inputs.values()), dynamo=True, dynamic_shapes=shapes,
-                                    opset_version=20, input_names=[*inputs], output_names=outputs, verbose=False)
+        traced = torch.export.export(module.eval(), tuple(inputs.values()), dynamic_shapes=shapes, strict=strict)
+        program = torch.onnx.export(traced, opset_version=20, input_names=[*inputs], output_names=outputs, verbose=False)
     if program is None: raise RuntimeError('the exporter returned no graph')
     return program.model_proto
 
@@ -217,7 +218,8 @@ def onnx_files(
     if weights not in WEIGHTS: raise ValueError(f'weights must be one of {", ".join(WEIGHTS)}, got {weights!r}')
     check_exportable(m)
     m = copy.copy(m)
-    m.tokenizer, m.var = (copy.deepcopy(net).float().cpu().eval() for net in (m.tokenizer, m.var))
+    m.tokenizer, m.var = (copy.deepcopy(net).float().cpu().eval().requires_grad_(False)
+                          for net in (m.tokenizer, m.var))
     if weights == 'half': m.tokenizer, m.var = round_to_half(m.tokenizer), round_to_half(m.var)
     graphs = example_inputs(m)
     files = {f'{name}.onnx': graph_bytes(trace(*graphs[name]), weights) for name in names}
