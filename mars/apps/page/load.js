@@ -37,7 +37,8 @@ export class Files {
     if (!response.ok) throw new Error(`${name} could not be loaded (status ${response.status}).`);
     const blob = await readAll(response, onBytes);
     if (!kept) try { await cache?.put(url, new Response(blob)); } catch { /* the cache is full */ }
-    if (!name.endsWith('.gz')) return blob.arrayBuffer();
+    const [a, b] = new Uint8Array(await blob.slice(0, 2).arrayBuffer());  // a server may have declared and so removed gzip
+    if (!name.endsWith('.gz') || a !== 0x1f || b !== 0x8b) return blob.arrayBuffer();
     return new Response(blob.stream().pipeThrough(new DecompressionStream('gzip'))).arrayBuffer();
   }
 }
