@@ -126,7 +126,8 @@ class Maps {
     this.spec(last, spec);
     for (let k = 0; k < last; k++) {
       const made = await jobs.run('coarse', { key, k }, {}, { urgency: 0, group: 'coarse' });
-      if (made?.spec && key === this.key) this.spec(k, made.spec);
+      if (key !== this.key || !made?.spec) return;  // another note has taken its place
+      this.spec(k, made.spec);
     }
   }
 
@@ -155,10 +156,10 @@ function optionsOf(form) {
 }
 
 /** Generate a note: {tokens, spec, wave, ms, key}. The same request gives the note that is kept. */
-async function note(labels, options, iterations = 64, on = {}, manner = {}) {
+async function note(labels, options, iterations = 64, on = {}, { keep = false, ...manner } = {}) {
   const key = JSON.stringify([labels, options, iterations]);
   if (!kept.has(key)) {
-    const made = await jobs.run('generate', { key, labels, options, iterations }, on, manner);
+    const made = await jobs.run('generate', { key, labels, options, iterations, keep }, on, manner);
     if (!made) return null;
     kept.set(key, { ...made, key });
     if (kept.size > KEPT) kept.delete(kept.keys().next().value);
@@ -171,7 +172,6 @@ const nameOf = ({ family, pitch, velocity }) => [family === undefined ? 'note' :
 async function generate() {
   const form = $('request'), labels = labelsOf(form), options = optionsOf(form), iterations = Math.max(0, Math.min(500, Math.floor(+form.iterations.value || 0)));
   const key = JSON.stringify([labels, options, iterations]);
-  jobs.drop('coarse');
   kept.delete(key);  // shown anew, map by map
   wake();
   $('generate').disabled = true;
@@ -182,7 +182,7 @@ async function generate() {
     const made = await note(labels, options, iterations, {
       map: ({ k, tokens }) => maps.tokens(k, tokens),
       spec: ({ spec }) => drawValues($('spectrogram'), spec, ...specShape()),
-    }, { urgency: 3 });
+    }, { urgency: 3, keep: true });
     const name = labels.family === undefined ? 'a note' : plain(about.families[labels.family]);
     $('said').textContent = `Generated in ${seconds(performance.now() - begin)} s: tokens ${seconds(made.ms.tokens)} s, spectrogram ${seconds(made.ms.spectrogram)} s, sound ${seconds(made.ms.sound)} s.`;
     $('spectrogram').setAttribute('aria-label', `Spectrogram of ${name}, ${noteName(labels.pitch)}, velocity ${labels.velocity}, seed ${options.seed}`);
@@ -214,7 +214,6 @@ function flash(pitch) {
 
 async function press(pitch) {
   wake();
-  jobs.drop('coarse');
   const key = piano.key(pitch), begin = performance.now();
   key.classList.add('busy');
   try {

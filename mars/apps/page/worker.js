@@ -5,9 +5,10 @@ import { Spectrogram, prepare } from './spectrogram.js';
 
 let files, model, spectrogram, about;
 const notes = new Map();  // key -> running sums, for the coarse versions of the last notes
-const KEPT = 4;
+const KEPT = 2;
 
-function keep(key, sums) {
+function remember(key, sums) {
+  notes.delete(key);
   notes.set(key, sums);
   if (notes.size > KEPT) notes.delete(notes.keys().next().value);
 }
@@ -65,10 +66,10 @@ const jobs = {
     }
   },
 
-  async generate({ key, labels, options, iterations }, send) {
+  async generate({ key, labels, options, iterations, keep }, send) {
     const begin = performance.now();
     const { tokens, sums } = await model.generate(labels, options, (k, t) => send('map', { k, tokens: t }));
-    keep(key, sums);
+    if (keep) remember(key, sums);
     const sampled = performance.now(), spec = await model.decode(sums.at(-1));
     send('spec', { spec });
     const decoded = performance.now(), wave = spectrogram.decode(spec, { iterations, seed: options.seed });
@@ -90,7 +91,7 @@ const jobs = {
     send('image', { image });
     tokens.forEach((t, k) => send('map', { k, tokens: t }));
     const sums = await model.sums(tokens), recon = await model.decode(sums.at(-1));
-    keep(key, sums);
+    remember(key, sums);
     send('spec', { spec: recon });
     return { tokens, spec: recon, wave: spectrogram.decode(recon, { iterations }) };
   },
