@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Make this clone ready to run:  bash scripts/setup.sh [dev|nb|app|fad]
+# Make this clone ready to run:  bash scripts/setup.sh [dev|nb|app|web|fad]
 # demo.sh and test.sh source it, which puts `python` and `mars` on PATH. A second run takes a second.
 #
 # It installs into the active virtual environment if there is one, else into the one in MARS_VENV, else into .venv in

@@ -17,7 +17,7 @@ data
 parts.conditioning parts.classifier
 var
 parts.inference
-parts.codec
+parts.codec parts.onnx_graphs
 training.settings training.distributed training.log training.checkpoints
 training.tokens
 training.self_correction
@@ -40,7 +40,7 @@ ablations
 studies.prediction
 studies.sat studies.magnet
 baselines.comparison
-apps.instruments apps.troubleshooting
+apps.instruments apps.troubleshooting apps.browser
 apps.web
 cli.arguments
 cli.data

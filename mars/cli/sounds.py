@@ -6,8 +6,8 @@
 __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'STRICT', 'METHODS', 'PHASE', 'BEST_PHASE', 'N_ITER', 'PHASE_ARGS', 'OVERWRITE',
            'OUTPUT', 'MAX_INPUT', 'REFERENCE', 'AUDIO', 'SET', 'EXPORT', 'N_CANDIDATES', 'NORMALIZE', 'N_NOTES',
            'N_VERSIONS', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'default_phase',
-           'note_name', 'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'run_export', 'run_play',
-           'instrument_args']
+           'note_name', 'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'export_graphs', 'run_export',
+           'run_play', 'instrument_args']
 
 # %% ../../nbs/cli/sounds.ipynb #f75b5e6c
 import os
@@ -156,10 +156,24 @@ def run_edit(a):
     return dict(files=files), f'{", ".join(p.name for p in paths)} in {out}'
 
 # %% ../../nbs/cli/sounds.ipynb #fd00d0f4
+def export_graphs(a): # formats onnx and web
+    "Write the model itself, as ONNX graphs or as a page that runs them."
+    from mars.apps.browser import export_web
+    from mars.parts.onnx_graphs import export_onnx
+    unused = [k for k in ('family', 'source', 'reference', 'pitches') if getattr(a, k) is not None]
+    if unused: raise ValueError(f'--{unused[0]} has no effect with --format {a.format}; leave it out')
+    if a.runtime and a.format == 'onnx': raise ValueError('--runtime has no effect with --format onnx; leave it out')
+    m = load_model(a)
+    if a.format == 'onnx': files = export_onnx(m, a.out, a.weights)
+    else: files = export_web(m, a.out, a.weights, a.runtime)
+    return dict(folder=str(a.out), files=files), f'{len(files)} files, {sum(files.values())/1e6:.1f} MB: {a.out}'
+
 def run_export(a):
     from mars.apps.instruments import export_instrument
-    old = next((p for pattern in ('*.sfz', 'examples.json') for p in Path(a.out).glob(pattern)), None)
+    patterns = '*.sfz', 'examples.json', 'model.json'
+    old = next((p for pattern in patterns for p in Path(a.out).glob(pattern)), None)
     if old and not a.overwrite: raise ValueError(f'{old} exists; give another folder, or --overwrite')
+    if a.format in ('onnx', 'web'): return export_graphs(a)
     result = export_instrument(
         load_model(a), a.out, family=a.family, source=a.source, reference=a.reference, pitches=a.pitches,
         velocities=a.velocities,
@@ -201,8 +215,12 @@ AUDIO = 'a wav, flac, ogg, mp3 or aiff file'
 SET = Arg('--set', action='append', default=[], type=named_value, metavar='NAME=VALUE',
           help='a setting of particular transformers, such as steps=20,10,10,10 of magnet; may be repeated')
 EXPORT = (
-    Arg('--format', default='sfz', choices=('sfz', 'wav'),
-        help='an .sfz file with its samples, or a folder in the layout of NSynth'),
+    Arg('--format', default='sfz', choices=('sfz', 'wav', 'onnx', 'web'),
+        help='an .sfz file with its samples, a folder in the layout of NSynth, or the model itself: '
+             'its networks as ONNX graphs, or a web page that runs them'),
+    Arg('--weights', default='half', choices=('half', 'float', 'int8'), help='of the formats onnx and web'),
+    Arg('--runtime', metavar='FOLDER',
+        help='folder with the files of onnxruntime-web, for the format web; downloaded by npm if not given'),
     Arg('--pitches', type=pitches,
         help='of the samples, such as 48,51,54; every third pitch of the training notes if not given'),
     Arg('--velocities', type=velocities, default='50,100', help='of the samples, one layer each'),
@@ -241,5 +259,6 @@ COMMANDS = (
               *instrument_args('a .wav or .flac file',
                                'of every channel; the General MIDI programs of the file if not given'))),
     Subcommand('export', run_export, 'Export a playable instrument of one family or one sound.', group='sounds',
-        examples=('mars export --family guitar --format sfz --out guitar',),
+        examples=('mars export --family guitar --format sfz --out guitar',
+                  'mars export --format web --model run --out page'),
         args=(*instrument_args('folder of the instrument', 'of the instrument'), *EXPORT)))
