@@ -313,7 +313,7 @@ def train_var(
     make_extra = extra_labels or cfg.extra_labels
     extra = make_extra(cfg, run.device) if make_extra else None
     m = copy_codec(codec, run.device)
-    tokens, labels = cached_tokens(notes, m, out, run.accelerator)
+    labels = {k: v.to(run.device) for k, v in notes.targets.items()}
     tok, info = m.tokenizer, {k: v for k, v in m.info.items() if k not in VAR_INFO or init and k == 'sampling'}
     if cfg.n_instruments:
         labels['instrument'], info['instruments'] = instrument_ids(notes, cfg.n_instruments, run.device)
@@ -322,7 +322,8 @@ def train_var(
     var = m.transformer(model)(cfg, tok.cfg).bind(tok).to(run.device)
     if init: init_from(var, init)
     # targets, (N, ...) each, and labels stay on the device
-    stored = DeviceNotes(objective.prepare(notes, m, var) if objective else tokens, labels, var.label_embed.sizes)
+    targets = objective.prepare(notes, m, var) if objective else cached_tokens(notes, m, out, run.accelerator)[0]
+    stored = DeviceNotes(targets, labels, var.label_embed.sizes)
 
     def labels_at(step, numbers): # labels of notes at a step
         idx, more = to_device(numbers, run.device), extra(step, numbers) if extra else {}
@@ -333,7 +334,7 @@ def train_var(
         numbers = to_device(run.loader.indices(step, micro_batch), run.device)
         return numbers, {k: run.loader.split(v, micro_batch) for k, v in more.items()}
 
-    preview = LivePlot(generation_preview(m, var, tokens, lambda idx: labels_at(0, idx), notes), run.plot_path)
+    preview = LivePlot(generation_preview(m, var, lambda idx: labels_at(0, idx), notes), run.plot_path)
     digest = _digest({k: v.cpu() for k, v in tok.state_dict().items()})
     config = dict(shape=asdict(cfg), notes=names_hash(notes), tokenizer=digest, system=model.system)
     if objective: info['objective'] = config['objective'] = asdict(objective.cfg)

@@ -36,6 +36,7 @@ from multiprocessing import get_context
 from pathlib import Path
 import torch
 from mars.data import AdditiveNotes, NSynth, SoundFontNotes, default_notes
+from mars.data.augment import AugmentedNotes
 from mars.eval import cents_error, f0
 from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.evaluation.protocol import MelPCA, NoteSet
@@ -50,6 +51,7 @@ from mars.train import TrainConfig, train_tokenizer, train_var
 from mars.training.checkpoints import CheckpointManager
 from mars.training.log import read_log, versions
 from mars.training.reconstruction import reconstruction_error
+from mars.training.self_correction import CorrectionConfig, SelfCorrection
 from mars.training.tokens import SameInstrumentSampler, embed_notes, tokenize
 from mars.var import VARConfig
 
@@ -60,17 +62,21 @@ RECIPES = dict(  # differences from the presets
                var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU),
                var_config=dict(reference_dim=128, reference_dropout=0.5),
                further=dict(steps=1623, lr=8e-4, warmup=60, ema=0.998, **GPU),
+               corrected=dict(steps=900, batch_size=32, lr=3e-4, warmup=40, final_lr_ratio=0.02, weight_decay=0.1,
+                              ema=0.995, precision='bf16', save_every=100, log_every=10),
                vocoder=dict(steps=4000),
                classifier=dict(steps=3000, lr=2e-3, precision='bf16', save_every=500, log_every=50)),
     tiny={})
 OUTPUTS = dict(  # a stage is complete when OUT contains this file
     tokenizer='model/config.json', var='model/var.safetensors', further='further/var.safetensors',
+    corrected='corrected/var.safetensors',
     vocoder='vocoder/vocoder.json', classifier='classifier/config.json', melpca='weights/melpca/melpca.safetensors')
 CURVE = ('stage', 'step', 'lr', 'recon', 'vq', 'loss', 'grad_norm', 'revived', 'skipped', 'valid', 'seconds',
          'notes_per_second', 'memory_mib')
+CORRECTED = dict(config=dict(dropout=0.1), objective=dict(self_correction=0.3, scale_weight='sqrt'))
 MODEL = [dict(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127))]
-CLASSIFIER = [dict(pitches=range(36, 97), velocities=(25, 75, 127)),
-              dict(pitches=(*range(21, 36), *range(97, 109)), velocities=(50, 100))]
+CLASSIFIER = [dict(pitches=range(36, 97), velocities=(40, 110)),
+              dict(pitches=(*range(21, 36), *range(97, 109)), velocities=(100,))]
 QUICK = [dict(pitches=(60, 66), velocities=(100,))]
 
 # ---- notes
@@ -84,9 +90,9 @@ def join(sources):
 def open_source(name, grids, renderer='auto'):
     "Open one source of notes: 'auto', 'additive', a SoundFont, or a folder in NSynth's layout."
     if name == 'additive': return join(AdditiveNotes(None, **grid) for grid in grids)
-    if name == 'auto': return join(default_notes(**grid, label='key') for grid in grids)
+    if name == 'auto': return join(default_notes(**grid) for grid in grids)
     if Path(name).suffix in ('.sf2', '.sf3'):
-        return join(SoundFontNotes(name, renderer=renderer, **grid, label='key') for grid in grids)
+        return join(SoundFontNotes(name, renderer=renderer, **grid) for grid in grids)
     return NSynth(name, split=None).filter(pitches=sorted({p for grid in grids for p in grid['pitches']}))
 
 def open_data(names, grids=MODEL, renderer='auto'):
@@ -163,11 +169,13 @@ def describe_data(args, sides):
                                         held_out_pitches=counts['held'], valid=counts['valid'], test=counts['test'])
     pitches = [n.pitch for n in sides.train.notes]
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in sides.notes.credits})
-    return dict(notes=len(sides.train), instruments=len(sides.train.instruments),
+    return dict(label='sound', notes=len(sides.train), instruments=len(sides.train.instruments),
                 held_out=sides.test.instruments + sides.valid.instruments, pitches=[min(pitches), max(pitches)],
                 hold_out=args.hold_out, renderer=args.renderer, sources=sources, credits=credits)
 
 # ---- training
+
+def log_stage(stage): return 'var' if stage in ('further', 'corrected') else stage
 
 def train_config(args, stage):
     "The training settings of a stage."
@@ -175,7 +183,7 @@ def train_config(args, stage):
     if args.steps: options |= dict(steps=args.steps, log_every=1)
     if args.batch_size: options |= dict(batch_size=args.batch_size)
     if stage == 'vocoder': return vocoder_train_config(args.preset, **options)
-    return TrainConfig.preset(args.preset, 'var' if stage == 'further' else stage, **options)
+    return TrainConfig.preset(args.preset, log_stage(stage), **options)
 
 def train_transformer(args, stage, train, folder, **options):
     "Train the transformer ('var'), or continue from its weights with new settings ('further')."
@@ -186,6 +194,36 @@ def train_transformer(args, stage, train, folder, **options):
     fields = RECIPES[args.preset].get('var_config', {})
     cfg = reference_config(VARConfig, fields).preset(args.preset, **fields)
     train_var(train, m, train_config(args, stage), cfg, folder, init=m.var if further else None, **options)
+
+def adapt_reference(m, old, new, notes):
+    """Replace the layer that embeds reference sounds: the features of `new` are mapped to those of `old` by least
+    squares first. Returns the share of the variance of the old features that the map explains."""
+    x, y = (embed_notes(notes, encoder).double() for encoder in (new, old))
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    gram = (x - mean_x).T @ (x - mean_x)
+    ridge = 1e-3*gram.diagonal().mean()*torch.eye(len(gram), dtype=gram.dtype)
+    A = torch.linalg.solve(gram + ridge, (x - mean_x).T @ (y - mean_y)) # y is about (x - mean_x) A + mean_y
+    layer = m.var.label_embed.reference
+    weight, bias = layer.weight.double(), layer.bias.double()
+    layer.weight.data = (weight @ A.T).float()
+    layer.bias.data = (bias + weight @ (mean_y - mean_x @ A)).float()
+    error = (x - mean_x) @ A + mean_y - y
+    return 1 - float(error.square().sum()/(y - mean_y).square().sum())
+
+def train_corrected(args, train, folder, **options):
+    "Continue from the weights of --init with corrected labels, augmentation, dropout and self-correction."
+    m, train = Mars.from_pretrained(args.init), AugmentedNotes(every(train, args.notes))
+    fields = {**vars(m.var.cfg), **CORRECTED['config']}
+    m.info = {**m.info, 'further': m.info['train_var']}
+    if args.old_classifier:
+        old, new = Classifier.from_pretrained(args.old_classifier), Classifier.from_pretrained()
+        m.info['reference_map'] = adapt_reference(m, old, new, every(train.parent, 2000))
+        print(f'old features explained by the new ones: {m.info["reference_map"]:.3f}', flush=True)
+    if not (folder/'config.json').exists():
+        Mars(m.tokenizer, None, m.cmx, m.spectrogram, m.info).save_pretrained(folder)
+    objective = SelfCorrection(CorrectionConfig(**CORRECTED['objective']))
+    train_var(train, m, train_config(args, 'corrected'), type(m.var.cfg).from_dict(fields), folder, init=m.var,
+              objective=objective, **options)
 
 def fit_melpca(notes, folder):
     folder.mkdir(parents=True, exist_ok=True)
@@ -201,6 +239,7 @@ def train_stage(args, stage, sides):
     elif stage == 'classifier':
         train_classifier(train, every(sides.valid, 1500), cfg, ClassifierConfig.preset(args.preset), folder,
                          valid_every=args.valid_every, **options)
+    elif stage == 'corrected': train_corrected(args, train, folder, **options)
     else: train_transformer(args, stage, train, folder, **options)
 
 # ---- results
@@ -278,7 +317,7 @@ def release_classifier(args, test, data):
 def release(args, sides):
     "Write the weights of all stages in half precision -> results."
     results, data = {}, {which: describe_data(args, s) for which, s in sides.items()}
-    last = next((stage for stage in ('further', 'var', 'tokenizer') if stage in args.stages), None)
+    last = next((stage for stage in ('corrected', 'further', 'var', 'tokenizer') if stage in args.stages), None)
     if last: results |= release_model(args, last, sides['model'], data['model'])
     if 'vocoder' in args.stages: release_vocoder(args, data['model'])
     if 'classifier' in args.stages:
@@ -297,6 +336,12 @@ def parser():
                     help="auto, additive, an .sf2 or .sf3 file, or an NSynth folder; repeatable; default: auto")
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json',
                     help='JSON file: patterns of the held-out instruments; default: scripts/split.json')
+    ap.add_argument('--init', default='small',
+                    help='folder or packaged weights that the stage corrected starts from; default: %(default)s')
+    ap.add_argument('--old-classifier', type=Path, metavar='FOLDER',
+                    help="the classifier that --init was trained with, where it is not the packaged one")
+    ap.add_argument('--notes', type=int, default=12000,
+                    help='training notes of the stage corrected, at most; default: %(default)s')
     ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE',
                     help='share of the pitches of training instruments to hold out, 0 to 1; default: %(default)s')
     ap.add_argument('--renderer', default='auto', help='auto, fluidsynth or tinysoundfont; default: %(default)s')
@@ -313,8 +358,6 @@ def parser():
     ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of every instrument, for a test')
     ap.add_argument('--progress', action='store_true', help='show progress bars')
     return ap
-
-def log_stage(stage): return 'var' if stage == 'further' else stage
 
 def has_started(args, stage):
     "Whether OUT contains a checkpoint or the result of a stage."
@@ -350,7 +393,7 @@ def main(argv=None):
               f'{len(s.held)} by pitch, {len(s.valid)} and {len(s.test)} by instrument', flush=True)
         train_stage(args, stage, s)
     results = release(args, sides)
-    names, curves = dict(var='transformer', further='transformer_further'), {}
+    names, curves = dict(var='transformer', further='transformer_further', corrected='transformer_corrected'), {}
     for stage in args.stages:
         if stage == 'melpca': continue
         curves[names.get(stage, stage)] = learning_curve((args.out/OUTPUTS[stage]).parent, log_stage(stage))

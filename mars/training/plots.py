@@ -8,7 +8,7 @@ __all__ = ['curve_of', 'plot_log', 'plot_runs', 'preview', 'LivePlot', 'reconstr
 # %% ../../nbs/training/plots.ipynb #c7fb0b16
 import io, sys, warnings
 from ..parts.files import write_atomic
-from .tokens import spread
+from .tokens import spread, tokenize
 
 # %% ../../nbs/training/plots.ipynb #211357a4
 def curve_of(rows, stage, key): # -> (steps, values)
@@ -108,7 +108,6 @@ def reconstruction_preview(
 def generation_preview(
     codec,       # a `Codec`
     var,         # the transformer that trains
-    tokens:list, # K token maps of all notes
     labels,      # note numbers -> labels
     notes,       # a source of mars.data
 ): # rows of a log -> PNG
@@ -119,6 +118,6 @@ def generation_preview(
         top_k = min(10, codec.tokenizer.cfg.codebook_size)
         generated = var.generate(labels(idx), len(idx), seed=0, top_k=top_k)
         var.trunk._compiled_call_impl = compiled
-        real, model = (codec.tokens_to_spec(t) for t in ([t[idx].long() for t in tokens], generated))
+        real, model = (codec.tokens_to_spec(t) for t in (tokenize(notes.select(idx), codec)[0], generated))
         return preview(rows, 'var', ('loss',), real, model, _titles(notes, idx))
     return draw
