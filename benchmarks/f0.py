@@ -72,7 +72,7 @@ def main(argv=None, notes=None):
         rows += [dict(range=r, notes=v['notes'], **{k: x[0] for k, x in v['within'].items()})
                  for r, v in s['by_range'].items()]
         print_table(name, rows)
-    write_atomic(args.out, json.dumps(result, indent=1) + '\n')
+        write_atomic(args.out, json.dumps(result, indent=1) + '\n')
     return result
 
 if __name__ == '__main__': main()

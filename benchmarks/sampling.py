@@ -139,8 +139,8 @@ def features_of(runs): return np.stack([r['features'] for r in runs], 1) # (n, s
 def pair_with(real, base, runs, levels):
     "Differences of a setting from the base: for each level, metric -> [value, low, high], normal over notes."
     def difference(sets): return frechet_to(sets[0])(sets[1]) - frechet_to(sets[0])(sets[2])
-    pitch = interval(lambda d: float(d.mean()), in_tune(runs) - in_tune(base), method='bootstrap')
-    distance = interval(difference, (real['features'], features_of(runs), features_of(base)))
+    pitch = interval(torch.mean, in_tune(runs) - in_tune(base), method='bootstrap')
+    distance = interval(difference, (real['features'], features_of(runs), features_of(base)), n_resamples=100)
     def ends(v, level):
         half_width = NormalDist().inv_cdf((1 + level)/2)*v.std
         return [v.value, v.value - half_width, v.value + half_width]

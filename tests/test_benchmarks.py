@@ -222,6 +222,9 @@ def test_settings_per_scale_resume(sampling, monkeypatch, tmp_path):
                     features=torch.randn(n, 3, generator=g).numpy())
     monkeypatch.setattr(sampling.NoteMeasure, 'sample', fake)
     monkeypatch.setattr(sampling.NoteMeasure, 'real', fake)
+    def pair(real, base, runs, levels): # in place of resampling: the number of seeds of both
+        return [dict(within=[len(base), 0, 0], frechet=[len(runs), 0, 0]) for _ in levels]
+    monkeypatch.setattr(sampling, 'pair_with', pair)
     args = ['--per-scale', '--n', '8', '--seeds', '2', '--out', str(tmp_path/'s.json')]
     first = sampling.main(args, notes)
     assert len(calls) == 1 + 2*11 and first['scores']['packaged']['seeds'] == 2 and first['not_measured'] == []

@@ -298,6 +298,11 @@ def test_f0_swift_makes_no_octave_error(amplitudes, pitch):
     swift()
     assert abs(cents_error(f0_swift(partials(amplitudes, 440*2**((pitch - 69)/12))).midi, pitch)) < 35
 
+def test_f0_swift_takes_a_dominant_third_partial_of_a_low_tone():
+    "A known limit, named in the notebook."
+    swift()
+    assert f0_swift(partials((.3, .1, 1, 0, 0, .4), 440*2**((38 - 69)/12))).midi == pytest.approx(38 + 12*math.log2(3), abs=.3)
+
 def test_f0_swift_of_signals_without_a_pitch():
     swift()
     noise = np.random.default_rng(0).standard_normal(64000).astype(np.float32)
