@@ -350,6 +350,37 @@ def test_a_release_belongs_to_its_track(tmp_path): # as in pretty_midi: two hand
     tracks = [[on(0, 60), off(1, 60)], [on(.5, 60, 50), off(.75, 60)]]
     assert notes_of(midi(tmp_path/'a.mid', tracks)) == [(0, 1, 100), (.5, .75, 50)]
 
+# --- loudness of the keys
+
+def test_evenness_is_the_largest_spread_of_a_velocity():
+    tone = np.float32(.5)*np.sin(np.arange(64000, dtype=np.float32)*.4)
+    def sample(pitch, velocity, db): return Sample(NoteRequest(pitch, velocity, 'organ', None), tone*np.float32(10**(db/20)), float(pitch), 1)
+    samples = [sample(60, 50, 0), sample(64, 50, -6), sample(60, 100, -20), sample(64, 100, -3)]
+    assert instruments.evenness(samples, [0]*4) == dict(before=17., after=17.) # not 20: the velocities may differ
+    assert instruments.evenness(samples, [0, 6, 0, -17]) == dict(before=17., after=0.)
+    assert instruments.evenness(samples, instruments.sfz_volumes(samples))['after'] == 0
+
+def test_exported_and_played_keys_are_more_even(tmp_path):
+    from mars.cli.sounds import spread_of
+    def decaying(family, sustain): # the higher keys decay: their peak stays, their loudness falls
+        decay = np.exp(-np.arange(64000)/16000*sustain*12)
+        wave = AdditiveNotes(family, 60 + 4*sustain, 100)[0][0].numpy()*decay
+        return (wave*(.89/np.abs(wave).max())).astype(np.float32)
+    waves = {p: decaying('organ', i) for i, p in enumerate((60, 64, 68))}
+    class Decaying(Stub):
+        def stream(self, n, *, pitch, **kw): return iter([torch.from_numpy(np.stack([waves[p] for p in pitch]))])
+    made = export_instrument(Decaying(), tmp_path/'organ', 'organ', pitches=[60, 64, 68], velocities=[100], tries=1)
+    even = made['evenness']
+    assert even['before'] > 6 and even['after'] < even['before']/2
+    volumes = [float(line.split('volume=')[1].split()[0]) for line in open(made['file']) if 'volume=' in line]
+    heard = [instruments.gated_loudness(waves[p]) + v for p, v in zip((60, 64, 68), volumes)]
+    assert max(heard) - min(heard) == pytest.approx(even['after'], abs=.2)
+    assert f"differ by {even['after']} dB in loudness ({even['before']} dB before" in spread_of(made)
+    tune = midi(tmp_path/'a.mid', [[e for i, p in enumerate((60, 64, 68)) for e in (on(i, p), off(i + .9, p))]])
+    _, played = play_midi(Decaying(), tune, family='organ', velocities=(100,), tries=1)
+    assert played['evenness'] == even
+    assert export_instrument(Decaying(), tmp_path/'n', 'organ', 'electronic', pitches=[60], velocities=[100], tries=1, format='wav')['evenness'] is None
+
 def test_many_voices_do_not_clip():
     tone = Sample(NoteRequest(60, 100, 'organ'), AdditiveNotes('organ', 60, 100)[0][0].numpy(), 60., 1)
     wave = mix([NoteEvent(0, 1, 60 + i % 12, 127, 0, 0) for i in range(60)], [tone]*60)

@@ -149,7 +149,7 @@ class Export(Bank):
         self.run()
         assert contents(self.out) == self.folders[1]
 
-class ExportNSynth(Export): format, index = 'wav', 'examples.json'
+class ExportNSynth(Export): format, index, points = 'wav', 'examples.json', 6
 
 class Play(Bank):
     def setup(self, tmp_path):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NoteRequest', 'HELD', 'Sample', 'measure_f0', 'shift', 'most_stable_take', 'SampleBank', 'timbre_steps', 'loudness',
-           'find_loop', 'find_loops', 'zones', 'sfz_region', 'sfz_text', 'pitch_range', 'export_instrument', 'mix',
-           'requests_of', 'play_midi']
+           'evenness', 'find_loop', 'find_loops', 'zones', 'sfz_volumes', 'sfz_region', 'sfz_text', 'pitch_range',
+           'export_instrument', 'mix', 'requests_of', 'play_midi']
 
 # %% ../../nbs/guides/instruments.ipynb #3ebddbef
 import json, math, warnings
@@ -19,6 +19,7 @@ from ..eval import f0
 from ..parts.config import check_field
 from ..parts.files import N_SAMPLES, SAMPLE_RATE, peak_normalize, read_audio, resample, save_wave
 from ..parts.files import make_folder, standardize_note, write_atomic
+from ..parts.loudness import loudness as gated_loudness
 from ..parts.midi import NoteEvent, read_midi
 from ..parts.preparation import prepare_wave
 
@@ -179,6 +180,19 @@ def loudness(
     blocks = np.asarray(wave, np.float64)[:len(wave)//3200*3200].reshape(-1, 3200)
     return 10*math.log10(max((blocks**2).mean(1).max(), 1e-12))
 
+# %% ../../nbs/guides/instruments.ipynb #03bafa14
+def evenness(
+    samples, # of `Sample`
+    gains,   # dB of each, as it is played
+)->dict: # dB, rounded to 0.1: before and after
+    "Spread of the loudness over the keys of an instrument by BS.1770: the largest of all velocities and families."
+    groups = {}
+    for s, gain in zip(samples, gains):
+        level = gated_loudness(s.wave)
+        groups.setdefault((s.request.velocity, *s.request[2:]), []).append((level, level + gain))
+    def spread(i): return max(max(row[i] for row in rows) - min(row[i] for row in rows) for rows in groups.values())
+    return dict(before=round(spread(0), 1), after=round(spread(1), 1))
+
 # %% ../../nbs/guides/instruments.ipynb #12efc9e5
 def _loop_between(wave, end, fit):
     "Loop that ends at `end`: its first sample and the cross-faded wave, None for a correlation below `fit`."
@@ -228,6 +242,11 @@ def zones(
     edges = [low, *[(a+b)//2 + 1 for a, b in zip(values, values[1:])], high+1]
     return [(a, b-1) for a, b in zip(edges, edges[1:])]
 
+def sfz_volumes(samples)->list: # dB, at most 0
+    "Bring all samples to the loudness of the softest one, by at most 24 dB."
+    levels = [loudness(s.wave) for s in samples]
+    return [max(min(levels) - level, -24) for level in levels]
+
 def sfz_region(sample, name, keys, volume, loop=None)->str:
     "The line of one sample."
     line = (f'<region> sample={name} lokey={keys[0]} hikey={keys[1]} pitch_keycenter={sample.request.pitch} '
@@ -242,7 +261,7 @@ def sfz_text(
     about=(),         # lines of comment
 )->str: # an SFZ instrument
     "Write an SFZ instrument."
-    quietest = min(loudness(s.wave) for s in samples)
+    volume = dict(zip(names, sfz_volumes(samples)))
     rows = sorted(zip(samples, names, loops or [None]*len(samples)), key=lambda row: row[0].request.pitch)
     lines = [*(f'// {a}' for a in about), '', '<control> hint_ram_based=1']
     layers = sorted({s.request.velocity for s in samples})
@@ -251,7 +270,7 @@ def sfz_text(
                   f'<group> lovel={low} hivel={high} amp_veltrack=100 ampeg_release={release:g} loop_mode=no_loop']
         layer = [row for row in rows if row[0].request.velocity == velocity]
         for (s, name, loop), keys in zip(layer, zones([s.request.pitch for s, _, _ in layer], 0, 127)):
-            lines.append(sfz_region(s, name, keys, max(quietest - loudness(s.wave), -24), loop))
+            lines.append(sfz_region(s, name, keys, volume[name], loop))
     return '\n'.join(lines) + '\n'
 
 # %% ../../nbs/guides/instruments.ipynb #1f012c87
@@ -313,6 +332,7 @@ def _write_nsynth(m, out, name, samples, family, source): # -> file, names of th
     return out/'examples.json', names, [None]*len(samples)
 
 def _predict_labels(bank, samples, family, source): # NSynth's layout needs both
+    if family and source: return family, source
     logits = bank.load_classifier().logits(torch.as_tensor(np.stack([s.wave for s in samples])))
     def most_likely(key, names): return names[int(logits[key].softmax(1).mean(0).argmax())]
     return family or most_likely('family', FAMILIES), source or most_likely('source', SOURCES)
@@ -333,7 +353,7 @@ def export_instrument(
     release:float=0.3,   # seconds of fade-out after a key is released
     progress:bool|None=False, # show a progress bar; None shows it for more than one batch
     **settings,          # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
-)->dict: # folder, file, format, name, samples (a row each), lost, tries, out_of_tune; `ValueError` if it is impossible
+)->dict: # folder, file, format, name, evenness, samples (a row each), lost, tries, out_of_tune; or `ValueError`
     "Export a playable instrument from labels, or from one reference sound."
     check_field('format', format, str, choices=('sfz', 'wav'))
     check_field('release', release, float, ge=0, le=100)
@@ -356,7 +376,8 @@ def export_instrument(
     if format == 'sfz': written = _write_sfz(m, out, name, samples, loop, release)
     else: written = _write_nsynth(m, out, name, samples, *_predict_labels(bank, samples, family, source))
     lost = [[r.pitch, r.velocity] for r in requests if bank.samples[r] is None]
-    return dict(folder=str(out), file=str(written[0]), format=format, name=name,
+    even = evenness(samples, sfz_volumes(samples)) if format == 'sfz' else None # training notes keep their peaks
+    return dict(folder=str(out), file=str(written[0]), format=format, name=name, evenness=even,
                 samples=_sample_rows(samples, *written[1:]),
                 lost=lost, tries=bank.n_takes, out_of_tune=bank.n_out_of_tune)
 
@@ -380,7 +401,8 @@ def _nearest_sample(bank, request):
 
 HELD = 48000 # samples of a note before its release
 
-def _gain(sample): return np.float32(10**(-(loudness(sample.wave) + 20)/20)) # to equal loudness
+def _gain_db(sample): return -(loudness(sample.wave) + 20) # to equal loudness
+def _gain(sample): return np.float32(10**(_gain_db(sample)/20))
 
 def _sustained(loop, n): # at least n samples of a held note
     first, last, wave = loop
@@ -474,7 +496,7 @@ def play_midi(
     seed:int=0,       # random seed
     progress:bool|None=False, # show a progress bar; None shows it for more than one batch
     **settings,       # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
-)->tuple: # (n,) float32 at 16 kHz; dict: file, seconds, notes, distinct, tries, out_of_tune, transposed, left_out
+)->tuple: # (n,) float32 at 16 kHz; dict: file, seconds, notes, distinct, tries, out_of_tune, transposed, evenness, ...
     "Play a MIDI file with generated notes."
     check_field('release', release, float, gt=0, le=100)
     if source is not None and family is None and reference is None:
@@ -492,8 +514,9 @@ def play_midi(
     if out is not None: make_folder(Path(out).parent)
     before = bank.n_takes, bank.n_out_of_tune
     missing = sum(s is None for s in bank.fetch(requests))
-    wave = mix(events, [_nearest_sample(bank, r) for r in requests], release, left_out)
+    samples = [_nearest_sample(bank, r) for r in requests]
+    wave, distinct = mix(events, samples, release, left_out), [*dict(zip(map(id, samples), samples)).values()]
     file = None if out is None else str(save_wave(out, wave))
     return wave, dict(file=file, seconds=len(wave)/SAMPLE_RATE, notes=len(events), distinct=len(set(requests)),
                       tries=bank.n_takes - before[0], out_of_tune=bank.n_out_of_tune - before[1], transposed=missing,
-                      left_out=dict(left_out))
+                      evenness=evenness(distinct, [_gain_db(s) for s in distinct]), left_out=dict(left_out))

@@ -70,11 +70,12 @@ def generate(
     pitch:int=60, family:str=ANY, source:str=ANY, velocity:int=100, # labels
     n:int=2, seed:int=0,  # number of samples, random seed
     n_candidates:int=1,   # of each sample
+    normalize:str='none', # 'peak', 'loudness', or 'none': the level that was generated
     **settings,           # of `Mars.generate`
 )->tuple: # waves (n, N), titles, text
     "Generate notes from labels."
     pitch, labels = round(pitch), dict(family=form_value(family), source=form_value(source), velocity=round(velocity))
-    settings = {**settings, 'n_candidates': round(n_candidates)}
+    settings |= dict(n_candidates=round(n_candidates), normalize=None if normalize == 'none' else normalize)
     waves = m.generate(round(n), pitch=pitch, **labels, seed=round(seed or 0), progress=False, **settings)
     text = [f'- Sample {i}: {describe_pitch(w, pitch, m.sample_rate)}.' for i, w in enumerate(waves, 1)]
     return waves, [f'sample {i+1}' for i in range(len(waves))], '\n'.join(text)
@@ -325,6 +326,8 @@ def generate_fields(m, gr)->dict: # argument -> component
     fields = {**label_fields(m, gr), **sampling_fields(m, gr)}
     fields['n_candidates'] = gr.Slider(1, 8, 1, step=1, label='candidates',
                                        info='of each note; the one closest to the pitch is kept')
+    fields['normalize'] = gr.Radio(['none', 'peak', 'loudness'], value='none', label='level',
+                                   info='as generated, or the same peak or loudness for all notes')
     return fields
 
 def build_page(

@@ -6,8 +6,8 @@
 __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'STRICT', 'METHODS', 'PHASE', 'BEST_PHASE', 'N_ITER', 'PHASE_ARGS', 'OVERWRITE',
            'OUTPUT', 'MAX_INPUT', 'REFERENCE', 'AUDIO', 'SET', 'EXPORT', 'N_CANDIDATES', 'NORMALIZE', 'N_NOTES',
            'N_VERSIONS', 'COMMANDS', 'label_args', 'labels_of', 'single', 'sampling_of', 'load_model', 'default_phase',
-           'note_name', 'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'export_graphs', 'run_export',
-           'run_play', 'instrument_args']
+           'note_name', 'FreePaths', 'run_generate', 'run_reconstruct', 'run_edit', 'export_graphs', 'spread_of',
+           'run_export', 'run_play', 'instrument_args']
 
 # %% ../../nbs/cli/sounds.ipynb #f75b5e6c
 import os
@@ -168,6 +168,12 @@ def export_graphs(a): # formats onnx and web
     else: files = export_web(m, a.out, a.weights, a.runtime)
     return dict(folder=str(a.out), files=files), f'{len(files)} files, {sum(files.values())/1e6:.1f} MB: {a.out}'
 
+def spread_of(result)->str: # of `export_instrument` or `play_midi`
+    "Say how even the loudness of the keys is."
+    even = result['evenness']
+    if not even or not even['before']: return ''
+    return f"; the keys differ by {even['after']} dB in loudness ({even['before']} dB before correction)"
+
 def run_export(a):
     from mars.apps.instruments import export_instrument
     patterns = '*.sfz', 'examples.json', 'model.json'
@@ -181,7 +187,7 @@ def run_export(a):
         **sampling_of(a))
     lost = f", {len(result['lost'])} notes had no take in tune and use their neighbour" if result['lost'] else ''
     rejected = f"{result['out_of_tune']} of {result['tries']} takes were out of tune and rejected"
-    return result, f"{len(result['samples'])} samples{lost}; {rejected}: {result['file']}"
+    return result, f"{len(result['samples'])} samples{lost}; {rejected}{spread_of(result)}: {result['file']}"
 
 def run_play(a):
     from mars.apps.instruments import play_midi
@@ -192,7 +198,7 @@ def run_play(a):
                           tries=a.tries, seed=a.seed, progress=False if a.json else None, **sampling_of(a))
     left_out = ''.join(f'; left out: {what} ({n})' for what, n in result['left_out'].items())
     counts = f"{result['notes']} notes from {result['distinct']} samples, {result['transposed']} of them transposed"
-    return result, f"{counts}, {result['seconds']:.1f} s: {result['file']}{left_out}"
+    return result, f"{counts}, {result['seconds']:.1f} s{spread_of(result)}: {result['file']}{left_out}"
 
 REFERENCE = 'reference sound whose timbre is imitated{}; for models trained with --reference-dim'
 

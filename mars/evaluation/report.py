@@ -461,10 +461,10 @@ class SwapTest:
     def summary(self, values): # -> column: value or interval over notes
         n, dim = self.real.shape
         out = {k: share_interval(values[k]) for k in ('within', 'classifier')}
-        out['MSE'] = interval(np.nanmean, values['MSE'], method='bootstrap')
+        out['MSE'] = interval(torch.nanmean, values['MSE'], method='bootstrap')
         out['Fréchet distance'] = frechet_distance(self.real, values['features']) if n > dim else None
         change = values['within'].astype(float) - self.clean['within']
-        return out | {'within, change': interval(np.mean, change, method='bootstrap')}
+        return out | {'within, change': interval(torch.mean, change, method='bootstrap')}
 
     def reconstruction(self): # without swaps, -> dict of one row
         return dict(map=0, tokens=0, share=0., replaced=0.) | self.summary(self.clean)
