@@ -31,9 +31,9 @@ from reproduce_weights import QUICK, open_data, split_by_names
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = [dict(pitches=range(36, 97), velocities=(50, 100))]
-COLUMNS = ('f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch', 'accuracy family', 'MSE',
-           'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance', 'Fréchet distance, mel-PCA',
-           'Fréchet distance, classifier')
+COLUMNS = ('f0 notes', 'f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch',
+           'accuracy family', 'MSE', 'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance',
+           'Fréchet distance, mel-PCA', 'Fréchet distance, classifier')
 
 def open_sides(args):
     "Training and test notes."
