@@ -18,6 +18,7 @@ from mars.data import Batches
 from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
 from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, columns_table, extract_features, lowpass
 from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, write_notes
+from mars.evaluation.report import weights_digest
 from mars.parts.classifier import Classifier
 from mars.parts.files import write_atomic
 from mars.parts.inference import generate
@@ -30,9 +31,9 @@ from reproduce_weights import QUICK, open_data, split_by_names
 
 ROOT = Path(__file__).resolve().parent.parent
 GRID = [dict(pitches=range(36, 97), velocities=(50, 100))]
-COLUMNS = ('f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch', 'accuracy family', 'MSE',
-           'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance', 'Fréchet distance, mel-PCA',
-           'Fréchet distance, classifier')
+COLUMNS = ('f0 notes', 'f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch',
+           'accuracy family', 'MSE', 'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance',
+           'Fréchet distance, mel-PCA', 'Fréchet distance, classifier')
 
 def open_sides(args):
     "Training and test notes."
@@ -42,10 +43,9 @@ def open_sides(args):
 
 def train(args, notes):
     "Train the baseline in --run, from its newest checkpoint if there is one."
-    given = dict(steps=args.steps) if args.steps else {}
-    settings = TrainConfig.preset(args.preset, 'ddsp', **given)
-    train_ddsp(notes, settings, DDSPConfig.preset(args.preset), args.run, info=with_data({}, notes), progress=False,
-               resume=True, device=args.device)
+    settings = TrainConfig.preset(args.preset, 'ddsp', **args.settings)
+    train_ddsp(notes, settings, DDSPConfig.preset(args.preset, **args.shape), args.run, info=with_data({}, notes),
+               progress=False, resume=True, device=args.device)
 
 # ---- rows
 
@@ -75,37 +75,52 @@ def mars_rows(args, ref, m):
             'MARS generated': ('generated', generated, codec + n_parameters(m.var), None, steps_of(m, 'var'))}
 
 def ddsp_rows(args, ref, m):
-    "Rows of the baseline, as `mars_rows`."
-    source = ref.source # estimates are cached in the run folder
-    estimates = cached_f0(source, 'estimator', args.run/'test')[:, :1]
-    def rebuilt(w, f0, i): return m.decode(m.encode(w, f0=f0), seed=args.seed, first=i)
-    def by_label(w, i): return m.decode(m.encode(w, ref.labels['pitch'][i:i+len(w)]), seed=args.seed, first=i)
-    def by_estimate(w, i): return rebuilt(w, estimates[i:i+len(w)], i)
+    "Rows of the baseline, as `mars_rows`; estimates of f0 are cached in the run folder."
+    def decode(features, i): return m.decode(features, seed=args.seed, first=i)
+    def by_label(w, i): return decode(m.encode(w, ref.labels['pitch'][i:i+len(w)]), i)
+    def by_estimate(w, i):
+        estimates = cached_f0(ref.source, 'estimator', args.run/'test')[:, :1]
+        return decode(m.encode(w, f0=estimates[i:i+len(w)]), i)
     def generated(w, i):
-        return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), seed=args.seed, first=i)
+        return decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), i)
     sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'ddsp')
     return {'DDSP reconstruction, f0 of the label': ('reconstruction', by_label, *sizes),
-            'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes),
-            'DDSP generated': ('generated', generated, sizes[0], None, sizes[2])}
+            'DDSP generated': ('generated', generated, sizes[0], None, sizes[2]),
+            'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes)}
 
-def measure(args, ref, rows, stored):
-    "The cheap columns of the protocol for every row; rows in `stored` are not measured again."
-    pca, classifier = MelPCA.load(), Classifier.from_pretrained()
-    cfg = ProtocolConfig(seed=args.seed, n_f0=args.n_f0, n_resamples=args.n_resamples)
-    metrics = [LabelAccuracy(), NearestError(), PairedError(), Pitch(), Frechet(pca.name), Frechet('classifier')]
-    data, table = extract_features(ref, [pca], classifier), {}
-    for name, (block, f, parameters, floats, steps) in rows.items():
-        if name in stored: continue
-        start = time.perf_counter()
+class RowMeter:
+    "Measures the cheap columns of the protocol for one row after another."
+    def __init__(self, args, ref):
+        self.pca, self.classifier, self.ref = MelPCA.load(), Classifier.from_pretrained(), ref
+        self.cfg = ProtocolConfig(seed=args.seed, n_f0=args.n_f0, n_resamples=args.n_resamples)
+        self.metrics = [LabelAccuracy(), NearestError(), PairedError(), Pitch(), Frechet(self.pca.name),
+                        Frechet('classifier')]
+        self.data = self.features(ref)
+
+    def features(self, notes): return extract_features(notes, [self.pca], self.classifier)
+
+    def __call__(self, name, block, f, parameters, floats, steps): # -> dict of columns
+        ref, start = self.ref, time.perf_counter()
         notes = write_notes((f(w, i) for i, w in iter_batches(ref, 16)), len(ref), None, ref.labels, name)
         seconds = (time.perf_counter() - start)/len(ref)
         row = Row(name, notes, paired=block != 'generated')
-        c = Comparison(ref, row, data, extract_features(notes, [pca], classifier), torch.arange(len(ref)), None, cfg)
-        table[name] = dict(block=block, parameters=parameters, floats=floats, steps=steps, seconds=seconds)
-        for metric in metrics:
-            if metric.applies(c): table[name] |= metric(c)
+        c = Comparison(ref, row, self.data, self.features(notes), torch.arange(len(ref)), None, self.cfg)
+        columns = dict(block=block, parameters=parameters, floats=floats, steps=steps, seconds=seconds)
+        for metric in self.metrics:
+            if metric.applies(c): columns |= metric(c)
         print(f'{name}: {seconds:.2f} s a note', flush=True)
-    return table
+        return columns
+
+def save_clips(folder, ref, rows, n=2, samples=16000):
+    "Write the first second of n notes of every row as one small MP3."
+    import soundfile
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [round((j + .5)*len(ref)/n) for j in range(n)]
+    for name, (_, f, *_) in rows.items():
+        clip = torch.cat([torch.as_tensor(f(ref[[i]], i))[0, :samples] for i in chosen])
+        clip = clip/32768 if clip.dtype == torch.int16 else clip
+        path = folder/f'{name.replace(", ", " ").replace(" ", "-")}.mp3'
+        soundfile.write(path, clip.float().numpy(), 16000, format='MP3', compression_level=.6)
 
 def learning_curve(folder, n=60):
     "About n rows of the log of the training, and its last."
@@ -118,29 +133,38 @@ def about(args, ref, train):
     "What the rows have in common."
     test = ref.source
     return dict(notes=len(ref), digest=names_hash(test), instruments=len(test.instruments), pitch_labels=test.label,
-                train_notes=len(train), train_instruments=len(train.instruments), n_f0=args.n_f0, n_iter=args.n_iter,
+                train_notes=len(train), train_instruments=len(train.instruments), n_iter=args.n_iter,
                 n_resamples=args.n_resamples, seed=args.seed, model=args.model)
 
 def read_stored(path, info):
-    "Rows of an earlier call with the same notes and settings."
-    if not path.exists(): return {}
+    "The result of an earlier call with the same notes and settings."
+    if not path.exists(): return dict(info=info, rows={})
     old = json.loads(path.read_text(encoding='utf-8'))
-    return old['rows'] if all(old['info'].get(k) == v for k, v in info.items()) else {}
+    return old if old['info'] == info else dict(info=info, rows={})
+
+def describe_run(folder, m):
+    "How the baseline was trained, and its learning curve."
+    about = dict(config=asdict(m.tokenizer.cfg), f0=m.info['f0'], train=m.info['train_ddsp'],
+                 versions=m.info['versions'], weights=weights_digest(ddsp=m.tokenizer, prior=m.var))
+    return about, learning_curve(folder)
 
 def evaluate(args, ref, train):
-    "Measure the rows of --parts and add them to the file."
-    info = about(args, ref, train)
-    rows, result = read_stored(args.out, info), dict(info=info)
-    if 'mars' in args.parts: rows |= measure(args, ref, mars_rows(args, ref, Mars.from_pretrained(args.model)), rows)
+    "Measure the rows of --parts that the file does not have; each is written when it is complete."
+    result, makers = read_stored(args.out, about(args, ref, train)), {}
+    if 'mars' in args.parts: makers |= mars_rows(args, ref, Mars.from_pretrained(args.model))
     if 'ddsp' in args.parts:
-        m = Mars.from_pretrained(args.run)
-        rows = {k: v for k, v in rows.items() if not k.startswith('DDSP')} # the run may have changed
-        rows |= measure(args, ref, ddsp_rows(args, ref, m), rows)
-        result |= dict(ddsp=dict(config=asdict(m.tokenizer.cfg), f0=m.info['f0'], train=m.info['train_ddsp'],
-                                 versions=m.info['versions']), curve=learning_curve(args.run))
-    result |= dict(rows=rows)
+        m, old = Mars.from_pretrained(args.run), result.get('ddsp')
+        result['ddsp'], result['curve'] = describe_run(args.run, m)
+        if old and old['weights'] != result['ddsp']['weights']: # rows of another run
+            result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith('DDSP')}
+        makers |= ddsp_rows(args, ref, m)
+    missing = {k: v for k, v in makers.items() if k not in result['rows']}
+    meter = RowMeter(args, ref) if missing else None
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(args.out, result_json(result) + '\n')
+    for name, maker in missing.items():
+        result['rows'][name] = meter(name, *maker)
+        write_atomic(args.out, result_json(result) + '\n')
+    if args.clips: save_clips(args.clips, ref, makers)
     return json.loads(args.out.read_text(encoding='utf-8'))
 
 def print_blocks(rows):
@@ -161,7 +185,10 @@ def parser():
                     help="auto, additive, an .sf2 or .sf3 file, or a folder in NSynth's layout; repeatable")
     ap.add_argument('--train', action='store_true', help='train the baseline first, or continue its training')
     ap.add_argument('--preset', default='small', help='size of the baseline; default: %(default)s')
-    ap.add_argument('--steps', type=int, help="steps of its training, >= 1; default: the preset's")
+    ap.add_argument('--settings', type=json.loads, default={}, metavar='JSON',
+                    help='fields of its training, such as {"steps": 1000}; the others are those of the preset')
+    ap.add_argument('--shape', type=json.loads, default={}, metavar='JSON',
+                    help='fields of its shape, such as {"window": 0.5}; the others are those of the preset')
     ap.add_argument('--parts', default='mars,ddsp', help='rows to measure; the others are kept; default: %(default)s')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: held-out instruments')
     ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of --data, to test a command')
@@ -172,6 +199,7 @@ def parser():
     ap.add_argument('--n-resamples', type=int, default=50, help='resamples of an interval; default: %(default)s')
     ap.add_argument('--seed', type=int, default=0, help='of the choice of notes and of generation')
     ap.add_argument('--device', help='cpu, cuda or mps, of the training; default: the first available')
+    ap.add_argument('--clips', type=Path, help='a folder for a short MP3 of each row')
     ap.add_argument('--out', type=Path, help='a JSON file')
     return ap
 

@@ -394,3 +394,20 @@ def test_candidates(monkeypatch, tmp_path):
     r = candidates.main(['--n', '2', '--k', '2', '--seeds', '1', '--n-iter', '1', '--out', str(tmp_path/'c.json')])
     assert json.loads((tmp_path/'c.json').read_text()) == r and r['notes'] == 2 and set(r['mean']) == {'1', '2'}
     assert all(0 <= v <= 1 and r['by_seed'][k] == [v] for k, v in r['mean'].items())
+
+def test_table1(tmp_path, monkeypatch):
+    "The DDSP baseline is trained, its rows join those of MARS in one file, and rows of the same notes are kept."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import table1
+    (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(valid=['*_800'], test=['*_801']))))
+    def call(*more): return table1.main(['--run', str(tmp_path/'run'), '--data', 'additive', '--quick', '--preset', 'tiny', '--settings', '{"steps": 2}', '--split', str(tmp_path/'split.json'), '--n', '20', '--n-f0', '1', '--n-iter', '1',
+                                         '--n-resamples', '10', '--device', 'cpu', '--out', str(tmp_path/'t.json'), *more])
+    first = call('--parts', 'mars')
+    both = call('--parts', 'ddsp', '--train', '--clips', str(tmp_path/'clips'))
+    assert {k: both['rows'][k] for k in first['rows']} == first['rows'] and len(both['rows']) == 8
+    assert both['ddsp']['train']['steps'] == 2 and [r['step'] for r in both['curve']][-1] == 1 and both['info'] == first['info']
+    rows = both['rows']
+    assert rows['reference']['MSE paired']['value'] == 0 < rows['Griffin-Lim oracle']['MSE paired']['value'] < rows['anchor, 1 kHz and 8 bits']['MSE paired']['value'] # the anchor lacks all high partials
+    assert {r['block'] for r in rows.values()} == {'reference', 'reconstruction', 'generated'} and rows['DDSP generated'].get('MSE paired') is None
+    assert rows['DDSP reconstruction, f0 of the label']['floats'] == 1 + 125 + 125*16 and len([*(tmp_path/'clips').iterdir()]) == 3
+    assert table1.anchor(torch.tensor([[0, 5000, -20000]*3000], dtype=torch.int16)).mul(128).frac().abs().max() == 0
