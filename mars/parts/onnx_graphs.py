@@ -7,8 +7,8 @@ __all__ = ['EXTRA', 'GRAPHS', 'WEIGHTS', 'MIN_SIZE', 'LabelGraph', 'GrowingCache
            'DecoderGraph', 'check_exportable', 'example_inputs', 'trace', 'round_to_half', 'store_half', 'store_int8',
            'graph_bytes', 'describe', 'onnx_files', 'export_onnx', 'OnnxModel']
 
-# %% ../../nbs/parts/onnx_graphs.ipynb #ef56e32c
-import copy, io, json, warnings
+# %% ../../nbs/parts/onnx_graphs.ipynb #f1ca5621
+import copy, json, warnings
 from pathlib import Path
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ class PassGraph(nn.Module):
 
 # %% ../../nbs/parts/onnx_graphs.ipynb #afd12f69
 class QuantizerGraph(nn.Module):
-    "Tokens (B, m), positions (m,), running sum (B, d, h, w), positions of the next map (n,) -> sum, next input (B, n, D)."
+    "Tokens (B, m), positions (m,), sum (B, d, h, w), positions of the next map (n,) -> sum, next input (B, n, D)."
     def __init__(self, var):
         super().__init__()
         self.embed, self.quantizer = var.word_embed, var.quantizer
@@ -147,7 +147,8 @@ def trace(module, inputs, axes, outputs): # as `example_inputs` gives them -> ON
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore') # the exporter's own deprecations
         traced = torch.export.export(module.eval(), tuple(inputs.values()), dynamic_shapes=shapes, strict=strict)
-        program = torch.onnx.export(traced, opset_version=20, input_names=[*inputs], output_names=outputs, verbose=False)
+        program = torch.onnx.export(traced, opset_version=20, input_names=[*inputs], output_names=outputs,
+                                    verbose=False)
     if program is None: raise RuntimeError('the exporter returned no graph')
     return program.model_proto
 
@@ -194,7 +195,7 @@ def graph_bytes(proto, weights)->bytes: # ONNX model, one of `WEIGHTS`
     "Serialise a graph without the exporter's notes."
     from onnx import checker
     if weights == 'int8': proto = store_int8(proto)
-    elif weights == 'half': proto = store_half(copy.deepcopy(proto))
+    elif weights == 'half': proto = store_half(copy.deepcopy(proto)) # the caller keeps its own
     for node in proto.graph.node:
         node.doc_string = ''
         del node.metadata_props[:]
@@ -242,7 +243,7 @@ def export_onnx(
         for name, data in files.items(): put(name, data)
     return {name: len(data) for name, data in files.items()}
 
-# %% ../../nbs/parts/onnx_graphs.ipynb #482dc5b9
+# %% ../../nbs/parts/onnx_graphs.ipynb #1992bd1a
 class OnnxModel:
     "The graphs of a folder, run by onnxruntime."
     def __init__(self,
@@ -287,7 +288,8 @@ class OnnxModel:
         positions = np.split(np.arange(ends[-1]), ends)[:-1]
         for k, (s, *filters) in enumerate(by_scale):
             mix = np.concatenate([(1+s)*np.eye(n), -s*np.eye(n)], 1)[:, :len(rows)].astype(np.float32)
-            logits, past = self.run('transformer', x=x, positions=positions[k], blocks=blocks, last=last, mix=mix, past=past)
+            logits, past = self.run('transformer', x=x, positions=positions[k], blocks=blocks, last=last, mix=mix,
+                                    past=past)
             tokens.append(sample(torch.from_numpy(logits), uniforms[k], *filters).numpy())
             total, x = self.run('quantizer', tokens=tokens[k], positions=positions[k], total=total,
                                 following=positions[min(k+1, K-1)])
