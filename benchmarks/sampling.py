@@ -75,7 +75,7 @@ def main(argv=None, notes=None, settings=SETTINGS):
     args = parser().parse_args(argv)
     folder = find_model(args.model)
     m = Mars.from_pretrained(folder, args.device)
-    splits = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')) if notes is None else None
+    splits = make_splits(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
     notes = splits.valid if splits else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), args.n)))
     training_notes = score_training_notes(data, splits.train) if splits else None
