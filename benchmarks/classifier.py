@@ -1,13 +1,15 @@
 """Measure a classifier on held-out instruments:  python benchmarks/classifier.py [--recorded FOLDER] --out FILE.json
 
 Test notes are those of the test instruments (scripts/split.json) of Fluid (R3) and, with --recorded, of recorded notes
-in NSynth's layout, unchanged and after Griffin-Lim. Prints a line of accuracies for each set and writes them with the
+in NSynth's layout: unchanged, after Griffin-Lim, with half a second of silence in front, and cut off after a second.
+Pitch labels are the pitches that sound. Prints a line of accuracies for each set and writes them with the
 speed to --out (committed: results/evaluation/classifier.json). --write stores accuracy and calibration in the
 classifier's config.json. Set OMP_NUM_THREADS=1 to time one core. scripts/reproduce_weights.py trains the classifier.
 """
 import argparse, json, sys, time
 from pathlib import Path
 import torch
+import torch.nn.functional as F
 from mars.evaluation.classifier import measure_classifier
 from mars.parts.classifier import Classifier, find_classifier
 from mars.data import NSynth, SoundFontNotes
@@ -20,15 +22,16 @@ from reproduce_weights import CLASSIFIER, MODEL, every, join, split_by_names
 
 SUMMARY = 'pitch', 'pitch_1', 'pitch_octave', 'family', 'family_by_instrument', 'source'
 
-def open_soundfont(grids): return join(SoundFontNotes(**grid, label='key') for grid in grids)
+def open_soundfont(grids): return join(SoundFontNotes(**grid) for grid in grids)
 
 def open_sets(recorded=None, fluid=None):
-    "Validation notes and {name: test notes}; `fluid` is used in place of the SoundFont."
+    "Validation notes and {name: test notes}; `recorded` lists folders, `fluid` is used in place of the SoundFont."
     split = json.loads((ROOT/'scripts'/'split.json').read_text())['classifier']
     valid = every(split_by_names(fluid or open_soundfont(CLASSIFIER), split)[1], 1500)
     tests = dict(soundfont=split_by_names(fluid or open_soundfont([MODEL[0], CLASSIFIER[1]]), split)[2])
     if recorded:
-        _, recorded_valid, tests['real'] = split_by_names(NSynth(recorded, split=None), split)
+        notes = join(NSynth(folder, split=None) for folder in recorded)
+        _, recorded_valid, tests['real'] = split_by_names(notes, split)
         valid = valid + recorded_valid
     return valid, tests
 
@@ -41,13 +44,18 @@ def notes_per_second(clf, notes):
         seconds.append(time.process_time() - start)
     return len(waves)/min(seconds)
 
-def measure_sets(clf, valid, tests, n_griffin_lim):
-    "Results of the validation notes, the test notes, and the test notes after Griffin-Lim."
+def delay(waves): return F.pad(waves, (8000, 0))[:, :waves.shape[1]]
+
+def shorten(waves): return F.pad(waves[:, :16000], (0, waves.shape[1] - 16000))
+
+def measure_sets(clf, valid, tests, n_changed):
+    "Results of the validation notes, the test notes, and the test notes after changes."
     ls = LogSpectrogram()
     def griffin_lim(waves): return ls.decode(ls.encode(waves), n_iter=32)
     results = dict(valid=measure_classifier(clf, valid)) | {k: measure_classifier(clf, v) for k, v in tests.items()}
     for name, notes in tests.items():
-        results[f'{name}_griffinlim'] = measure_classifier(clf, every(notes, n_griffin_lim), transform=griffin_lim)
+        for change, transform in dict(griffinlim=griffin_lim, late=delay, short=shorten).items():
+            results[f'{name}_{change}'] = measure_classifier(clf, every(notes, n_changed), transform=transform)
     return results
 
 def write_accuracy(clf, name, results):
@@ -68,9 +76,10 @@ def print_result(name, r):
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--classifier', default='classifier', help='a folder or packaged weights; default: %(default)s')
-    ap.add_argument('--recorded', type=Path, help="folder of recorded notes in NSynth's layout")
-    ap.add_argument('--griffin-lim', type=int, default=120,
-                    help='test notes that are also measured after Griffin-Lim, at least 1; default: %(default)s')
+    ap.add_argument('--recorded', type=Path, action='append',
+                    help="folder of recorded notes in NSynth's layout; repeatable")
+    ap.add_argument('--changed', type=int, default=200,
+                    help='test notes that are also measured after changes, at least 1; default: %(default)s')
     ap.add_argument('--out', type=Path, required=True, help='a JSON file')
     ap.add_argument('--write', action='store_true', help="store the summary in the classifier's config.json")
     return ap
@@ -79,7 +88,7 @@ def main(argv=None, fluid=None):
     "fluid: notes in place of the SoundFont's."
     args = parser().parse_args(argv)
     clf, (valid, tests) = Classifier.from_pretrained(args.classifier), open_sets(args.recorded, fluid)
-    results = measure_sets(clf, valid, tests, args.griffin_lim)
+    results = measure_sets(clf, valid, tests, args.changed)
     size = (find_classifier(args.classifier)/'classifier.safetensors').stat().st_size
     speed = notes_per_second(clf, tests['soundfont'])
     report = dict(describe=clf.describe(), size=size, notes_per_second=speed, versions=versions(torch.device('cpu')),

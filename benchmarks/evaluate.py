@@ -33,7 +33,7 @@ def real_splits(folder, splits):
 
 def choose_splits(args):
     "The splits of a command and their name in the report."
-    splits = make_splits(SoundFontNotes(pitches=PITCHES, label='key'))
+    splits = make_splits(SoundFontNotes(pitches=PITCHES))
     if args.seen: return seen_splits(args.model, splits), 'Fluid (R3), held-out pitches of seen instruments'
     if args.real: return real_splits(args.real, splits), 'recorded notes, pitches 36-96, without renderings of Fluid'
     return splits, 'Fluid (R3), pitches 36-96'

@@ -63,7 +63,7 @@ def run_command(*args):
 
 def count_real_clicks(pitches, every=3):
     "Number of real notes above the threshold, as a dict; None without a SoundFont."
-    try: notes = SoundFontNotes(pitches=pitches, velocities=(100,), label='key')
+    try: notes = SoundFontNotes(pitches=pitches, velocities=(100,))
     except (FileNotFoundError, ValueError): return None
     ratios = [float(click(notes[i][0].numpy())[0]) for i in range(0, len(notes), every)]
     return dict(notes=len(ratios), above=sum(r > CLICK for r in ratios), font=notes.fonts[0].name)

@@ -212,7 +212,7 @@ def main(argv=None, notes=None, settings=SETTINGS):
     args = parser().parse_args(argv)
     folder = find_model(args.model)
     m = Mars.from_pretrained(folder, args.device)
-    splits = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')) if notes is None else None
+    splits = make_splits(SoundFontNotes(pitches=range(36, 97))) if notes is None else None
     notes = splits.valid if splits else notes
     if args.per_scale:
         args.run = args.run or args.out.with_suffix('')

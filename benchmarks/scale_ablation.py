@@ -41,7 +41,7 @@ def main(argv=None, notes=None):
     "notes: in place of the validation notes of Fluid (R3)."
     args = parser().parse_args(argv)
     m = Mars.from_pretrained(args.model, args.device)
-    notes = make_splits(SoundFontNotes(pitches=range(36, 97), label='key')).valid if notes is None else notes
+    notes = make_splits(SoundFontNotes(pitches=range(36, 97))).valid if notes is None else notes
     data = study_data(m, notes.select(evenly_spaced(torch.arange(len(notes)), args.n)))
     (tokens, labels), settings, rows = data.sets['held_out'], m.sampling({}), []
     for k in range(len(tokens) + 1):

@@ -320,7 +320,7 @@ def test_classifier(monkeypatch, tmp_path):
     monkeypatch.setattr(classifier, 'ROOT', tmp_path)
     shutil.copytree(find_classifier('classifier'), tmp_path/'c')
     before, notes = Classifier.from_pretrained(tmp_path/'c'), AdditiveNotes(None, (60, 67), (100,))
-    args = ['--classifier', str(tmp_path/'c'), '--griffin-lim', '2', '--out', str(tmp_path/'r.json'), '--write']
+    args = ['--classifier', str(tmp_path/'c'), '--changed', '2', '--out', str(tmp_path/'r.json'), '--write']
     r = classifier.main(args, notes)
     assert {k: v['notes'] for k, v in r.items()} == dict(valid=6, soundfont=6, soundfont_griffinlim=2)
     written, after = json.loads((tmp_path/'r.json').read_text()), Classifier.from_pretrained(tmp_path/'c')

@@ -2,7 +2,9 @@
 import glob, json, math
 from pathlib import Path
 import numpy as np, pytest, torch
-from mars.evaluation.classifier import MelDataset, augment, calibration_error, fit_temperature, fit_temperatures
+import torch.nn.functional as F
+from mars.evaluation.classifier import MelDataset, augment, calibration_error, delay_and_cut, fit_temperature
+from mars.evaluation.classifier import fit_temperatures
 from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.parts.classifier import Classifier, ClassifierConfig, HEADS, LogMel, find_classifier
 from mars.data import AdditiveNotes, FAMILIES
@@ -215,20 +217,20 @@ def test_packaged_weights_match_the_measured_ones():
     file = find_classifier('classifier')/'classifier.safetensors'
     assert clf.digest == result['describe']['digest'] and file.stat().st_size == result['size'] < 3e6 and clf.cfg.pitch_range == (21, 108)
     assert clf.info['accuracy']['soundfont']['pitch'] == pytest.approx(result['results']['soundfont']['pitch'], abs=1e-4)
-    assert len(clf.info['data']['real']['credits']) > 5 and clf.info['data']['soundfont']['licence'] == 'MIT'
+    assert len(clf.info['data']['credits']) > 20 and clf.info['data']['label'] == 'sound'
 
 def test_packaged_weights_classify_pitches_of_other_sounds():
     got = measure_classifier(Classifier.from_pretrained(), AdditiveNotes(('guitar', 'organ', 'reed'), pitches=range(45, 85, 6), velocities=(100,)))
     assert got['pitch_octave'] > .7
 
 def test_recorded_test_notes_reach_the_published_accuracy():
-    "On the held-out instruments among the packaged recorded notes: accuracies within two of eighteen notes of the published."
+    "On the held-out instruments among the packaged recorded notes: accuracies within 0.15 of the published."
     from mars.data import example_notes
     published, notes = json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
     held = notes.select([n.instrument in published for n in notes.notes])
     got = measure_classifier(Classifier.from_pretrained(), held)
-    assert len(held) == 18 and got['instruments'] == 10 and got['pitch_octave'] == 1
-    for k in ('pitch', 'family', 'source'): assert got[k] == pytest.approx(np.mean([published[n.instrument][k] for n in held.notes]), abs=.12), k
+    assert len(held) == 29 and got['instruments'] == 16 and got['pitch_octave'] > .95
+    for k in ('pitch', 'family', 'source'): assert got[k] == pytest.approx(np.mean([published[n.instrument][k] for n in held.notes]), abs=.15), k
 
 def test_weights_are_package_data():
     import setuptools, runpy, os
@@ -249,3 +251,18 @@ def test_command(tmp_path, capsys):
     said, clf = json.loads(capsys.readouterr().out), Classifier.from_pretrained(tmp_path/'c')
     assert said['digest'] == clf.digest and said['test']['instruments'] == 2 and clf.cfg.pitch_range == (60, 63) and clf.info['accuracy']['test']['notes'] == 8
     assert main([*args, '--out', str(tmp_path/'d'), '--valid', '0']) == 2 and 'cannot be split' in capsys.readouterr().err and not (tmp_path/'d').exists()
+
+def test_packaged_weights_accept_late_and_short_notes():
+    "Half a second of silence in front, or an end after one second, costs at most two of ten notes of unseen instruments."
+    from mars.data import example_notes
+    published, notes = json.loads((ROOT/'results'/'evaluation'/'classifier.json').read_text())['results']['real']['by_instrument'], example_notes()
+    held, clf = notes.select([n.instrument in published for n in notes.notes]), Classifier.from_pretrained()
+    plain = measure_classifier(clf, held)
+    for change in (lambda w: F.pad(w, (8000, 0))[:, :64000], lambda w: F.pad(w[:, :16000], (0, 48000))):
+        got = measure_classifier(clf, held, transform=change)
+        assert got['pitch_octave'] > .85 and got['family'] > plain['family'] - .2
+
+def test_delay_and_cut_move_and_silence_whole_frames():
+    x = torch.arange(1., 7).expand(2, 1, 3, 6)
+    out = delay_and_cut(x, torch.tensor([2., 0.]).view(2, 1, 1, 1), torch.tensor([6., 4.]).view(2, 1, 1, 1))
+    assert out[0, 0, 0].tolist() == [0, 0, 1, 2, 3, 4] and out[1, 0, 2].tolist() == [1, 2, 3, 4, 0, 0]

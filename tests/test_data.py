@@ -582,7 +582,7 @@ def test_committed_credits_are_up_to_date(tmp_path):
 @pytest.mark.parametrize('model', ['small', 'classifier'])
 def test_all_sources_of_the_weights_are_credited(model):
     info, text = json.loads((Path(mars.__file__).parent/'weights'/model/'config.json').read_text())['info'], (Path(mars.__file__).parent/'CREDITS.md').read_text()
-    names = info['data']['credits'] if model == 'small' else info['data']['real']['credits']
+    names = info['data']['credits']
     assert len(names) > 20 and all(name.split(' (')[0] in text for name in names)
 
 def test_nsynth_from_download_to_batches(server, tmp_path):
