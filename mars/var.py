@@ -23,7 +23,7 @@ from .tokenizer import Tokenizer, TokenizerConfig, drop_path
 @dataclass(frozen=True)
 class VARConfig(Config, presets=dict(
     tiny=dict(depth=2, width=64, heads=2),
-    small=dict(depth=5, width=256, heads=4, drop_path=0.1, shared_adaln=True),
+    small=dict(depth=5, width=256, heads=4, drop_path=0.1, shared_adaln=True, dropout=0.1),
     paper=dict(depth=16, drop_path=0.1*16/24),
 )):
     "The shape of a next-scale transformer. `preset` names the three sizes."
