@@ -36,11 +36,14 @@ from mars.evaluation.report import select_matching, make_splits
 from mars.training.log import versions
 
 SETTINGS = [
-    dict(cfg_scale=1., top_k=20), dict(cfg_scale=2., top_k=20), dict(cfg_scale=3., top_k=20),
-    dict(cfg_scale=1., top_k=20, cfg_ramp=False), dict(cfg_scale=2., top_k=20, cfg_ramp=False),
-    dict(cfg_scale=3., top_k=20, cfg_ramp=False), dict(cfg_scale=2., top_p=.9), dict(cfg_scale=2., temperature=.8),
-    dict(cfg_scale=2., top_k=20, temperature=.8), dict(cfg_scale=1., top_k=20, temperature=.8, cfg_ramp=False),
-    dict(cfg_scale=2., top_k=20, temperature=.8, cfg_ramp=False)]
+    dict(cfg_scale=2., top_k=20, temperature=.8), dict(cfg_scale=2., top_k=20),
+    dict(cfg_scale=1., top_k=20, temperature=.8), dict(cfg_scale=3., top_k=20, temperature=.8),
+    dict(cfg_scale=2., top_p=.9), dict(cfg_scale=2., temperature=.8),
+    dict(cfg_scale=2., top_k=20, temperature=.8, cfg_ramp=False), dict(cfg_scale=2., temperature=.6),
+    dict(cfg_scale=3., top_k=20), dict(cfg_scale=1.5, top_k=20, temperature=.8, cfg_ramp=False),
+    dict(cfg_scale=3., top_k=20, temperature=.8, cfg_ramp=False), dict(cfg_scale=3., top_k=20, cfg_ramp=False),
+    dict(cfg_scale=2., top_k=20, cfg_ramp=False), dict(cfg_scale=4., top_k=20, temperature=.8, cfg_ramp=False),
+    dict(cfg_scale=3., temperature=.8, cfg_ramp=False)]
 REAL_SCORES = 'frechet', 'pitch', 'octave', 'family'
 SCORES = (*REAL_SCORES, 'density', 'coverage')
 

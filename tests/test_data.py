@@ -577,7 +577,7 @@ def test_committed_credits_are_up_to_date(tmp_path):
     assert package.read_text() == top.read_text()
     records = data.write_credits(tmp_path/'CREDITS.md')
     assert (tmp_path/'CREDITS.md').read_text() == package.read_text()
-    assert {*data.example_notes().credits, *data.recording_credits()} < {*records} and len(data.recording_credits()) == 21
+    assert {*data.example_notes().credits, *data.recording_credits()} < {*records} and len(data.recording_credits()) == 48
 
 @pytest.mark.parametrize('model', ['small', 'classifier'])
 def test_all_sources_of_the_weights_are_credited(model):
