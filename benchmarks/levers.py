@@ -24,7 +24,8 @@ from mars.studies.prediction import generate_images, study_data
 from mars.train import TrainConfig, TrainingModule, default_callbacks, fit
 from mars.training.log import RunLog, versions
 from mars.training.run import init_from
-from mars.training.self_correction import CorrectionConfig, SelfCorrection, corrupted_path, encode_notes, neighbour_table
+from mars.training.self_correction import CorrectionConfig, SelfCorrection, corrupted_path, encode_notes
+from mars.training.self_correction import neighbour_table
 from mars.var import VAR
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT/'scripts'))

@@ -15,9 +15,9 @@ one to three. All settings sample the same notes with the same random numbers, s
 setting are paired. Pitch is measured by pYIN and by the classifier; the Fréchet distance is that of the mel-PCA
 features to the real notes. Each setting and seed is stored in --run and is not sampled again. The rule was written
 before the first run: a setting is better if the interval of its difference from the model's setting excludes zero in
-its favour for the share within 50 cents or for the Fréchet distance, and to its disadvantage for neither. Intervals are
-normal, over notes, at the level 1 - 0.05/settings. Of several better settings the one with the largest share within 50
-cents is chosen; with none, the model's own stays.
+its favour for the share within 50 cents or for the Fréchet distance, and to its disadvantage for neither. Intervals
+are normal, over notes, at the level 1 - 0.05/settings. Of several better settings the one with the largest share
+within 50 cents is chosen; with none, the model's own stays.
 """
 import argparse, json, statistics
 from pathlib import Path

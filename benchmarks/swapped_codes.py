@@ -1,4 +1,4 @@
-"""Measure which maps carry the pitch:  python benchmarks/swapped_codes.py --out results/benchmarks/swapped-codes-small.json
+"""Measure which maps carry the pitch:  python benchmarks/swapped_codes.py --out FILE.json
 
 Reconstructs notes of test instruments of Fluid (R3), the split of the report, and replaces 5, 10 and 20 % of the tokens
 of one map at a time by one of the 16 nearest codes; all other maps are kept (`mars.evaluation.report.swap_codes`).

@@ -18,8 +18,9 @@ def main(folder):
         sizes = export_web(Mars.from_pretrained('small'), folder/'browser', links=LINKS)
         print(f'browser_page: {sum(sizes.values())/1e6:.1f} MB in {folder.name}/browser', file=sys.stderr)
     except ValueError as e:
-        write_page(folder/'browser', dict(missing='The model is not part of this build of the page, because the runtime '
-                                          f'or the exporter was missing: {e}.'), LINKS)
+        missing = f'The model is not part of this build of the page: the runtime or the exporter was missing ({e}).'
+        write_page(folder/'browser', dict(missing=missing), LINKS)
         print(f'browser_page: no model in the page ({e})', file=sys.stderr)
 
-if __name__ == '__main__': main(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs')))
+if __name__ == '__main__':
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else os.environ.get('QUARTO_PROJECT_OUTPUT_DIR', '_docs')))

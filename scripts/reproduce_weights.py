@@ -6,8 +6,12 @@ The commands of this release, which train tokenizer and transformer, vocoder and
       --renderer tinysoundfont --workers 16 --data FluidR3Mono_GM.sf3 --data MuseScore_General_Lite.sf3 \\
       --data recorded --data recorded --data recorded --data recorded
     python scripts/reproduce_weights.py --out runs/fluid --stages vocoder,melpca --data FluidR3_GM.sf2
-    python scripts/reproduce_weights.py --out runs/classifier --stages classifier --data FluidR3_GM.sf2 \\
-      --data recorded --data recorded --data recorded
+    python scripts/reproduce_weights.py --out runs/classifier --stages classifier --renderer tinysoundfont \\
+      --steps 3000 --data FluidR3_GM.sf2 --data MuseScore_General_Lite.sf3 \\
+      --data recorded --data recorded --data recorded --data more --data more --data more
+    python scripts/reproduce_weights.py --out runs/corrected --stages corrected --init runs/small/further \\
+      --old-classifier FOLDER --hold-out 0.05 --renderer tinysoundfont --measure 192 \\
+      --data FluidR3Mono_GM.sf3 --data MuseScore_General_Lite.sf3 (and --data recorded, --data more six times each)
 
 Prints the errors of the trained models. OUT/model, OUT/further, OUT/vocoder and OUT/classifier are run folders;
 OUT/weights holds the files of the package, in half precision; OUT/training.json holds errors and learning curves.
@@ -15,18 +19,21 @@ OUT/weights holds the files of the package, in half precision; OUT/training.json
 on SIGTERM. The same command with --resume continues from it and, on the CPU, ends with the same weights.
 
 Data. A SoundFont (Debian: fluid-soundfont-gm, fluidr3mono-gm-soundfont, musescore-general-soundfont-small) is rendered
-at pitches 36 to 96 and five velocities; for the classifier at three velocities, and at pitches 21 to 35 and 97 to 108
-at two. `recorded` is a folder in NSynth's layout; a source that is named n times counts n times in training. The
-package contains 47 of the recorded notes (mars/examples); CREDITS.md lists the sources of all. scripts/split.json names
-the instruments of the validation and test sides, of the model and of the classifier; an instrument that shares
-recordings with one of those is on the same side. --hold-out removes that share of the pitches of the remaining
-instruments.
+at pitches 36 to 96 and five velocities; for the classifier at two velocities, and at pitches 21 to 35 and 97 to 108 at
+one. Labels are the pitches that sound. `recorded` and `more` are folders in NSynth's layout; a source that is named n
+times counts n times in training. The package contains 47 of the recorded notes (mars/examples); CREDITS.md lists the
+sources of all. scripts/split.json names the instruments of the validation and test sides, of the model and of the
+classifier; an instrument that shares recordings with one of those is on the same side. --hold-out removes that share
+of the pitches of the remaining instruments.
 
 Settings. `RECIPES['small']` has those of this release. Tokenizer and transformer: bfloat16 on one H100, 4,259 steps of
 256 notes, then 2,856 and, from those weights, 1,623 more; 38,958 training notes (recorded ones counted four times). No
 discriminator. Vocoder: 2,880 of the 4,000 steps, then 500 at a learning rate of 1.5e-3 in bfloat16, on the CPU.
-Classifier: 3,000 steps in bfloat16 on the CPU, with the weights of the best of the validations every 250 steps. A GPU's
-sums differ from run to run: a new run gives equivalent weights, not identical ones.
+Classifier: 3,000 steps in bfloat16 on the CPU, with the weights of the best of the validations every 250 steps. Stage
+`corrected`: 750 steps of 32 notes in bfloat16 on the CPU, on 7,000 evenly spaced training notes and one augmented
+variant of each, from the weights of the stage `further`, which were trained with an earlier classifier and on pitches
+of keys (--old-classifier maps its features). A GPU's sums differ from run to run: a new run gives equivalent weights,
+not identical ones.
 """
 import argparse, json
 from collections import Counter
@@ -62,7 +69,7 @@ RECIPES = dict(  # differences from the presets
                var=dict(steps=2856, lr=1e-3, warmup=150, ema=0.999, **GPU),
                var_config=dict(reference_dim=128, reference_dropout=0.5),
                further=dict(steps=1623, lr=8e-4, warmup=60, ema=0.998, **GPU),
-               corrected=dict(steps=900, batch_size=32, lr=3e-4, warmup=40, final_lr_ratio=0.02, weight_decay=0.1,
+               corrected=dict(steps=750, batch_size=32, lr=3e-4, warmup=40, final_lr_ratio=0.02, weight_decay=0.1,
                               ema=0.995, precision='bf16', save_every=100, log_every=10),
                vocoder=dict(steps=4000),
                classifier=dict(steps=3000, lr=2e-3, precision='bf16', save_every=500, log_every=50)),
@@ -340,7 +347,7 @@ def parser():
                     help='folder or packaged weights that the stage corrected starts from; default: %(default)s')
     ap.add_argument('--old-classifier', type=Path, metavar='FOLDER',
                     help="the classifier that --init was trained with, where it is not the packaged one")
-    ap.add_argument('--notes', type=int, default=12000,
+    ap.add_argument('--notes', type=int, default=7000,
                     help='training notes of the stage corrected, at most; default: %(default)s')
     ap.add_argument('--hold-out', type=float, default=0., metavar='SHARE',
                     help='share of the pitches of training instruments to hold out, 0 to 1; default: %(default)s')

@@ -733,7 +733,8 @@ def evaluate_model(
 EXTRA_COLUMNS = (
     'KAD, mel-PCA', 'density, mel-PCA', 'coverage, mel-PCA', 'Vendi score, mel-PCA', 'accuracy pitch',
     'accuracy octave', 'accuracy family', 'KL pitch', 'KL family', 'f0 within 50 cents', 'f0 within 50 cents, SwiftF0',
-    'f0 within 50 cents, either', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired', 'MSE paired, active')
+    'f0 within 50 cents, either', 'f0 median cents', 'mel distance', 'STFT distance', 'MSE paired',
+    'MSE paired, active')
 
 DETAIL_COLUMNS = (
     'JS', 'NDB/k, 50 bins', 'JS, 50 bins', 'PKID, Nistal less floor', 'IKID, Nistal less floor', 'PKID, Nistal floor',
@@ -823,9 +824,9 @@ def describe_classifier(
         if name in calibration:
             line += f", calibration error {calibration[name]['pitch']:.3f} and {calibration[name]['family']:.3f}"
         out.append(line)
-    sources = [v for v in (info.get('data') or {}).values() if isinstance(v, dict) and 'train' in v]
+    sources = (info.get('data') or {}).get('sources') or {}
     if sources:
-        trained = ' and '.join(f"{v.get('font', 'recorded notes')} ({v['train']})" for v in sources)
+        trained = ', '.join(f"{name} ({v['notes']})" for name, v in sources.items())
         out.append(f'It was trained on {trained}; it may know instruments of those collections that the '
                    'evaluated model was not trained on')
     return out
