@@ -174,10 +174,14 @@ def describe_data(args, sides):
         instruments = len({instrument for instrument, *_ in source_keys & keys['train']})
         sources[Path(name).name] = dict(notes=counts['train'], times=times, instruments=instruments,
                                         held_out_pitches=counts['held'], valid=counts['valid'], test=counts['test'])
-    pitches = [n.pitch for n in sides.train.notes]
+    pitches, velocities = [n.pitch for n in sides.train.notes], [n.velocity for n in sides.train.notes]
+    families = {}
+    for n in sides.train.notes: families.setdefault(n.family, set()).add(n.source)
     credits = sorted({f'{c.source} ({c.licence}): {c.attribution}' for c in sides.notes.credits})
     return dict(label='sound', notes=len(sides.train), instruments=len(sides.train.instruments),
                 held_out=sides.test.instruments + sides.valid.instruments, pitches=[min(pitches), max(pitches)],
+                velocities=[min(velocities), max(velocities)],
+                families={family: sorted(sources) for family, sources in sorted(families.items())},
                 hold_out=args.hold_out, renderer=args.renderer, sources=sources, credits=credits)
 
 # ---- training

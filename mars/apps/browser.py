@@ -68,7 +68,8 @@ def find_runtime(
 
 def runtime_files(folder=None)->dict: # as for `find_runtime` -> file name -> bytes or text
     "The files of the runtime, the binaries compressed."
-    folder, files = find_runtime(folder), {'LICENSE.txt': LICENCE}
+    folder = find_runtime(folder)
+    files:dict = {'LICENSE.txt': LICENCE}
     for name in SCRIPTS.values(): files[name] = (folder/name).read_bytes()
     for name in BINARIES.values(): files[f'{name}.gz'] = gzip.compress((folder/name).read_bytes(), 9, mtime=0)
     return files

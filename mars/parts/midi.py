@@ -180,11 +180,11 @@ def _balanced_keys(messages):
     for m in messages:
         if m.status >> 4 not in (8, 9): continue
         pressed = m.status >> 4 == 9 and m.data[1] > 0
-        key = m.status & 15, m.track, m.data[0]
-        counts[key] = counts.get(key, 0) + (-1 if pressed else 1)
+        index = m.status & 15, m.track, m.data[0]
+        counts[index] = counts.get(index, 0) + (-1 if pressed else 1)
     balanced = {channel: set() for channel in range(16)}
-    for (channel, *key), surplus in counts.items():
-        if surplus >= 0: balanced[channel].add(tuple(key))
+    for (channel, track, key), surplus in counts.items():
+        if surplus >= 0: balanced[channel].add((track, key))
     return balanced
 
 IGNORED = {0xA: 'aftertouch', 0xD: 'aftertouch', 0xE: 'pitch bends'} # by the upper half of the status
