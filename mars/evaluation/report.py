@@ -437,7 +437,8 @@ class SwapTest:
         embedder,             # a fitted MelPCA
         n_iter=64, phase='griffinlim', seed=0, # of the phase reconstruction; the seed is also that of the swaps
     ):
-        if not hasattr(m.tokenizer.quantizer, 'lookup'): raise ValueError('this tokenizer has several codes a token')
+        if not hasattr(getattr(m.tokenizer, 'quantizer', None), 'lookup'):
+            raise ValueError('this model has no tokenizer with one code a token')
         self.m, self.notes, self.clf, self.embedder, self.seed = m, notes, clf, embedder, seed
         self.decoding = dict(n_iter=n_iter, phase=phase, seed=seed)
         batches = [m.encode(w) for _, w in iter_batches(notes, 16)]
