@@ -470,7 +470,9 @@ class SwapTest:
         return dict(map=0, tokens=0, share=0., replaced=0.) | self.summary(self.clean)
 
     def row(self, k, share, neighbours=16): # scale 0..K-1, -> dict of one row
-        tokens = swap_codes(self.m.tokenizer.quantizer, self.tokens, k, share, neighbours, self.seed)
+        quantizer = self.m.tokenizer.quantizer
+        neighbours = min(neighbours, quantizer.codebook_size - 1)
+        tokens = swap_codes(quantizer, self.tokens, k, share, neighbours, self.seed)
         replaced = (tokens[k] != self.tokens[k]).sum(1).cpu()
         rows = replaced.nonzero()[:, 0].tolist()
         values = {name: v.copy() for name, v in self.clean.items()}
