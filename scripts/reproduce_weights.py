@@ -70,7 +70,7 @@ RECIPES = dict(  # differences from the presets
                var_config=dict(reference_dim=128, reference_dropout=0.5),
                further=dict(steps=1623, lr=8e-4, warmup=60, ema=0.998, **GPU),
                corrected=dict(steps=750, batch_size=32, lr=3e-4, warmup=40, final_lr_ratio=0.02, weight_decay=0.1,
-                              ema=0.995, precision='bf16', save_every=100, log_every=10),
+                              ema=0.995, precision='bf16', save_every=100, log_every=1),
                vocoder=dict(steps=4000),
                classifier=dict(steps=3000, lr=2e-3, precision='bf16', save_every=500, log_every=50)),
     tiny={})

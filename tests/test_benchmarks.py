@@ -253,7 +253,7 @@ def test_swapped_codes(monkeypatch, tmp_path):
     import swapped_codes
     from mars.data import AdditiveNotes
     notes = AdditiveNotes(pitches=range(56, 60), velocities=(100,))
-    args = ['--n', '2', '--n-iter', '1', '--out', str(tmp_path/'s.json')]
+    args = ['--n', '4', '--n-iter', '1', '--out', str(tmp_path/'s.json')]
     rows = swapped_codes.main(args, notes, shares=(0., 1.))['rows']
     assert [(r['map'], r['share']) for r in rows] == [(0, 0.), *((k, s) for s in (0., 1.) for k in range(8, 0, -1))]
     clean = {k: rows[0][k] for k in ('within', 'classifier', 'MSE')}
@@ -322,7 +322,7 @@ def test_classifier(monkeypatch, tmp_path):
     before, notes = Classifier.from_pretrained(tmp_path/'c'), AdditiveNotes(None, (60, 67), (100,))
     args = ['--classifier', str(tmp_path/'c'), '--changed', '2', '--out', str(tmp_path/'r.json'), '--write']
     r = classifier.main(args, notes)
-    assert {k: v['notes'] for k, v in r.items()} == dict(valid=6, soundfont=6, soundfont_griffinlim=2)
+    assert {k: v['notes'] for k, v in r.items()} == dict(valid=6, soundfont=6, soundfont_griffinlim=2, soundfont_late=2, soundfont_short=2)
     written, after = json.loads((tmp_path/'r.json').read_text()), Classifier.from_pretrained(tmp_path/'c')
     assert written['results']['soundfont']['pitch'] == r['soundfont']['pitch']
     assert written['size'] > 10**6 and written['notes_per_second'] > 0 and after.digest == before.digest

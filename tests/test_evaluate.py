@@ -17,7 +17,7 @@ from mars.var import VAR, VARConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
-FAST = dict(n_iter=1, n_resamples=10, n_f0=2, n_train=100, seeds=1, batch_size=8)
+FAST = dict(n_iter=1, n_resamples=10, n_f0=4, n_train=100, seeds=1, batch_size=8)
 ROWS = ['reference itself', 'real, other half', 'real, validation', 'true-phase oracle', 'Griffin-Lim oracle', 'reconstruction', 'generated', 'low-pass 3.5 kHz', 'noise 20 dB', 'class mean', 'training copies', 'training copies, through the model']
 
 @pytest.fixture(scope='module')

@@ -124,11 +124,11 @@ def test_recipe_matches_the_packaged_weights(script):
         return {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items() if k not in not_in_recipe}
     assert TokenizerConfig.preset('small') == TokenizerConfig.from_dict(config['tokenizer'])
     assert ReferenceVARConfig.preset('small', **small['var_config']) == ReferenceVARConfig.from_dict(config['var'])
-    for stage, key in dict(tokenizer='train_tokenizer', var='before', further='train_var').items():
+    for stage, key in dict(tokenizer='train_tokenizer', var='before', further='further', corrected='train_var').items():
         packaged, kind = config['info'][key], 'tokenizer' if stage == 'tokenizer' else 'var'
         recipe = asdict(TrainConfig.preset('small', kind, **small[stage]))
         assert comparable(packaged) == {k: recipe[k] for k in comparable(packaged)}, stage
-        assert recipe['steps'] < packaged['steps']
+        assert recipe['steps'] <= packaged['steps']
 
 @pytest.mark.parametrize('stages, message', [
     ('tokeniser', "stage 'tokeniser' is unknown"), ('var', 'stage var needs the stage tokenizer'),

@@ -485,6 +485,7 @@ def swapped_codes(context, clf, embedder)->dict: # notes and rows, or a reason
     "Swap codes of each map of the notes whose pitch is measured, by the share of the settings."
     cfg, reference = context.cfg, context.reference
     rows = torch.linspace(0, len(reference)-1, min(cfg.n_f0, len(reference))).round().long()
+    if len(rows) < 4: return dict(reason=f'intervals need at least 4 notes, and n_f0 is {len(rows)}')
     try:
         test = SwapTest(context.model, reference.subset(rows), clf, embedder, cfg.n_iter, cfg.phase, cfg.seed)
     except ValueError as e: return dict(reason=str(e))
