@@ -402,7 +402,7 @@ def choose(page, family):
     page.wait_for_function(f'window.MARS_PIANO?.{family}')
 
 def test_pressed_key_sounds_at_its_pitch_and_stops(visit, host):
-    page, note = visit(f'{host}/index.html'), in_tune('flute')[0]
+    page, note = visit(f'{host}/index.html'), in_tune('flute', 60)[0]
     choose(page, 'flute')
     x, rate = hold(page, note['pitch'])
     assert abs(100*(pitch(x, rate)-note['f0'])) < 20 and abs(100*(pitch(x, rate)-note['pitch'])) < 50
@@ -479,7 +479,7 @@ def test_every_family_loads_and_sounds(visit, host):
 
 def test_piano_and_search_work_from_a_folder(visit):
     "No server: scripts and clips come from file addresses. Quarto's search needs one"
-    page, note = visit((DOCS/'index.html').as_uri()), in_tune('flute')[0]
+    page, note = visit((DOCS/'index.html').as_uri()), in_tune('flute', 60)[0]
     choose(page, 'flute')
     x, rate = hold(page, note['pitch'])
     assert abs(100*(pitch(x, rate)-note['f0'])) < 20
