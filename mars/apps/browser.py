@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 import mars
 from ..data.notes import cache_dir
+from ..data.rendered import MIT_NOTICE
 from ..parts.files import make_folder, save_together
 from ..parts.onnx_graphs import onnx_files
 
@@ -20,21 +21,7 @@ from ..parts.onnx_graphs import onnx_files
 PACKAGE, VERSION = 'onnxruntime-web', '1.30.0'
 SCRIPTS = dict(wasm='ort.wasm.bundle.min.mjs', webgpu='ort.jspi.bundle.min.mjs')
 BINARIES = dict(wasm='ort-wasm-simd-threaded.wasm', webgpu='ort-wasm-simd-threaded.jspi.wasm')
-LICENCE = f'''{PACKAGE} {VERSION}: MIT License. Copyright (c) Microsoft Corporation
-
-Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
-documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
-rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
-persons to whom the Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
-Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
-WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
-COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
-OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-'''
+LICENCE = f'{PACKAGE} {VERSION}: MIT License. Copyright (c) Microsoft Corporation\n{MIT_NOTICE}'
 
 def has_runtime(folder:Path)->bool: return all((folder/f).exists() for f in (*SCRIPTS.values(), *BINARIES.values()))
 
