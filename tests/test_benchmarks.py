@@ -165,19 +165,43 @@ def test_choose_takes_the_best_pitch_accuracy_within_the_distance_bound(sampling
     assert sampling.choose(variants) == 'same'
     assert sampling.choose({k: variants[k] for k in ('far', 'near')}) == 'near'
 
-def test_the_chosen_setting_is_stored_in_the_model(sampling, tmp_path):
+def test_the_chosen_setting_is_stored_in_the_model(sampling, monkeypatch, tmp_path):
     import shutil
     from mars.data import AdditiveNotes
     from mars.pipeline import Mars, find_model
     shutil.copytree(find_model('small'), tmp_path/'m')
     notes = AdditiveNotes(pitches=range(56, 60), velocities=(100,))
     settings = [dict(cfg_scale=1., top_k=3), dict(temperature=.5)]
-    args = ['--model', str(tmp_path/'m'), '--n', '8', '--seeds', '1', '--out', str(tmp_path/'s.json'), '--write']
+    other = AdditiveNotes(pitches=range(60, 64), velocities=(100,))
+    monkeypatch.setattr(sampling, 'recorded_notes', lambda paths: other if paths == ['r'] else None)
+    args = ['--model', str(tmp_path/'m'), '--n', '8', '--seeds', '1', '--out', str(tmp_path/'s.json'), '--write', '--recorded', 'r']
     chosen = sampling.main(args, notes, settings)
     result = json.loads((tmp_path/'s.json').read_text())
     assert list(result['variants']) == ['cfg_scale=1 top_k=3', 'temperature=0.5']
     assert result['chosen'] == chosen in settings and result['notes'] == 8
     assert Mars.from_pretrained(tmp_path/'m').sampling() == chosen and result['real']['frechet'] < 1e-3
+    assert result['recorded'].keys() == result['variants'].keys() and result['recorded'] != result['variants']
+
+def test_choice_for_two_sets_of_notes_is_the_least_ratio_in_the_worse_set(sampling):
+    first = dict(a=dict(frechet=100, pitch=.9), b=dict(frechet=130, pitch=.9), c=dict(frechet=120, pitch=.8), d=dict(frechet=250, pitch=.9))
+    second = dict(a=dict(frechet=400, pitch=.9), b=dict(frechet=280, pitch=.9), c=dict(frechet=220, pitch=.9), d=dict(frechet=200, pitch=.9))
+    assert sampling.choose_for_all(dict(rendered=first, recorded=second)) == 'b' # c loses pitch, a and d the second or first set
+    assert sampling.choose_for_all(dict(rendered=first)) == 'a'
+    first['c']['pitch'] = .88
+    assert sampling.choose_for_all(dict(rendered=first, recorded=second)) == 'c'
+
+def test_recorded_notes_are_of_the_validation_side(sampling, tmp_path):
+    names = ['guitar_acoustic_900', 'guitar_electronic_900', 'guitar_acoustic_904'] # of the sides valid, test and train
+    (tmp_path/'audio').mkdir()
+    import soundfile
+    rows = {}
+    for i, name in enumerate(names):
+        note_str = f'{name}-060-100'
+        rows[note_str] = dict(note=i, note_str=note_str, instrument=i, instrument_str=name, pitch=60, velocity=100, sample_rate=16000,
+                              instrument_family=3, instrument_source=i % 2)
+        soundfile.write(tmp_path/'audio'/f'{note_str}.wav', torch.sin(torch.arange(64000)*.1).numpy()*.5, 16000)
+    (tmp_path/'examples.json').write_text(json.dumps(rows))
+    assert [n.instrument for n in sampling.recorded_notes([str(tmp_path)]).notes] == ['guitar_acoustic_900']
 
 def test_settings_per_scale_change_the_last_maps_only(sampling):
     settings = sampling.per_scale_settings(dict(cfg_scale=2., top_k=20, temperature=.8), 8, 4096)

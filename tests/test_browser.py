@@ -121,7 +121,7 @@ def test_options_of_an_instrument_are_refused_with_a_model(args, message, tmp_pa
 
 # ---- the built page ----
 
-from test_site import browser, host, DOCS # noqa: E402, F401: fixtures
+from test_site import browser, host, served # noqa: E402, F401: fixtures
 
 @pytest.fixture(scope='module')
 def built():
@@ -263,15 +263,13 @@ def test_a_browser_without_a_part_gets_a_message(browser, host, built, script, m
     assert not [u for u in watch.asked if '/model/' in u] and not watch.errors
     watch.context.close()
 
-def test_a_build_without_the_runtime_says_so(browser, host, tmp_path): # noqa: F811
+def test_a_build_without_the_runtime_says_so(browser, tmp_path): # noqa: F811
     from mars.apps.browser import write_page
-    folder = DOCS/'browser-without-model'
-    write_page(folder, dict(missing='The model is not part of this build.'), dict(home='../index.html', guide='../guides/browser.html'))
-    try:
-        watch = Watch(browser)
-        watch.page.goto(f'{host}/{folder.name}/')
+    write_page(tmp_path/'browser', dict(missing='The model is not part of this build.'), dict(home='../index.html', guide='../guides/browser.html'))
+    watch = Watch(browser)
+    with served(tmp_path) as address:
+        watch.page.goto(f'{address}/browser/')
         watch.page.get_by_text('The model is not part of this build.').wait_for()
         assert not watch.page.locator('#load').is_visible() and not watch.errors
         assert watch.page.get_by_role('link', name='How this page works').get_attribute('href') == '../guides/browser.html'
-        watch.context.close()
-    finally: shutil.rmtree(folder)
+    watch.context.close()

@@ -4,6 +4,7 @@
 """
 import base64, functools, hashlib, io, json, os, posixpath, re, shutil, subprocess, sys, threading
 import xml.etree.ElementTree as ET
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlparse
@@ -137,15 +138,19 @@ def browser():
         yield opened
         opened.close()
 
-@pytest.fixture(scope='module')
-def host():
-    "The built site behind HTTP, as on a static host"
+@contextmanager
+def served(folder):
+    "A folder behind HTTP, as on a static host"
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *args): pass
-    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(DOCS)))
+    server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}'
     server.shutdown()
+
+@pytest.fixture(scope='module')
+def host():
+    with served(DOCS) as address: yield address
 
 LOOK = r'''async () => {
   const wait = (make, ms = 15000) => Promise.race([new Promise(make), new Promise(done => setTimeout(() => done('late'), ms))]);
