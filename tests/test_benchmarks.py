@@ -150,6 +150,49 @@ def test_training_with_the_compiled_step(monkeypatch, tmp_path):
     r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--compile'])
     assert [row['step'] for row in r['stages']] == ['plain', 'compiled']*3
 
+# ---- benchmarks/patch_shape.py ----
+
+@pytest.fixture
+def patch_shape(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import patch_shape
+    yield patch_shape
+    del sys.modules['patch_shape']
+
+def test_shapes_have_equal_bits(patch_shape):
+    from mars.tokenizer import TokenizerConfig
+    for name, shape in patch_shape.SHAPES.items():
+        cfg = TokenizerConfig.preset('tiny', **shape)
+        assert cfg.n_tokens == 255 and cfg.scales[-1] == tuple(map(int, name.split(' x '))) == cfg.latent
+
+def test_details_of_known_tones(patch_shape):
+    "A modulation of 40 cents or 3 dB at 5.5 Hz, an onset of 0.2 s and a release of 0.3 s are found, and nothing else."
+    import numpy as np
+    from mars.stft import LogSpectrogram
+    ls, t = LogSpectrogram(), np.arange(64000)/16000
+    def tone(cents=0, db=0, onset=.001, release=.05):
+        phase = 2*np.pi*np.cumsum(220*2**(cents/1200*np.sin(11*np.pi*t)))/16000
+        x = sum(np.sin(k*phase)/k for k in range(1, 30))*10**(db/20*np.sin(11*np.pi*t))
+        return torch.from_numpy(.2*x*np.clip(t/onset, 0, 1)*np.exp(-np.clip(t-3, 0, None)/release)).float()
+    spec = ls.encode(torch.stack([tone(), tone(40), tone(db=3), tone(onset=.2), tone(release=.3)]))
+    plain, vibrato, tremolo, slow, long = (patch_shape.details(spec[[i, 1, 4]], spec[[0, 1, 4]], ls, np.full(3, 57)) for i in range(5))
+    assert vibrato['vibrato'][0] == pytest.approx(40, abs=4) and np.isnan(plain['vibrato'][0])
+    assert tremolo['tremolo'][0] == pytest.approx(3, abs=.3) and plain['tremolo'][0] == 0
+    assert 80 < slow['attack'][0] < 200 and plain['attack'][0] == 0
+    assert long['release'][0] > 10 and plain['release'][0] == 0
+    assert all(np.nan_to_num(d[key][1:]).max() == 0 for d in (plain, slow) for key in d)
+
+def test_shapes_are_trained_and_resumed(patch_shape, monkeypatch, tmp_path):
+    from mars.data import AdditiveNotes
+    args = ['--shapes', '128 x 1', '16 x 8', '--seeds', '1', '--steps', '2', '--batch-size', '4', '--notes', '8', '--measure', '6',
+            '--codebook-size', '32', '--work', str(tmp_path/'w'), '--out', str(tmp_path/'o.json'), '--device', 'cpu']
+    notes = AdditiveNotes(pitches=range(60, 64), velocities=(100,))
+    result = patch_shape.main(args, notes)
+    row = result['shapes']['16 x 8']
+    assert row['error'][0] > 0 and row['error, difference'][0] == pytest.approx(row['error'][0] - result['shapes']['128 x 1']['error'][0], abs=1e-3)
+    monkeypatch.setattr(patch_shape, 'train_shape', None)
+    assert patch_shape.main(args, notes) == result == json.loads((tmp_path/'o.json').read_text())
+
 # ---- benchmarks/sampling.py ----
 
 @pytest.fixture
