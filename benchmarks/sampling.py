@@ -44,15 +44,9 @@ sys.path.insert(0, str(ROOT/'scripts'))
 from reproduce_weights import open_data, split_by_names
 
 SETTINGS = [
-    dict(cfg_scale=2., top_k=20, temperature=.8), dict(cfg_scale=2., top_k=20),
-    dict(cfg_scale=1., top_k=20, temperature=.8), dict(cfg_scale=3., top_k=20, temperature=.8),
-    dict(cfg_scale=2., top_p=.9), dict(cfg_scale=2., temperature=.8),
-    dict(cfg_scale=2., top_k=20, temperature=.8, cfg_ramp=False), dict(cfg_scale=2., temperature=.6),
-    dict(cfg_scale=3., top_k=20), dict(cfg_scale=1.5, top_k=20, temperature=.8, cfg_ramp=False),
-    dict(cfg_scale=3., top_k=20, temperature=.8, cfg_ramp=False), dict(cfg_scale=3., top_k=20, cfg_ramp=False),
-    dict(cfg_scale=2., top_k=20, cfg_ramp=False), dict(cfg_scale=4., top_k=20, temperature=.8, cfg_ramp=False),
-    dict(cfg_scale=3., temperature=.8, cfg_ramp=False), dict(cfg_scale=1., top_k=20, temperature=.8, cfg_ramp=False),
-    dict(cfg_scale=1., temperature=.8, cfg_ramp=False), dict(cfg_scale=2., temperature=.8, cfg_ramp=False)]
+    dict(cfg_scale=2., top_k=20, temperature=.8), dict(cfg_scale=2., temperature=.8),
+    *(dict(cfg_scale=scale, top_k=20, temperature=.8, cfg_ramp=False) for scale in (.5, 1., 1.5, 2., 3.)),
+    *(dict(cfg_scale=scale, temperature=.8, cfg_ramp=False) for scale in (1., 2.))]
 REAL_SCORES = 'frechet', 'pitch', 'octave', 'family'
 SCORES = (*REAL_SCORES, 'density', 'coverage')
 
