@@ -297,7 +297,7 @@ def test_training_run_folder_and_resume(tmp_path):
     with pytest.raises(ValueError, match='no compiled step'): train_wavenet(NOTES, TrainConfig.preset('tiny', 'wavenet', compile=True))
 
 def test_micro_batches_average_to_the_batch():
-    a, b = (run(steps=1, shape=dict(crop=64000//512*512, label_dropout=0.), train=dict(accumulate=k)).tokenizer for k in (1, 2)) # one crop is possible
+    a, b = (run(steps=1, shape=dict(label_dropout=0.), train=dict(accumulate=k)).tokenizer for k in (1, 2))
     assert all(torch.allclose(v, b.state_dict()[k], atol=1e-3) for k, v in a.state_dict().items()) and not same(a, make(False).tokenizer)
 
 def test_overfits_a_note():
