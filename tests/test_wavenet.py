@@ -94,6 +94,11 @@ def test_gradients_reach_all_weights():
     unused = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert unused == [f'decoder.layers.2.residual.{p}' for p in ('weight', 'bias')] # of the last layer, whose output is not read
 
+def test_half_precision_of_a_gpu_changes_the_loss_little():
+    net, batch = make(False).tokenizer, (torch.rand(2, 512)*2 - 1, {k: v[:2] for k, v in NOTES.targets.items()})
+    with torch.autocast('cpu', torch.bfloat16): half = wavenet_loss(net, batch)[0]
+    assert half.dtype == torch.float32 and half.item() == pytest.approx(wavenet_loss(net, batch)[0].item(), rel=.01)
+
 def test_labels_condition_the_decoder_and_are_dropped_in_training():
     net, codes = make(False, label_dropout=.5).tokenizer, torch.randint(0, 256, (64, 512))
     labels = {k: v[:1].expand(64) for k, v in NOTES.targets.items()}

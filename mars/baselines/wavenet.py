@@ -431,6 +431,7 @@ def label_rows(
     complete = LabelRegressors().check(ids, n)
     return torch.stack([complete[k] for k in LABELS], 1)
 
+# %% ../../nbs/baselines/wavenet.ipynb #8c02cd93
 class WaveNetCodec:
     "Waves to latents and back."
     @property
@@ -450,6 +451,7 @@ class WaveNetCodec:
         return [self.tokenizer.encode(wave.to(self.device)), label_rows(labels, len(wave))]
 
     def sample(self, latents, seed, first, settings): # -> codes (B, 64000) uint8
+        "Sample the codes of notes by the given settings, else the model's own."
         z, labels = latents[0].to(self.device), dict(zip(LABELS, latents[1].unbind(1)))
         u, own = note_uniforms(check_seed(seed), first, len(z), N_SAMPLES), self.sampling()
         given = {k: own.get(k) if v is None else v for k, v in settings.items()}
@@ -570,7 +572,7 @@ PIPELINES['wavenet'] = WaveNetMars
 _ADAM = dict(betas=(0.9, 0.999), clip=5., warm_start=0, revive_every=0, final_lr_ratio=0.1)
 STAGES['wavenet'] = dict(
     tiny=dict(_ADAM, steps=400, batch_size=8, lr=3e-3, warmup=20),
-    small=dict(_ADAM, steps=3000, batch_size=8, lr=1e-3, warmup=50, ema=0.99),
+    small=dict(_ADAM, steps=1500, batch_size=8, lr=1e-3, warmup=50, ema=0.99),
     paper=dict(_ADAM, steps=200000, batch_size=32, lr=2e-4, warmup=0, ema=0.9999, log_every=50))
 
 def wavenet_loss(net, batch): # (crops (B, N), labels) -> (loss, metrics)
