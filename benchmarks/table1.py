@@ -1,11 +1,11 @@
 """Rows of the paper's Table 1 on the same notes:  python benchmarks/table1.py --run FOLDER --data SOURCE [--train]
 
-Trains the DDSP baseline on the training side of the notes (--train; an interrupted run continues) and evaluates it and
-MARS on the test side: reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes
-generated from their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names
-the held-out instruments, which neither model was trained on. Prints three tables and writes them as JSON (--out), where
-rows of an earlier call with the same notes and settings are kept. The committed result is
-results/benchmarks/table1-small.json.
+Trains the DDSP baseline (--run) and the WaveNet autoencoder (--wavenet) on the training side of the notes (--train; an
+interrupted run continues) and evaluates them and MARS on the test side; a baseline without a folder is left out. Rows
+are reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes generated from
+their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names the held-out
+instruments, which no model was trained on. Prints three tables and writes them as JSON (--out), where rows of an
+earlier call with the same notes and settings are kept. The committed result is results/benchmarks/table1-small.json.
 """
 import argparse, json, sys, time
 from dataclasses import asdict
@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from mars.baselines.ddsp import DDSPConfig, cached_f0, train_ddsp
+from mars.baselines.wavenet import WaveNetConfig, train_wavenet
 from mars.cli.data import with_data
 from mars.data import Batches
 from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
@@ -42,10 +43,13 @@ def open_sides(args):
     return train, test
 
 def train(args, notes):
-    "Train the baseline in --run, from its newest checkpoint if there is one."
-    settings = TrainConfig.preset(args.preset, 'ddsp', **args.settings)
-    train_ddsp(notes, settings, DDSPConfig.preset(args.preset, **args.shape), args.run, info=with_data({}, notes),
-               progress=False, resume=True, device=args.device)
+    "Train the baselines of --parts that have a folder, each from its newest checkpoint if there is one."
+    options = dict(info=with_data({}, notes), progress=False, resume=True, device=args.device)
+    baselines = dict(ddsp=(args.run, DDSPConfig, train_ddsp), wavenet=(args.wavenet, WaveNetConfig, train_wavenet))
+    for name, (folder, config, run) in baselines.items():
+        if folder is None or name not in args.parts: continue
+        settings = TrainConfig.preset(args.preset, name, **args.settings)
+        run(notes, settings, config.preset(args.preset, **args.shape), folder, **options)
 
 # ---- rows
 
@@ -87,6 +91,18 @@ def ddsp_rows(args, ref, m):
     return {'DDSP reconstruction, f0 of the label': ('reconstruction', by_label, *sizes),
             'DDSP generated': ('generated', generated, sizes[0], None, sizes[2]),
             'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes)}
+
+def wavenet_rows(args, ref, m):
+    "Rows of the WaveNet autoencoder, as `mars_rows`; the labels of a note are part of its conditioning or not."
+    def plain(w, i): return m.decode(m.encode(w), seed=args.seed, first=i)
+    def by_label(w, i): return m.decode(m.encode(w, **part(ref.labels, i, len(w))), seed=args.seed, first=i)
+    def generated(w, i):
+        return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i, **m.sampling()))
+    sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'wavenet')
+    rows = {'WaveNet reconstruction': ('reconstruction', plain, *sizes),
+            'WaveNet generated': ('generated', generated, sizes[0], None, sizes[2])}
+    with_labels = {'WaveNet reconstruction, with labels': ('reconstruction', by_label, *sizes)}
+    return rows | (with_labels if m.tokenizer.label_embed is not None else {})
 
 class RowMeter:
     "Measures the cheap columns of the protocol for one row after another."
@@ -148,11 +164,28 @@ def describe_run(folder, m):
                  versions=m.info['versions'], weights=weights_digest(ddsp=m.tokenizer, prior=m.var))
     return about, learning_curve(folder)
 
+def describe_wavenet(folder, m):
+    "How the WaveNet autoencoder was trained, at what cost, and its learning curve."
+    rows = [r for r in read_log(folder) if r['stage'] == 'wavenet']
+    curve = [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in ('step', 'loss', 'level_db', 'seconds')}
+             for r in rows[::max(1, len(rows)//60)] + rows[-1:]]
+    return dict(config=asdict(m.tokenizer.cfg), train=m.info['train_wavenet'], versions=m.info['versions'], curve=curve,
+                weights=weights_digest(wavenet=m.tokenizer, prior=m.var))
+
+def add_wavenet(args, ref, result):
+    "Describe the WaveNet autoencoder in the result, drop rows of another run, and return its rows."
+    m, old = Mars.from_pretrained(args.wavenet), result.get('wavenet')
+    result['wavenet'] = describe_wavenet(args.wavenet, m)
+    if old and old['weights'] != result['wavenet']['weights']:
+        result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith('WaveNet')}
+    return wavenet_rows(args, ref, m)
+
 def evaluate(args, ref, train):
     "Measure the rows of --parts that the file does not have; each is written when it is complete."
     result, makers = read_stored(args.out, about(args, ref, train)), {}
     if 'mars' in args.parts: makers |= mars_rows(args, ref, Mars.from_pretrained(args.model))
-    if 'ddsp' in args.parts:
+    if 'wavenet' in args.parts and args.wavenet: makers |= add_wavenet(args, ref, result)
+    if 'ddsp' in args.parts and args.run:
         m, old = Mars.from_pretrained(args.run), result.get('ddsp')
         result['ddsp'], result['curve'] = describe_run(args.run, m)
         if old and old['weights'] != result['ddsp']['weights']: # rows of another run
@@ -180,16 +213,18 @@ def print_blocks(rows):
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--run', type=Path, required=True, help='run folder of the DDSP baseline')
+    ap.add_argument('--run', type=Path, help='run folder of the DDSP baseline')
+    ap.add_argument('--wavenet', type=Path, help='run folder of the WaveNet autoencoder')
     ap.add_argument('--data', action='append', required=True,
                     help="auto, additive, an .sf2 or .sf3 file, or a folder in NSynth's layout; repeatable")
-    ap.add_argument('--train', action='store_true', help='train the baseline first, or continue its training')
-    ap.add_argument('--preset', default='small', help='size of the baseline; default: %(default)s')
+    ap.add_argument('--train', action='store_true', help='train the baselines first, or continue their training')
+    ap.add_argument('--preset', default='small', help='size of the baselines; default: %(default)s')
     ap.add_argument('--settings', type=json.loads, default={}, metavar='JSON',
                     help='fields of its training, such as {"steps": 1000}; the others are those of the preset')
     ap.add_argument('--shape', type=json.loads, default={}, metavar='JSON',
                     help='fields of its shape, such as {"window": 0.5}; the others are those of the preset')
-    ap.add_argument('--parts', default='mars,ddsp', help='rows to measure; the others are kept; default: %(default)s')
+    ap.add_argument('--parts', default='mars,ddsp,wavenet',
+                    help='rows to measure; the others are kept; default: %(default)s')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: held-out instruments')
     ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of --data, to test a command')
     ap.add_argument('--model', default='small', help='MARS: a run folder or packaged weights; default: %(default)s')

@@ -478,3 +478,18 @@ def test_table1(tmp_path, monkeypatch):
     assert {r['block'] for r in rows.values()} == {'reference', 'reconstruction', 'generated'} and rows['DDSP generated'].get('MSE paired') is None
     assert rows['DDSP reconstruction, f0 of the label']['floats'] == 1 + 125 + 125*16 and len([*(tmp_path/'clips').iterdir()]) == 3
     assert table1.anchor(torch.tensor([[0, 5000, -20000]*3000], dtype=torch.int16)).mul(128).frac().abs().max() == 0
+
+def test_table1_wavenet(tmp_path, monkeypatch):
+    "The WaveNet autoencoder is trained; its rows are reconstructions with and without labels, and generated notes."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import table1
+    (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(valid=['*_800'], test=['*_801']))))
+    common = ['--wavenet', str(tmp_path/'run'), '--data', 'additive', '--quick', '--preset', 'tiny', '--split', str(tmp_path/'split.json'), '--parts', 'ddsp,wavenet']
+    assert table1.main([*common, '--train', '--settings', '{"steps": 2, "batch_size": 2}', '--shape', '{"prior_notes": 8}', '--device', 'cpu']) is None
+    path = tmp_path/'run'/'config.json' # notes of 20 ms
+    path.write_text(json.dumps({**(c := json.loads(path.read_text())), 'info': {**c['info'], 'sampling': dict(seconds=.02)}}))
+    result = table1.main([*common, '--n', '20', '--n-f0', '1', '--n-iter', '1', '--n-resamples', '10', '--out', str(tmp_path/'t.json')])
+    rows = result['rows']
+    assert {*rows} == {'WaveNet reconstruction', 'WaveNet reconstruction, with labels', 'WaveNet generated'} and all(r['steps'] == 2 and r['seconds'] > 0 for r in rows.values())
+    assert rows['WaveNet reconstruction']['floats'] == 2000 and rows['WaveNet generated'].get('MSE paired') is None and rows['WaveNet reconstruction']['MSE paired']['value'] > 0
+    assert result['wavenet']['train']['batch_size'] == 2 and [r['step'] for r in result['wavenet']['curve']][-1] == 1

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STAGE_HELP', 'RUN', 'TRACKER', 'MEMORY', 'AUGMENT', 'INIT', 'HELD_OUT', 'SELECT_DATA', 'EXTRA', 'COMMANDS',
            'stage_configs', 'stage_args', 'transformer_of', 'init_model', 'run_tokenizer', 'run_transformer',
-           'select_by_samples', 'run_sat', 'run_ddsp', 'run_vocoder', 'run_train', 'run_classifier', 'stage_command']
+           'select_by_samples', 'run_sat', 'run_ddsp', 'run_wavenet', 'run_vocoder', 'run_train', 'run_classifier',
+           'stage_command']
 
 # %% ../../nbs/cli/training.ipynb #dfa7a41e
 import os, re
@@ -21,7 +22,8 @@ STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', v
                   sat='a tokenizer of waves (SAT; with --rvq K codebooks at the full rate)',
                   aar='the AAR baseline on a tokenizer of waves',
                   magnet='the MAGNeT baseline on a tokenizer with --rvq', ar='a next-token baseline',
-                  ddsp='the DDSP baseline, a harmonic-plus-noise synthesiser, and its prior')
+                  ddsp='the DDSP baseline, a harmonic-plus-noise synthesiser, and its prior',
+                  wavenet='the WaveNet autoencoder, a baseline of samples, and its prior')
 
 def stage_configs(stage)->list: # of (config class, prefix of its flags)
     "Name the configs whose fields are flags of a stage."
@@ -42,6 +44,9 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
     if stage == 'ddsp':
         from mars.baselines.ddsp import DDSPConfig
         return [(DDSPConfig, '')]
+    if stage == 'wavenet':
+        from mars.baselines.wavenet import WaveNetConfig
+        return [(WaveNetConfig, '')]
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.parts.reference import ReferenceVARConfig
     from mars.evaluation.selection import SelectionConfig
@@ -194,6 +199,14 @@ def run_ddsp(a, notes, given):
     train_ddsp(notes, train, cfg, out, info=with_data({}, notes), **_run_options(a))
     return out, train
 
+def run_wavenet(a, notes, given):
+    from mars.baselines.wavenet import WaveNetConfig, train_wavenet
+    from mars.train import TrainConfig
+    train, shape = TrainConfig.preset(a.preset, 'wavenet', **given), config_values(a, WaveNetConfig)
+    cfg, out = WaveNetConfig.preset(a.preset, **shape), make_folder(a.out)
+    train_wavenet(notes, train, cfg, out, info=with_data({}, notes), **_run_options(a))
+    return out, train
+
 def run_vocoder(a, notes, given):
     from mars.parts.device import pick_device
     from mars.parts.files import locked_folder
@@ -221,7 +234,8 @@ def run_train(a):
     notes = open_notes(a.data, 'train', labels=a.labels, **filters_of(a))
     notes, options = select_by_samples(a, notes)
     if getattr(a, 'augment', 0): notes = AugmentedNotes(notes, copies=a.augment)
-    stages = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder, ddsp=run_ddsp)
+    stages = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder, ddsp=run_ddsp,
+                  wavenet=run_wavenet)
     run_stage = stages.get(a.stage, run_transformer)
     out, train = run_stage(a, notes, config_values(a, TrainConfig, skip=('stage',)), **options)
     result = dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps)
@@ -276,6 +290,7 @@ EXTRA = dict(
     tokenizer=(MEMORY, TRACKER, AUGMENT, INIT, Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
                                     help='parallel quantizers (product quantization)')),
     var=(MEMORY, TRACKER, AUGMENT, INIT, SELECT_DATA), aar=(TRACKER,), magnet=(TRACKER,), ddsp=(TRACKER,),
+    wavenet=(TRACKER,),
     sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K',
                       help='K codebooks at the full rate instead of scales, as magnet needs them')),
     ar=(TRACKER, Arg('--pattern', choices=('flat', 'delayed'),
@@ -300,8 +315,8 @@ def stage_command(stage)->Subcommand:
 COMMANDS = (
     Subcommand('train', None, 'Train a tokenizer, a transformer or another model.', group='train and evaluate',
         description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, '
-                    'then magnet or ar; ddsp. `--system NAME` is accepted in place of the name. Ctrl-C saves a '
-                    'checkpoint, from which --resume continues.',
+                    'then magnet or ar; ddsp; wavenet. `--system NAME` is accepted in place of the name. Ctrl-C '
+                    'saves a checkpoint, from which --resume continues.',
         examples=('mars train tokenizer --data sounds --preset small --out run',
                   'mars train var --data sounds --preset small --out run'),
         stages=tuple(stage_command(s) for s in STAGE_HELP)),)
