@@ -37,7 +37,7 @@ N_MELS, HOP = 80, 256 # bands of the mel spectrogram, and samples between its fr
 FRAMES = N_SAMPLES//HOP # of a note
 
 DIFFWAVE_PRESETS = dict(
-    tiny=dict(channels=8, layers=6, cycle=6, step_width=64, crop=4096, mel_width=64, mel_depth=2, mel_heads=2),
+    tiny=dict(channels=8, layers=6, cycle=6, step_width=64, crop=2048, mel_width=64, mel_depth=2, mel_heads=2),
     small=dict(channels=32, layers=20, crop=4096, mel_width=128, mel_depth=4, mel_heads=4),
     paper=dict(channels=64, layers=30, crop=16000//HOP*HOP, mel_width=256, mel_depth=6, mel_heads=4))
 
@@ -464,7 +464,7 @@ def crop_notes(
 _ADAM = dict(betas=(0.9, 0.999), warm_start=0, revive_every=0)
 STAGES['diffwave'] = dict(
     tiny=dict(_ADAM, steps=400, batch_size=8, lr=2e-3, final_lr_ratio=0.1, warmup=20, precision='fp32'),
-    small=dict(_ADAM, steps=15000, batch_size=8, lr=1e-3, final_lr_ratio=0.05, warmup=100, ema=0.99, log_every=50),
+    small=dict(_ADAM, steps=8000, batch_size=4, lr=1e-3, final_lr_ratio=0.05, warmup=100, ema=0.99, log_every=50),
     paper=dict(_ADAM, steps=1000000, batch_size=16, lr=2e-4, final_lr_ratio=1., warmup=0, log_every=50,
                save_every=2000))
 STAGES['label_to_mel'] = dict(

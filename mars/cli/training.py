@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STAGE_HELP', 'RUN', 'TRACKER', 'MEMORY', 'AUGMENT', 'INIT', 'HELD_OUT', 'SELECT_DATA', 'EXTRA', 'COMMANDS',
            'stage_configs', 'stage_args', 'transformer_of', 'init_model', 'run_tokenizer', 'run_transformer',
-           'select_by_samples', 'run_sat', 'run_ddsp', 'run_vocoder', 'run_train', 'run_classifier', 'stage_command']
+           'select_by_samples', 'run_sat', 'run_ddsp', 'run_diffwave', 'run_vocoder', 'run_train', 'run_classifier',
+           'stage_command']
 
 # %% ../../nbs/cli/training.ipynb #dfa7a41e
 import os, re
@@ -21,7 +22,8 @@ STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', v
                   sat='a tokenizer of waves (SAT; with --rvq K codebooks at the full rate)',
                   aar='the AAR baseline on a tokenizer of waves',
                   magnet='the MAGNeT baseline on a tokenizer with --rvq', ar='a next-token baseline',
-                  ddsp='the DDSP baseline, a harmonic-plus-noise synthesiser, and its prior')
+                  ddsp='the DDSP baseline, a harmonic-plus-noise synthesiser, and its prior',
+                  diffwave='the DiffWave baseline, a diffusion vocoder, and its label-to-mel stage')
 
 def stage_configs(stage)->list: # of (config class, prefix of its flags)
     "Name the configs whose fields are flags of a stage."
@@ -42,6 +44,9 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
     if stage == 'ddsp':
         from mars.baselines.ddsp import DDSPConfig
         return [(DDSPConfig, '')]
+    if stage == 'diffwave':
+        from mars.baselines.diffwave import DiffWaveConfig
+        return [(DiffWaveConfig, '')]
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.parts.reference import ReferenceVARConfig
     from mars.evaluation.selection import SelectionConfig
@@ -194,6 +199,17 @@ def run_ddsp(a, notes, given):
     train_ddsp(notes, train, cfg, out, info=with_data({}, notes), **_run_options(a))
     return out, train
 
+def run_diffwave(a, notes, given):
+    from mars.baselines.diffwave import DiffWaveConfig, train_diffwave
+    from mars.train import TrainConfig
+    train, shape = TrainConfig.preset(a.preset, 'diffwave', **given), config_values(a, DiffWaveConfig)
+    common = {k: v for k, v in given.items() if k in ('seed', 'precision', 'save_every', 'keep_last', 'log_every')}
+    steps = {} if a.mel_steps is None else dict(steps=a.mel_steps)
+    mel_train = TrainConfig.preset(a.preset, 'label_to_mel', **common, **steps)
+    cfg, out = DiffWaveConfig.preset(a.preset, **shape), make_folder(a.out)
+    train_diffwave(notes, train, cfg, out, with_data({}, notes), mel_train, **_run_options(a))
+    return out, train
+
 def run_vocoder(a, notes, given):
     from mars.parts.device import pick_device
     from mars.parts.files import locked_folder
@@ -221,7 +237,8 @@ def run_train(a):
     notes = open_notes(a.data, 'train', labels=a.labels, **filters_of(a))
     notes, options = select_by_samples(a, notes)
     if getattr(a, 'augment', 0): notes = AugmentedNotes(notes, copies=a.augment)
-    stages = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder, ddsp=run_ddsp)
+    stages = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder, ddsp=run_ddsp,
+                  diffwave=run_diffwave)
     run_stage = stages.get(a.stage, run_transformer)
     out, train = run_stage(a, notes, config_values(a, TrainConfig, skip=('stage',)), **options)
     result = dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps)
@@ -278,6 +295,8 @@ EXTRA = dict(
     var=(MEMORY, TRACKER, AUGMENT, INIT, SELECT_DATA), aar=(TRACKER,), magnet=(TRACKER,), ddsp=(TRACKER,),
     sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K',
                       help='K codebooks at the full rate instead of scales, as magnet needs them')),
+    diffwave=(TRACKER, Arg('--mel-steps', type=Number(int, ge=1), metavar='N',
+                           help='training steps of the label-to-mel stage; those of its preset if not given')),
     ar=(TRACKER, Arg('--pattern', choices=('flat', 'delayed'),
                      help='one token per pass, or one per codebook with a delay; delayed if the tokenizer allows it')),
     vocoder=(Arg('--init-from', metavar='FOLDER',
@@ -300,7 +319,7 @@ def stage_command(stage)->Subcommand:
 COMMANDS = (
     Subcommand('train', None, 'Train a tokenizer, a transformer or another model.', group='train and evaluate',
         description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, '
-                    'then magnet or ar; ddsp. `--system NAME` is accepted in place of the name. Ctrl-C saves a '
+                    'then magnet or ar; ddsp; diffwave. `--system NAME` is accepted in place of the name. Ctrl-C saves a '
                     'checkpoint, from which --resume continues.',
         examples=('mars train tokenizer --data sounds --preset small --out run',
                   'mars train var --data sounds --preset small --out run'),
