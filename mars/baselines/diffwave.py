@@ -47,7 +47,7 @@ class DiffWaveConfig(Config, presets=DIFFWAVE_PRESETS):
     channels:int = setting(64, ge=1)      # of the residual layers
     layers:int = setting(30, ge=1)        # residual layers
     cycle:int = setting(10, ge=1, le=15)  # dilations are 1, 2, ..., 2^(cycle-1), repeated
-    steps:int = setting(50, choices=(50, 200)) # diffusion steps in training
+    diffusion_steps:int = setting(50, choices=(50, 200)) # of the forward process
     step_width:int = setting(512, ge=1)   # width of the embedding of the step
     conditioner:str = setting('mel', choices=('mel', 'labels')) # what the network knows of the note
     loss:str = setting('l2', choices=('l1', 'l2')) # l2 is the paper's; l1 that of the code of Vinay and Lerch's row
@@ -254,9 +254,9 @@ class DiffWave(nn.Module):
         condition:torch.Tensor, # of `condition`
     )->torch.Tensor: # scalar
         "Error of the predicted noise at random steps."
-        t = torch.randint(self.cfg.steps, (len(x0),), device=x0.device)
+        t = torch.randint(self.cfg.diffusion_steps, (len(x0),), device=x0.device)
         eps = torch.randn_like(x0)
-        error = eps - self(add_noise(x0, t, eps, self.cfg.steps), t, condition)
+        error = eps - self(add_noise(x0, t, eps, self.cfg.diffusion_steps), t, condition)
         return error.abs().mean() if self.cfg.loss == 'l1' else error.square().mean()
 
 # %% ../../nbs/baselines/diffwave.ipynb #c84c12ef
@@ -297,7 +297,7 @@ def sample_waves(
     c = diffwave.condition(pad_frames(condition) if mel else condition)
     def predict(x, t): return diffwave(x, torch.full((n,), t, device=device), c)
     noise = (z.to(device) for z in noise_stream(seed, first, n, length))
-    return reverse_process(predict, noise, *sampling_schedule(schedule, diffwave.cfg.steps)).clamp(-1, 1)
+    return reverse_process(predict, noise, *sampling_schedule(schedule, diffwave.cfg.diffusion_steps)).clamp(-1, 1)
 
 # %% ../../nbs/baselines/diffwave.ipynb #17763c0f
 AT_A_TIME = 4 # notes in one pass on a CPU, where larger batches are not faster and need more memory
@@ -347,11 +347,11 @@ class DiffWaveCodec:
             return sounds.restore(self.decode(mel, seed=seed, first=i, schedule=schedule), i)
         return torch.cat([*in_batches(rebuild, len(sounds.waves), batch_size)])
 
-    # the steps of the other pipelines, with waves in the place of images
-    def wave_to_image(self, wave): return torch.atleast_2d(torch.as_tensor(wave)).to(self.device)
-    def tokens_to_image(self, condition, n_scales=None): return self.decode(condition)
-    def image_to_spec(self, wave): return self.spectrogram.encode(wave)
-    def image_to_wave(self, wave, **options): return wave.cpu()
+    # the steps of the other pipelines, with conditions in the place of images
+    def wave_to_image(self, wave): return self.encode(wave)
+    def tokens_to_image(self, condition, n_scales=None): return condition
+    def image_to_spec(self, condition): return self.spectrogram.encode(self.decode(condition))
+    def image_to_wave(self, condition, **options): return self.decode(condition, **options)
 
 # %% ../../nbs/baselines/diffwave.ipynb #1c2c53a7
 class DiffWaveMars(DiffWaveCodec, Mars):
@@ -363,7 +363,7 @@ class DiffWaveMars(DiffWaveCodec, Mars):
         info:dict=None,       # anything else to keep in config.json
         schedule:str='fast',  # of sampling: 'fast' or 'full'
     ):
-        sampling_schedule(schedule, diffwave.cfg.steps) # refuses an unknown name
+        sampling_schedule(schedule, diffwave.cfg.diffusion_steps) # refuses an unknown name
         self.spectrogram, self.cmx = LogSpectrogram(), CMX() # for plots and measures of pitch
         self.tokenizer, self.vocoder, self.schedule = diffwave.eval(), None, schedule
         self.var = diffwave.labels or (flow and flow.eval())
@@ -381,7 +381,7 @@ class DiffWaveMars(DiffWaveCodec, Mars):
         "Generate notes from labels, batch after batch."
         m = copy.copy(self)
         m.schedule = schedule or self.schedule
-        sampling_schedule(m.schedule, self.tokenizer.cfg.steps)
+        sampling_schedule(m.schedule, self.tokenizer.cfg.diffusion_steps)
         return Mars.stream(m, n, **options)
 
     def to(self, device=None, dtype=None)->'DiffWaveMars':
