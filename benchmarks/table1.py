@@ -216,7 +216,8 @@ def print_blocks(rows):
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, help='run folder of the DDSP baseline; without it, it has no rows')
-    ap.add_argument('--diffwave', type=Path, metavar='FOLDER', help='run folder of DiffWave; without it, it has no rows')
+    ap.add_argument('--diffwave', type=Path, metavar='FOLDER',
+                    help='run folder of DiffWave; without it, it has no rows')
     ap.add_argument('--schedule', default='fast', choices=('fast', 'full'),
                     help='reverse steps of DiffWave; default: %(default)s')
     ap.add_argument('--mel-settings', type=json.loads, default={}, metavar='JSON',

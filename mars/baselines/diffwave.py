@@ -314,7 +314,8 @@ class DiffWaveCodec:
     )->torch.Tensor: # (B, 1, 80, 250) in [-1, 1]; ValueError if the model is conditioned on labels
         "Mel spectrograms of notes."
         if self.tokenizer.cfg.conditioner != 'mel':
-            raise ValueError("this DiffWave is conditioned on labels and cannot reconstruct; train one with conditioner 'mel'")
+            raise ValueError('this DiffWave is conditioned on labels and cannot reconstruct; '
+                             "train one with conditioner 'mel'")
         wave = torch.atleast_2d(torch.as_tensor(wave))
         return log_mel(F.pad(wave, (0, max(0, N_SAMPLES - wave.shape[1])))[:, :N_SAMPLES].to(self.device))
 
@@ -370,7 +371,8 @@ class DiffWaveMars(DiffWaveCodec, Mars):
         self.info = dict(info or {})
 
     def __repr__(self):
-        cfg, flow = self.tokenizer.cfg, '' if self.var in (None, self.tokenizer.labels) else f', {size_of(self.var)} flow'
+        cfg, has_flow = self.tokenizer.cfg, self.var is not self.tokenizer.labels and self.var is not None
+        flow = f', {size_of(self.var)} flow' if has_flow else ''
         return f'DiffWaveMars({size_of(self.tokenizer)}{flow}, {cfg.floats_per_note} floats a note, {self.schedule})'
 
     def stream(self,

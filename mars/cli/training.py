@@ -319,8 +319,8 @@ def stage_command(stage)->Subcommand:
 COMMANDS = (
     Subcommand('train', None, 'Train a tokenizer, a transformer or another model.', group='train and evaluate',
         description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, '
-                    'then magnet or ar; ddsp; diffwave. `--system NAME` is accepted in place of the name. Ctrl-C saves a '
-                    'checkpoint, from which --resume continues.',
+                    'then magnet or ar; ddsp; diffwave. `--system NAME` is accepted in place of the name. '
+                    'Ctrl-C saves a checkpoint, from which --resume continues.',
         examples=('mars train tokenizer --data sounds --preset small --out run',
                   'mars train var --data sounds --preset small --out run'),
         stages=tuple(stage_command(s) for s in STAGE_HELP)),)
