@@ -1,11 +1,12 @@
 """Rows of the paper's Table 1 on the same notes:  python benchmarks/table1.py --run FOLDER --data SOURCE [--train]
 
-Trains the DDSP baseline (--run) and the WaveNet autoencoder (--wavenet) on the training side of the notes (--train; an
-interrupted run continues) and evaluates them and MARS on the test side; a baseline without a folder is left out. Rows
-are reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes generated from
-their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names the held-out
-instruments, which no model was trained on. Prints three tables and writes them as JSON (--out), where rows of an
-earlier call with the same notes and settings are kept. The committed result is results/benchmarks/table1-small.json.
+Trains DDSP (--run), DiffWave (--diffwave) and the WaveNet autoencoder (--wavenet) on the training side of the notes
+(--train; an interrupted run continues) and evaluates them and MARS on the test side; a baseline without a folder is
+left out. Rows are reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes
+generated from their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names
+the held-out instruments, which no model was trained on. Prints three tables and writes them as JSON (--out), where rows
+of an earlier call with the same notes and settings are kept. The committed result is
+results/benchmarks/table1-small.json.
 """
 import argparse, json, sys, time
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from mars.baselines.ddsp import DDSPConfig, cached_f0, train_ddsp
+from mars.baselines.diffwave import DiffWaveConfig, train_diffwave
 from mars.baselines.wavenet import WaveNetConfig, train_wavenet
 from mars.cli.data import with_data
 from mars.data import Batches
@@ -45,11 +47,14 @@ def open_sides(args):
 def train(args, notes):
     "Train the baselines of --parts that have a folder, each from its newest checkpoint if there is one."
     options = dict(info=with_data({}, notes), progress=False, resume=True, device=args.device)
-    baselines = dict(ddsp=(args.run, DDSPConfig, train_ddsp), wavenet=(args.wavenet, WaveNetConfig, train_wavenet))
-    for name, (folder, config, run) in baselines.items():
+    mel = dict(mel_train=TrainConfig.preset(args.preset, 'label_to_mel', **args.mel_settings))
+    baselines = dict(ddsp=(args.run, DDSPConfig, train_ddsp, {}),
+                     diffwave=(args.diffwave, DiffWaveConfig, train_diffwave, mel),
+                     wavenet=(args.wavenet, WaveNetConfig, train_wavenet, {}))
+    for name, (folder, config, run, more) in baselines.items():
         if folder is None or name not in args.parts: continue
         settings = TrainConfig.preset(args.preset, name, **args.settings)
-        run(notes, settings, config.preset(args.preset, **args.shape), folder, **options)
+        run(notes, settings, config.preset(args.preset, **args.shape), folder, **more, **options)
 
 # ---- rows
 
@@ -91,6 +96,20 @@ def ddsp_rows(args, ref, m):
     return {'DDSP reconstruction, f0 of the label': ('reconstruction', by_label, *sizes),
             'DDSP generated': ('generated', generated, sizes[0], None, sizes[2]),
             'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes)}
+
+def diffwave_rows(args, ref, m):
+    "Rows of DiffWave, as `mars_rows`; one that is conditioned on labels reconstructs nothing."
+    decoding = dict(seed=args.seed, schedule=args.schedule)
+    def rebuilt(w, i): return m.decode(m.encode(w), first=i, **decoding)
+    def generated(w, i):
+        return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), first=i, **decoding)
+    net, steps = n_parameters(m.tokenizer), steps_of(m, 'diffwave')
+    if m.tokenizer.labels is not None:
+        return {f'Label DiffWave generated, {args.schedule}': ('generated', generated, net, None, steps)}
+    both = net + n_parameters(m.var)
+    return {f'DiffWave reconstruction, {args.schedule}': ('reconstruction', rebuilt, net,
+                                                          m.tokenizer.cfg.floats_per_note, steps),
+            f'DiffWave generated, {args.schedule}': ('generated', generated, both, None, steps)}
 
 def wavenet_rows(args, ref, m):
     "Rows of the WaveNet autoencoder, as `mars_rows`; the labels of a note are part of its conditioning or not."
@@ -138,10 +157,10 @@ def save_clips(folder, ref, rows, n=2, samples=16000):
         path = folder/f'{name.replace(", ", " ").replace(" ", "-")}.mp3'
         soundfile.write(path, clip.float().numpy(), 16000, format='MP3', compression_level=.6)
 
-def learning_curve(folder, n=60):
+def learning_curve(folder, stage, n=60):
     "About n rows of the log of the training, and its last."
-    rows = [r for r in read_log(folder) if r['stage'] == 'ddsp']
-    keys = 'step', 'loss', 'harmonic_db', 'noise_db', 'lr', 'seconds'
+    rows = [r for r in read_log(folder) if r['stage'] == stage]
+    keys = 'step', 'loss', *(('harmonic_db', 'noise_db') if stage == 'ddsp' else ()), 'lr', 'seconds'
     shown = rows[::max(1, len(rows)//n)] + rows[-1:]
     return [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in keys} for r in shown]
 
@@ -162,7 +181,14 @@ def describe_run(folder, m):
     "How the baseline was trained, and its learning curve."
     about = dict(config=asdict(m.tokenizer.cfg), f0=m.info['f0'], train=m.info['train_ddsp'],
                  versions=m.info['versions'], weights=weights_digest(ddsp=m.tokenizer, prior=m.var))
-    return about, learning_curve(folder)
+    return about, learning_curve(folder, 'ddsp')
+
+def describe_diffwave(folder, m):
+    "How DiffWave was trained, and its learning curves."
+    trained = {k.removeprefix('train_'): v for k, v in m.info.items() if k.startswith('train_')}
+    return dict(config=asdict(m.tokenizer.cfg), train=trained, versions=m.info['versions'],
+                weights=weights_digest(diffwave=m.tokenizer, mel=None if m.tokenizer.labels else m.var),
+                curves={stage: learning_curve(folder, stage) for stage in trained})
 
 def describe_wavenet(folder, m):
     "How the WaveNet autoencoder was trained, at what cost, and its learning curve."
@@ -191,6 +217,13 @@ def evaluate(args, ref, train):
         if old and old['weights'] != result['ddsp']['weights']: # rows of another run
             result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith('DDSP')}
         makers |= ddsp_rows(args, ref, m)
+    if 'diffwave' in args.parts and args.diffwave:
+        m = Mars.from_pretrained(args.diffwave, args.device or 'cpu')
+        name = 'Label DiffWave' if m.tokenizer.labels is not None else 'DiffWave'
+        old, result[name] = result.get(name), describe_diffwave(args.diffwave, m)
+        if old and old['weights'] != result[name]['weights']: # rows of another run
+            result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith(name)}
+        makers |= diffwave_rows(args, ref, m)
     missing = {k: v for k, v in makers.items() if k not in result['rows']}
     meter = RowMeter(args, ref) if missing else None
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -215,6 +248,12 @@ def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, help='run folder of the DDSP baseline')
     ap.add_argument('--wavenet', type=Path, help='run folder of the WaveNet autoencoder')
+    ap.add_argument('--diffwave', type=Path, metavar='FOLDER',
+                    help='run folder of DiffWave; without it, it has no rows')
+    ap.add_argument('--schedule', default='fast', choices=('fast', 'full'),
+                    help='reverse steps of DiffWave; default: %(default)s')
+    ap.add_argument('--mel-settings', type=json.loads, default={}, metavar='JSON',
+                    help="as --settings, of DiffWave's label-to-mel stage")
     ap.add_argument('--data', action='append', required=True,
                     help="auto, additive, an .sf2 or .sf3 file, or a folder in NSynth's layout; repeatable")
     ap.add_argument('--train', action='store_true', help='train the baselines first, or continue their training')
@@ -223,8 +262,8 @@ def parser():
                     help='fields of its training, such as {"steps": 1000}; the others are those of the preset')
     ap.add_argument('--shape', type=json.loads, default={}, metavar='JSON',
                     help='fields of its shape, such as {"window": 0.5}; the others are those of the preset')
-    ap.add_argument('--parts', default='mars,ddsp,wavenet',
-                    help='rows to measure; the others are kept; default: %(default)s')
+    ap.add_argument('--parts', default='mars,ddsp,diffwave,wavenet',
+                    help='rows to measure, or baselines to train; the others are kept; default: %(default)s')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: held-out instruments')
     ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of --data, to test a command')
     ap.add_argument('--model', default='small', help='MARS: a run folder or packaged weights; default: %(default)s')
@@ -233,7 +272,8 @@ def parser():
     ap.add_argument('--n-iter', type=int, default=32, help='iterations of Griffin-Lim; default: %(default)s')
     ap.add_argument('--n-resamples', type=int, default=50, help='resamples of an interval; default: %(default)s')
     ap.add_argument('--seed', type=int, default=0, help='of the choice of notes and of generation')
-    ap.add_argument('--device', help='cpu, cuda or mps, of the training; default: the first available')
+    ap.add_argument('--device',
+                    help='cpu, cuda or mps, of the training (default: the first available) and of DiffWave (cpu)')
     ap.add_argument('--clips', type=Path, help='a folder for a short MP3 of each row')
     ap.add_argument('--out', type=Path, help='a JSON file')
     return ap

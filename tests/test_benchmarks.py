@@ -477,6 +477,13 @@ def test_table1(tmp_path, monkeypatch):
     assert rows['reference']['MSE paired']['value'] == 0 < rows['Griffin-Lim oracle']['MSE paired']['value'] < rows['anchor, 1 kHz and 8 bits']['MSE paired']['value'] # the anchor lacks all high partials
     assert {r['block'] for r in rows.values()} == {'reference', 'reconstruction', 'generated'} and rows['DDSP generated'].get('MSE paired') is None
     assert rows['DDSP reconstruction, f0 of the label']['floats'] == 1 + 125 + 125*16 and len([*(tmp_path/'clips').iterdir()]) == 3
+    shape = '{"channels": 4, "layers": 2, "cycle": 2, "step_width": 8, "crop": 512, "mel_width": 8, "mel_depth": 1, "mel_heads": 1}'
+    def diffwave(*more): return call('--parts', 'diffwave', '--diffwave', str(tmp_path/'dw'), '--train', '--shape', shape, '--mel-settings', '{"steps": 1}', *more)
+    three = diffwave()
+    assert three['DiffWave']['train']['diffwave']['steps'] == 2 and {*three['DiffWave']['curves']} == {'diffwave', 'label_to_mel'} and {k: three['rows'][k] for k in rows} == rows
+    assert three['rows']['DiffWave reconstruction, fast']['floats'] == 20000 and three['rows']['DiffWave reconstruction, fast']['MSE paired']['value'] > 0
+    assert three['rows']['DiffWave generated, fast']['block'] == 'generated' and len(three['rows']) == 10
+    assert call('--parts', 'diffwave')['rows'] == three['rows'] # no folder, no rows
     assert table1.anchor(torch.tensor([[0, 5000, -20000]*3000], dtype=torch.int16)).mul(128).frac().abs().max() == 0
 
 def test_table1_wavenet(tmp_path, monkeypatch):

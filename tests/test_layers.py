@@ -35,7 +35,7 @@ evaluation.report
 baselines.next_token baselines.seanet
 baselines.masked baselines.aar baselines.flow
 baselines.magnet baselines.ddsp
-baselines.wavenet
+baselines.diffwave baselines.wavenet
 baselines
 ablations
 studies.prediction

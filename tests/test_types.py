@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOT_YET = set('''
 ablations apps.instruments baselines.aar baselines.comparison baselines.flow baselines.magnet data.folder
 data.notes data.nsynth data.rendered data.soundfont parts.editing parts.product parts.vocoder studies.magnet
-studies.prediction studies.sat baselines.ddsp baselines.wavenet evaluation.selection'''.split())
+studies.prediction studies.sat baselines.ddsp baselines.diffwave baselines.wavenet evaluation.selection'''.split())
 
 # A modest beginning. Networks hold parts that may be None, classes narrow what their parents take, and empty lists are given no type.
 CONFIG = '''[mypy]

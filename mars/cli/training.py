@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STAGE_HELP', 'RUN', 'TRACKER', 'MEMORY', 'AUGMENT', 'INIT', 'HELD_OUT', 'SELECT_DATA', 'EXTRA', 'COMMANDS',
            'stage_configs', 'stage_args', 'transformer_of', 'init_model', 'run_tokenizer', 'run_transformer',
-           'select_by_samples', 'run_sat', 'run_ddsp', 'run_wavenet', 'run_vocoder', 'run_train', 'run_classifier',
-           'stage_command']
+           'select_by_samples', 'run_sat', 'run_ddsp', 'run_diffwave', 'run_wavenet', 'run_vocoder', 'run_train',
+           'run_classifier', 'stage_command']
 
 # %% ../../nbs/cli/training.ipynb #dfa7a41e
 import os, re
@@ -23,6 +23,7 @@ STAGE_HELP = dict(tokenizer='the tokenizer', var='the next-scale transformer', v
                   aar='the AAR baseline on a tokenizer of waves',
                   magnet='the MAGNeT baseline on a tokenizer with --rvq', ar='a next-token baseline',
                   ddsp='the DDSP baseline, a harmonic-plus-noise synthesiser, and its prior',
+                  diffwave='the DiffWave baseline, a diffusion vocoder, and its label-to-mel stage',
                   wavenet='the WaveNet autoencoder, a baseline of samples, and its prior')
 
 def stage_configs(stage)->list: # of (config class, prefix of its flags)
@@ -44,6 +45,9 @@ def stage_configs(stage)->list: # of (config class, prefix of its flags)
     if stage == 'ddsp':
         from mars.baselines.ddsp import DDSPConfig
         return [(DDSPConfig, '')]
+    if stage == 'diffwave':
+        from mars.baselines.diffwave import DiffWaveConfig
+        return [(DiffWaveConfig, '')]
     if stage == 'wavenet':
         from mars.baselines.wavenet import WaveNetConfig
         return [(WaveNetConfig, '')]
@@ -199,6 +203,16 @@ def run_ddsp(a, notes, given):
     train_ddsp(notes, train, cfg, out, info=with_data({}, notes), **_run_options(a))
     return out, train
 
+def run_diffwave(a, notes, given):
+    from mars.baselines.diffwave import DiffWaveConfig, train_diffwave
+    from mars.train import TrainConfig
+    train, shape = TrainConfig.preset(a.preset, 'diffwave', **given), config_values(a, DiffWaveConfig)
+    common = {k: v for k, v in given.items() if k in ('seed', 'precision', 'save_every', 'keep_last', 'log_every')}
+    steps = {} if a.mel_steps is None else dict(steps=a.mel_steps)
+    mel_train = TrainConfig.preset(a.preset, 'label_to_mel', **common, **steps)
+    cfg, out = DiffWaveConfig.preset(a.preset, **shape), make_folder(a.out)
+    train_diffwave(notes, train, cfg, out, with_data({}, notes), mel_train, **_run_options(a))
+
 def run_wavenet(a, notes, given):
     from mars.baselines.wavenet import WaveNetConfig, train_wavenet
     from mars.train import TrainConfig
@@ -235,7 +249,7 @@ def run_train(a):
     notes, options = select_by_samples(a, notes)
     if getattr(a, 'augment', 0): notes = AugmentedNotes(notes, copies=a.augment)
     stages = dict(tokenizer=run_tokenizer, sat=run_sat, vocoder=run_vocoder, ddsp=run_ddsp,
-                  wavenet=run_wavenet)
+                  diffwave=run_diffwave, wavenet=run_wavenet)
     run_stage = stages.get(a.stage, run_transformer)
     out, train = run_stage(a, notes, config_values(a, TrainConfig, skip=('stage',)), **options)
     result = dict(folder=str(out), stage=a.stage, notes=len(notes), steps=train.steps)
@@ -293,6 +307,8 @@ EXTRA = dict(
     wavenet=(TRACKER,),
     sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K',
                       help='K codebooks at the full rate instead of scales, as magnet needs them')),
+    diffwave=(TRACKER, Arg('--mel-steps', type=Number(int, ge=1), metavar='N',
+                           help='training steps of the label-to-mel stage; those of its preset if not given')),
     ar=(TRACKER, Arg('--pattern', choices=('flat', 'delayed'),
                      help='one token per pass, or one per codebook with a delay; delayed if the tokenizer allows it')),
     vocoder=(Arg('--init-from', metavar='FOLDER',
@@ -315,8 +331,8 @@ def stage_command(stage)->Subcommand:
 COMMANDS = (
     Subcommand('train', None, 'Train a tokenizer, a transformer or another model.', group='train and evaluate',
         description='A transformer needs the folder of a trained tokenizer. Baselines: sat, then aar; sat --rvq 4, '
-                    'then magnet or ar; ddsp; wavenet. `--system NAME` is accepted in place of the name. Ctrl-C '
-                    'saves a checkpoint, from which --resume continues.',
+                    'then magnet or ar; ddsp; diffwave; wavenet. `--system NAME` is accepted in place of the name. '
+                    'Ctrl-C saves a checkpoint, from which --resume continues.',
         examples=('mars train tokenizer --data sounds --preset small --out run',
                   'mars train var --data sounds --preset small --out run'),
         stages=tuple(stage_command(s) for s in STAGE_HELP)),)
