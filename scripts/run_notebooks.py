@@ -43,7 +43,7 @@ def with_palette(png):
     image = Image.open(io.BytesIO(base64.b64decode(png)))
     if image.mode == 'P': return png
     image = image.convert('RGB')
-    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     if max(ImageStat.Stat(ImageChops.difference(image, few.convert('RGB'))).rms) > MAX_ERROR: return png
     out = io.BytesIO()
     few.save(out, 'PNG', optimize=True)

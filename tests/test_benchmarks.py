@@ -467,7 +467,7 @@ def test_table1(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     import table1
     (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(valid=['*_800'], test=['*_801']))))
-    def call(*more): return table1.main(['--run', str(tmp_path/'run'), '--data', 'additive', '--quick', '--preset', 'tiny', '--settings', '{"steps": 2}', '--split', str(tmp_path/'split.json'), '--n', '20', '--n-f0', '1', '--n-iter', '1',
+    def call(*more): return table1.main(['--run', str(tmp_path/'run'), '--data', 'additive', '--quick', '--preset', 'tiny', '--settings', '{"steps": 2}', '--split', str(tmp_path/'split.json'), '--n', '8', '--n-f0', '1', '--n-iter', '1',
                                          '--n-resamples', '10', '--device', 'cpu', '--out', str(tmp_path/'t.json'), *more])
     first = call('--parts', 'mars')
     both = call('--parts', 'ddsp', '--train', '--clips', str(tmp_path/'clips'))
