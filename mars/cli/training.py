@@ -212,6 +212,7 @@ def run_diffwave(a, notes, given):
     mel_train = TrainConfig.preset(a.preset, 'label_to_mel', **common, **steps)
     cfg, out = DiffWaveConfig.preset(a.preset, **shape), make_folder(a.out)
     train_diffwave(notes, train, cfg, out, with_data({}, notes), mel_train, **_run_options(a))
+    return out, train
 
 def run_wavenet(a, notes, given):
     from mars.baselines.wavenet import WaveNetConfig, train_wavenet
