@@ -130,25 +130,19 @@ def test_training(monkeypatch, tmp_path, capsys):
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setenv('MARS_CACHE', str(tmp_path))
+    # without a C++ compiler; with a PatchGAN, the parts
+    monkeypatch.setattr('mars.training.compiled.CompiledStep.backend', None)
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **kwargs: None)
     import train
-    r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu',
+    r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--compile',
                     '--out', str(tmp_path/'t.json')])
     assert json.loads((tmp_path/'t.json').read_text()) == r
-    assert [row['stage'] for row in r['stages']] == ['tokenizer', 'tokenizer + GAN', 'var']
+    assert [(row['stage'], row['step']) for row in r['stages']] == [(stage, step) for stage in ('tokenizer', 'tokenizer + GAN', 'var')
+                                                                    for step in ('plain', 'compiled')]
     columns = 'ms', 'notes/s', 'loader notes/s', 'plain notes/s', 'TFLOP/s', 'MFU %', 'peak MiB', 'predicted MiB', 'operations'
-    for row in r['stages']: assert min(row[k] for k in columns) > 0 and row['host waits'] == 0 and row['step'] == 'plain'
+    for row in r['stages'][::2]: assert min(row[k] for k in columns) > 0 and row['host waits'] == 0
     printed = capsys.readouterr().out
     assert 'Not measured without a GPU: kernels' in printed and '| kernels' not in printed
-
-def test_training_with_the_compiled_step(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    for name in ('common', 'train'): monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setenv('MARS_CACHE', str(tmp_path))
-    monkeypatch.setattr('mars.training.compiled.CompiledStep.backend', None)
-    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self, **kwargs: None) # with a PatchGAN, the parts
-    import train
-    r = train.main(['--presets', 'tiny', '--batch', '2', '--steps', '6', '--matmul', '256', '--device', 'cpu', '--compile'])
-    assert [row['step'] for row in r['stages']] == ['plain', 'compiled']*3
 
 # ---- benchmarks/patch_shape.py ----
 
@@ -356,8 +350,13 @@ def test_scale_ablation(monkeypatch, tmp_path):
     import scale_ablation
     from mars.data import AdditiveNotes
     from mars.pipeline import Mars
-    m, notes = Mars.from_pretrained('small', 'cpu'), AdditiveNotes(pitches=range(56, 60), velocities=(100,))
-    rows = scale_ablation.main(['--n', '8', '--out', str(tmp_path/'k.json')], notes)
+    from mars.tokenizer import Tokenizer, TokenizerConfig
+    from mars.var import VAR, VARConfig
+    torch.manual_seed(0)
+    tok, notes = Tokenizer(TokenizerConfig.preset('tiny')), AdditiveNotes(pitches=range(56, 60), velocities=(100,))
+    Mars(tok, VAR(VARConfig.preset('tiny', gamma_init=1.), tok.cfg).bind(tok)).save_pretrained(tmp_path/'m')
+    m = Mars.from_pretrained(tmp_path/'m', 'cpu')
+    rows = scale_ablation.main(['--model', str(tmp_path/'m'), '--n', '8', '--out', str(tmp_path/'k.json')], notes)
     K = len(m.tokenizer.cfg.scales)
     assert [r['n_given'] for r in rows] == [*range(K+1)] and rows[-1]['tokens'] == m.tokenizer.cfg.n_tokens
     assert json.loads((tmp_path/'k.json').read_text())['rows'] == rows
