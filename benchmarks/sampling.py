@@ -17,12 +17,12 @@ run on recordings.
 
 With --per-scale the model's own setting is changed on the last maps only: temperature, top-k and guidance of the last
 one to three. All settings sample the same notes with the same random numbers, so the differences from the model's
-setting are paired. Pitch is measured by pYIN and by the classifier; the Fréchet distance is that of the mel-PCA
-features to the real notes. Each setting and seed is stored in --run and is not sampled again. The rule was written
-before the first run: a setting is better if the interval of its difference from the model's setting excludes zero in
-its favour for the share within 50 cents or for the Fréchet distance, and to its disadvantage for neither. Intervals
-are normal, over notes, at the level 1 - 0.05/settings. Of several better settings the one with the largest share
-within 50 cents is chosen; with none, the model's own stays.
+setting are paired (committed: results/evaluation/sampling-per-scale-small.json). Pitch is measured by pYIN and by the
+classifier; the Fréchet distance is that of the mel-PCA features to the real notes. Each setting and seed is stored in
+--run and is not sampled again. The rule was written before the first run: a setting is better if the interval of its
+difference from the model's setting excludes zero in its favour for the share within 50 cents or for the Fréchet
+distance, and to its disadvantage for neither. Intervals are normal, over notes, at the level 1 - 0.05/settings. Of
+several better settings the one with the largest share within 50 cents is chosen; with none, the model's own stays.
 """
 import argparse, json, statistics, sys
 from pathlib import Path
