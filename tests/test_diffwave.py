@@ -312,6 +312,7 @@ def test_command(tmp_path, capsys):
     data = ['--data', 'additive', '--families', 'organ', '--pitches', '60-63', '--velocities', '100', '--device', 'cpu']
     out = str(tmp_path/'run')
     command = ['train', 'diffwave', '--out', out, *data, '--batch-size', '4', *shape, '--mel-steps', '2']
+    assert main([*command, '--steps', '3', '--conditioner', 'labels']) == 2 and '--mel-steps has no effect' in capsys.readouterr().err
     assert main([*command, '--steps', '3', '--json']) == 0
     assert json.loads(capsys.readouterr().out) == dict(folder=out, stage='diffwave', notes=12, steps=3)
     assert main([*command, '--steps', '4', '--resume']) == 2 # another schedule of the learning rate

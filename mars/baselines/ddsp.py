@@ -10,8 +10,8 @@ __all__ = ['DDSP_PRESETS', 'Z_HOP', 'Z_FRAMES', 'FLOOR_DB', 'LOSS_WINDOWS', 'CEN
            'spectral_loss', 'midi_to_hz', 'multiples_autocorrelation', 'best_cents', 'corrected_f0', 'estimated_f0',
            'mfcc', 'TimbreEncoder', 'dense_stack', 'Decoder', 'DDSP', 'LabelRegressors', 'fill_labels',
            'flatten_features', 'unflatten_features', 'ridge', 'family_factors', 'DDSPPrior', 'limit_peak', 'DDSPCodec',
-           'DDSPMars', 'notes_f0', 'cached_f0', 'window_start', 'level_db', 'ddsp_loss', 'fit_prior', 'f0_summary',
-           'train_ddsp']
+           'read_networks', 'TwoNetworks', 'DDSPMars', 'notes_f0', 'cached_f0', 'window_start', 'level_db', 'ddsp_loss',
+           'fit_prior', 'f0_summary', 'train_ddsp']
 
 # %% ../../nbs/baselines/ddsp.ipynb #02b4c2a5
 import hashlib, json, math
@@ -549,10 +549,78 @@ class DDSPCodec:
     def image_to_spec(self, wave): return self.spectrogram.encode(wave)
     def image_to_wave(self, wave, **options): return limit_peak(wave.cpu())
 
+# %% ../../nbs/baselines/ddsp.ipynb #7f25922c
+def read_networks(
+    cls,         # a subclass of `TwoNetworks`
+    folder:Path, # of its `save_pretrained`
+)->tuple: # arguments of the class: network, second network or None, info, and those of `more`
+    "Read a model; `ValueError` with one sentence for a damaged folder."
+    path = folder/'config.json'
+    try:
+        c = read_json(path)
+        check_sizes(c.get(cls.kind), path)
+        if c.get('kind') != cls.kind:
+            raise ValueError(f'{folder} holds no {cls.title}; give a folder of `train_{cls.kind}`')
+        if c['format'] != 1: raise ValueError(f'format of {path} must be 1, got {c["format"]}; update mars')
+        cfg, has_second = cls.config_cls.from_dict(c[cls.kind]), c[cls.second]
+        more = [c[k] for k in cls.more]
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
+        raise ValueError(f'{path} is damaged; copy it again or train again') from None
+    names = (cls.kind, cls.second) if has_second else (cls.kind,)
+    nets = [load_network(lambda make=make: make(cfg), folder/f'{name}.safetensors')
+            for make, name in zip(cls.makers, names)]
+    return *nets, *([] if has_second else [None]), c.get('info'), *more
+
+# %% ../../nbs/baselines/ddsp.ipynb #d522d805
+class TwoNetworks:
+    "Moving, saving and loading of a pipeline with a network and a second one that generates its conditions."
+    kind, title, second = None, 'model', 'prior' # in config.json; in messages; name of the second network in files
+    config_cls, makers, more = None, (), ()      # makers of the networks; arguments of the class besides them and info
+
+    def saved(self)->tuple: return self.tokenizer, self.var # the networks; None for one that is not there
+
+    def to(self, device=None, dtype=None):
+        "Move the networks to a device; they compute in float32."
+        if dtype is not None and pick_dtype(dtype) != torch.float32:
+            raise ValueError(f'a {self.title} computes in float32, got {str(dtype).removeprefix("torch.")}')
+        for net in (self.tokenizer, self.var):
+            if net is not None and device is not None: net.to(pick_device(device))
+        return self
+
+    def edit(self, *args, **kwargs):
+        raise ValueError(f'a {self.title} has no token maps to edit; use another model')
+    interpolate = edit
+
+    def save_pretrained(self,
+        folder:Path,     # created if it does not exist
+        half:bool=False, # store weights as float16
+    ):
+        "Save config.json and the weights of each network, named after `kind` and `second`."
+        first, second = self.saved()
+        config = {'format': 1, 'kind': self.kind, self.kind: asdict(self.tokenizer.cfg),
+                  self.second: second is not None, **{k: getattr(self, k) for k in self.more}, 'info': self.info}
+        try: text = json.dumps(config, indent=1)
+        except TypeError as e:
+            raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
+        with save_together(folder) as put:
+            put(f'{self.kind}.safetensors', weights_bytes(first, half))
+            put(f'{self.second}.safetensors', weights_bytes(second, half) if second is not None else None)
+            put('config.json', text)
+
+    @classmethod
+    def from_pretrained(cls,
+        name,         # a folder
+        device='cpu', # where the networks should be
+        dtype=None,   # 'float32' (None)
+    ): # ready to use; FileNotFoundError or ValueError with one sentence
+        "Load a model."
+        folder, device = find_model(name), pick_device(device)
+        return cls(*read_networks(cls, folder)).to(device, dtype)
+
 # %% ../../nbs/baselines/ddsp.ipynb #5aedafa6
-class DDSPMars(DDSPCodec, Mars):
+class DDSPMars(DDSPCodec, TwoNetworks, Mars):
     "A DDSP autoencoder and its prior, with the methods of `Mars`."
-    kind = 'ddsp'
+    kind, title, config_cls, makers = 'ddsp', 'DDSP model', DDSPConfig, (DDSP, DDSPPrior)
     def __init__(self,
         ddsp:DDSP,             # trained or not
         prior:DDSPPrior=None,  # None can reconstruct but not generate
@@ -565,53 +633,6 @@ class DDSPMars(DDSPCodec, Mars):
     def __repr__(self):
         prior = 'with prior' if self.var is not None else 'without prior'
         return f'DDSPMars({size_of(self.tokenizer)}, {self.tokenizer.cfg.floats_per_note} floats a note, {prior})'
-
-    def to(self, device=None, dtype=None)->'DDSPMars':
-        "Move the networks to a device; they compute in float32."
-        if dtype is not None and pick_dtype(dtype) != torch.float32:
-            raise ValueError(f'a DDSP model computes in float32, got {str(dtype).removeprefix("torch.")}')
-        for net in (self.tokenizer, self.var):
-            if net is not None and device is not None: net.to(pick_device(device))
-        return self
-
-    def edit(self, *args, **kwargs): raise ValueError('a DDSP model has no token maps to edit; use another model')
-    interpolate = edit
-
-    def save_pretrained(self,
-        folder:Path,     # created if it does not exist
-        half:bool=False, # store weights as float16
-    ):
-        "Save the model: config.json, ddsp.safetensors and, if there is a prior, prior.safetensors."
-        config = dict(format=1, kind='ddsp', ddsp=asdict(self.tokenizer.cfg), prior=self.var is not None,
-                      info=self.info)
-        try: text = json.dumps(config, indent=1)
-        except TypeError as e:
-            raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-        with save_together(folder) as put:
-            put('ddsp.safetensors', weights_bytes(self.tokenizer, half))
-            put('prior.safetensors', weights_bytes(self.var, half) if self.var is not None else None)
-            put('config.json', text)
-
-    @classmethod
-    def from_pretrained(cls,
-        name,         # a folder
-        device='cpu', # where the networks should be
-        dtype=None,   # 'float32' (None)
-    )->'DDSPMars': # ready to use; FileNotFoundError or ValueError with one sentence
-        "Load a DDSP model."
-        folder, device = find_model(name), pick_device(device)
-        path = folder/'config.json'
-        try:
-            c = read_json(path)
-            check_sizes(c.get('ddsp'), path)
-            if c.get('kind') != 'ddsp': raise ValueError(f'{folder} holds no DDSP model; give a folder of `train_ddsp`')
-            if c['format'] != 1: raise ValueError(f'format of {path} must be 1, got {c["format"]}; update mars')
-            cfg, has_prior = DDSPConfig.from_dict(c['ddsp']), c['prior']
-        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
-            raise ValueError(f'{path} is damaged; copy it again or train again') from None
-        ddsp = load_network(lambda: DDSP(cfg), folder/'ddsp.safetensors')
-        prior = load_network(lambda: DDSPPrior(cfg), folder/'prior.safetensors') if has_prior else None
-        return cls(ddsp, prior, c.get('info')).to(device, dtype)
 
 DDSPMars.load = DDSPMars.from_pretrained # called by `Mars.from_pretrained`
 PIPELINES['ddsp'] = DDSPMars

@@ -11,7 +11,7 @@ __all__ = ['N_MELS', 'HOP', 'FRAMES', 'DIFFWAVE_PRESETS', 'FAST_BETAS', 'SCHEDUL
            'train_label_to_mel', 'train_diffwave']
 
 # %% ../../nbs/baselines/diffwave.ipynb #cc50af42
-import copy, json, math
+import copy, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
@@ -22,14 +22,15 @@ from ..cmx import CMX
 from ..parts.codec import prepare_sounds
 from ..parts.conditioning import LabelEmbedding
 from ..parts.config import PIPELINES, STAGES, Config, setting
-from ..parts.device import in_batches, pick_device, pick_dtype, seed_all
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, check_sizes, load_network, read_json, save_together, weights_bytes
+from ..parts.device import in_batches, seed_all
+from ..parts.files import N_SAMPLES, SAMPLE_RATE
 from ..parts.sampling import check_seed
-from ..pipeline import Mars, find_model, size_of
+from ..pipeline import Mars, size_of
 from ..stft import LogSpectrogram, compress, mel_filters
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
 from ..training.tokens import Images, names_hash
+from .ddsp import TwoNetworks
 from .flow import Flow, FlowConfig, flow_loss
 
 # %% ../../nbs/baselines/diffwave.ipynb #7a28d272
@@ -355,9 +356,10 @@ class DiffWaveCodec:
     def image_to_wave(self, condition, **options): return self.decode(condition, **options)
 
 # %% ../../nbs/baselines/diffwave.ipynb #1c2c53a7
-class DiffWaveMars(DiffWaveCodec, Mars):
+class DiffWaveMars(DiffWaveCodec, TwoNetworks, Mars):
     "A DiffWave and its label-to-mel stage, with the methods of `Mars`."
-    kind = 'diffwave'
+    kind, title, second, more = 'diffwave', 'DiffWave', 'mel', ('schedule',)
+    config_cls, makers = DiffWaveConfig, (DiffWave, mel_flow)
     def __init__(self,
         diffwave:DiffWave,    # trained or not
         flow:MelFlow=None,    # None can reconstruct but not generate, unless the labels are the condition
@@ -375,6 +377,8 @@ class DiffWaveMars(DiffWaveCodec, Mars):
         flow = f', {size_of(self.var)} flow' if has_flow else ''
         return f'DiffWaveMars({size_of(self.tokenizer)}{flow}, {cfg.floats_per_note} floats a note, {self.schedule})'
 
+    def saved(self)->tuple: return self.tokenizer, self.var if self.tokenizer.labels is None else None
+
     def stream(self,
         n:int=None,         # number of notes; None takes it from the labels, or 1
         *, schedule:str=None, # 'fast' (6 reverse steps) or 'full'; None is the model's own
@@ -385,55 +389,6 @@ class DiffWaveMars(DiffWaveCodec, Mars):
         m.schedule = schedule or self.schedule
         sampling_schedule(m.schedule, self.tokenizer.cfg.diffusion_steps)
         return Mars.stream(m, n, **options)
-
-    def to(self, device=None, dtype=None)->'DiffWaveMars':
-        "Move the networks to a device; they compute in float32."
-        if dtype is not None and pick_dtype(dtype) != torch.float32:
-            raise ValueError(f'a DiffWave computes in float32, got {str(dtype).removeprefix("torch.")}')
-        for net in (self.tokenizer, self.var):
-            if net is not None and device is not None: net.to(pick_device(device))
-        return self
-
-    def edit(self, *args, **kwargs): raise ValueError('a DiffWave has no token maps to edit; use another model')
-    interpolate = edit
-
-    def save_pretrained(self,
-        folder:Path,     # created if it does not exist
-        half:bool=False, # store weights as float16
-    ):
-        "Save the model: config.json, diffwave.safetensors and, if there is a label-to-mel stage, mel.safetensors."
-        flow = self.var if self.tokenizer.labels is None else None
-        config = dict(format=1, kind='diffwave', diffwave=asdict(self.tokenizer.cfg), mel=flow is not None,
-                      schedule=self.schedule, info=self.info)
-        try: text = json.dumps(config, indent=1)
-        except TypeError as e:
-            raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-        with save_together(folder) as put:
-            put('diffwave.safetensors', weights_bytes(self.tokenizer, half))
-            put('mel.safetensors', weights_bytes(flow, half) if flow is not None else None)
-            put('config.json', text)
-
-    @classmethod
-    def from_pretrained(cls,
-        name,         # a folder
-        device='cpu', # where the networks should be
-        dtype=None,   # 'float32' (None)
-    )->'DiffWaveMars': # ready to use; FileNotFoundError or ValueError with one sentence
-        "Load a DiffWave."
-        folder, device = find_model(name), pick_device(device)
-        path = folder/'config.json'
-        try:
-            c = read_json(path)
-            check_sizes(c.get('diffwave'), path)
-            if c.get('kind') != 'diffwave':
-                raise ValueError(f'{folder} holds no DiffWave; give a folder of `train_diffwave`')
-            if c['format'] != 1: raise ValueError(f'format of {path} must be 1, got {c["format"]}; update mars')
-            cfg, has_flow, schedule = DiffWaveConfig.from_dict(c['diffwave']), c['mel'], c['schedule']
-        except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
-            raise ValueError(f'{path} is damaged; copy it again or train again') from None
-        diffwave = load_network(lambda: DiffWave(cfg), folder/'diffwave.safetensors')
-        flow = load_network(lambda: mel_flow(cfg), folder/'mel.safetensors') if has_flow else None
-        return cls(diffwave, flow, c.get('info'), schedule).to(device, dtype)
 
 DiffWaveMars.load = DiffWaveMars.from_pretrained # called by `Mars.from_pretrained`
 PIPELINES['diffwave'] = DiffWaveMars

@@ -7,17 +7,17 @@ __all__ = ['WAVENET_PRESETS', 'CODES', 'ZERO', 'NEAR_SILENT', 'UNIFORM_EVERY', '
            'code_inputs', 'causal', 'add_frames', 'GatedLayer', 'WaveNetDecoder', 'WaveNetEncoder', 'WaveNet',
            'crop_levels', 'crop_weights', 'choose_crops', 'transposed', 'with_bias', 'LayerQueue', 'invert_cdf',
            'QueueSampler', 'sample_codes', 'check_number', 'n_sampled', 'sample_notes', 'LatentPrior', 'WaveNetPrior',
-           'label_rows', 'WaveNetCodec', 'read_wavenet', 'WaveNetMars', 'wavenet_loss', 'fit_prior', 'train_wavenet']
+           'label_rows', 'WaveNetCodec', 'WaveNetMars', 'wavenet_loss', 'fit_prior', 'train_wavenet']
 
 # %% ../../nbs/baselines/wavenet.ipynb #0149e6ae
-import json, math
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .ddsp import LABELS, N_REGRESSORS, N_ROWS, Z_FRAMES, Z_HOP, LabelRegressors
+from .ddsp import LABELS, N_REGRESSORS, N_ROWS, Z_FRAMES, Z_HOP, LabelRegressors, TwoNetworks
 from .ddsp import family_factors, fill_labels, level_db, limit_peak, ridge
 from .flow import note_noise
 from ..cmx import CMX
@@ -25,11 +25,11 @@ from ..data import FAMILIES, SOURCES
 from ..parts.codec import prepare_sounds
 from ..parts.conditioning import LabelEmbedding, given_labels, label_ids
 from ..parts.config import PIPELINES, STAGES, Config, setting
-from ..parts.device import in_batches, pick_device, pick_dtype, seed_all
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, check_sizes, load_network, read_json, save_together, weights_bytes
+from ..parts.device import in_batches, seed_all
+from ..parts.files import N_SAMPLES, SAMPLE_RATE
 from ..parts.sampling import check_logits, check_seed, note_uniforms
 from ..parts.warm_start import principal_components
-from ..pipeline import Mars, find_model, size_of
+from ..pipeline import Mars, size_of
 from ..stft import LogSpectrogram
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
@@ -475,29 +475,10 @@ class WaveNetCodec:
     def image_to_spec(self, wave): return self.spectrogram.encode(wave)
     def image_to_wave(self, wave, **options): return limit_peak(wave.cpu())
 
-# %% ../../nbs/baselines/wavenet.ipynb #7df6a21b
-def read_wavenet(
-    folder:Path, # of `WaveNetMars.save_pretrained`
-)->tuple: # network, prior or None, info; ValueError with one sentence for a damaged folder
-    "Read a model."
-    path = folder/'config.json'
-    try:
-        c = read_json(path)
-        check_sizes(c.get('wavenet'), path)
-        if c.get('kind') != 'wavenet':
-            raise ValueError(f'{folder} holds no WaveNet model; give a folder of `train_wavenet`')
-        if c['format'] != 1: raise ValueError(f'format of {path} must be 1, got {c["format"]}; update mars')
-        cfg, has_prior = WaveNetConfig.from_dict(c['wavenet']), c['prior']
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError):
-        raise ValueError(f'{path} is damaged; copy it again or train again') from None
-    net = load_network(lambda: WaveNet(cfg), folder/'wavenet.safetensors')
-    prior = load_network(lambda: WaveNetPrior(cfg), folder/'prior.safetensors') if has_prior else None
-    return net, prior, c.get('info')
-
 # %% ../../nbs/baselines/wavenet.ipynb #208b2de8
-class WaveNetMars(WaveNetCodec, Mars):
+class WaveNetMars(WaveNetCodec, TwoNetworks, Mars):
     "A WaveNet autoencoder and its prior, with the methods of `Mars`."
-    kind = 'wavenet'
+    kind, title, config_cls, makers = 'wavenet', 'WaveNet model', WaveNetConfig, (WaveNet, WaveNetPrior)
     def __init__(self,
         net:WaveNet,              # trained or not
         prior:WaveNetPrior=None,  # None can reconstruct but not generate
@@ -528,42 +509,6 @@ class WaveNetMars(WaveNetCodec, Mars):
             z, _ = self.encode(sounds.waves[i:i+size])
             return sounds.restore(self.decode([z, labels[i:i+size]], seed=seed, first=i, **settings), i)
         return torch.cat([*in_batches(rebuild, len(sounds.waves), batch_size)])
-
-    def to(self, device=None, dtype=None)->'WaveNetMars':
-        "Move the networks to a device; they compute in float32."
-        if dtype is not None and pick_dtype(dtype) != torch.float32:
-            raise ValueError(f'a WaveNet model computes in float32, got {str(dtype).removeprefix("torch.")}')
-        for net in (self.tokenizer, self.var):
-            if net is not None and device is not None: net.to(pick_device(device))
-        return self
-
-    def edit(self, *args, **kwargs): raise ValueError('a WaveNet model has no token maps to edit; use another model')
-    interpolate = edit
-
-    def save_pretrained(self,
-        folder:Path,     # created if it does not exist
-        half:bool=False, # store weights as float16
-    ):
-        "Save the model: config.json, wavenet.safetensors and, if there is a prior, prior.safetensors."
-        config = dict(format=1, kind='wavenet', wavenet=asdict(self.tokenizer.cfg), prior=self.var is not None,
-                      info=self.info)
-        try: text = json.dumps(config, indent=1)
-        except TypeError as e:
-            raise ValueError(f'info cannot be saved ({e}); keep text, numbers, lists and dicts in it') from None
-        with save_together(folder) as put:
-            put('wavenet.safetensors', weights_bytes(self.tokenizer, half))
-            put('prior.safetensors', weights_bytes(self.var, half) if self.var is not None else None)
-            put('config.json', text)
-
-    @classmethod
-    def from_pretrained(cls,
-        name,         # a folder
-        device='cpu', # where the networks should be
-        dtype=None,   # 'float32' (None)
-    )->'WaveNetMars': # ready to use; FileNotFoundError or ValueError with one sentence
-        "Load a model."
-        folder, device = find_model(name), pick_device(device)
-        return cls(*read_wavenet(folder)).to(device, dtype)
 
 WaveNetMars.load = WaveNetMars.from_pretrained # called by `Mars.from_pretrained`
 PIPELINES['wavenet'] = WaveNetMars

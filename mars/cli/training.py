@@ -208,6 +208,8 @@ def run_diffwave(a, notes, given):
     from mars.train import TrainConfig
     train, shape = TrainConfig.preset(a.preset, 'diffwave', **given), config_values(a, DiffWaveConfig)
     common = {k: v for k, v in given.items() if k in ('seed', 'precision', 'save_every', 'keep_last', 'log_every')}
+    if a.mel_steps is not None and shape.get('conditioner') == 'labels':
+        raise ValueError('--mel-steps has no effect with --conditioner labels, which needs no mel spectrogram')
     steps = {} if a.mel_steps is None else dict(steps=a.mel_steps)
     mel_train = TrainConfig.preset(a.preset, 'label_to_mel', **common, **steps)
     cfg, out = DiffWaveConfig.preset(a.preset, **shape), make_folder(a.out)
