@@ -170,8 +170,14 @@ function labelsOf(form, pitch) {
 function optionsOf(form) {
   const options = { seed: Math.max(0, Math.floor(+form.seed.value || 0)) };
   for (const name of ['cfg_scale', 'top_k', 'temperature'])
-    if (form[name].value !== '') options[name] = +form[name].value;
+    if (form[name].value !== '') options[name] = spread(about.sampling[name], +form[name].value);
   return options;
+}
+
+/** A value of a field; where the model's own setting is a list over the scales, the list scaled to this maximum. */
+function spread(own, value) {
+  if (!Array.isArray(own) || !(Math.max(...own) > 0)) return value;
+  return own.map(v => (v * value) / Math.max(...own));
 }
 
 /** Generate a note: {tokens, spec, wave, ms, key}. The same request gives the note that is kept. */
@@ -435,8 +441,10 @@ function setForm() {
   setSources();
   Object.assign(form.pitch, { min: low, max: high, value: 60 });
   Object.assign(form.velocity, { min: soft, max: loud, value: 100 });
-  for (const name of ['cfg_scale', 'top_k', 'temperature'])
-    form[name].value = about.sampling[name] ?? { cfg_scale: 0, top_k: 0, temperature: 1 }[name];
+  for (const name of ['cfg_scale', 'top_k', 'temperature']) {
+    const value = about.sampling[name] ?? { cfg_scale: 0, top_k: 0, temperature: 1 }[name];
+    form[name].value = Array.isArray(value) ? Math.max(...value) : value;
+  }
   form.top_k.max = about.codebook_size;
   const small = $('instrument');
   Object.assign(small.low, { min: low, max: high, value: Math.max(low, 48) });
