@@ -3,7 +3,7 @@
 The reference set is held-out instruments of Fluid (R3), recorded notes (--real, a folder in NSynth's layout) or
 held-out pitches of training instruments (--seen). Class means and training copies use training notes of Fluid (R3),
 pitches 36 to 96, in all three cases. Writes the report into --out and prints one line of it. The committed results are
-results/evaluation/small-{fluid,real,seen}.json.
+results/evaluation/small-{fluid,real,seen}.json, with --n 512 --n-f0 128.
 """
 import argparse, json
 from pathlib import Path
@@ -46,6 +46,7 @@ def parser():
     reference.add_argument('--real', type=Path, help="folder of recorded notes in NSynth's layout; default: Fluid (R3)")
     reference.add_argument('--seen', action='store_true', help='held-out pitches of the training instruments')
     ap.add_argument('--n', type=int, default=256, help='notes of each row, at least 2; default: %(default)s')
+    ap.add_argument('--n-f0', type=int, default=64, help='notes of each row whose pitch is measured; default: %(default)s')
     ap.add_argument('--out', type=Path, required=True, help='folder of the report')
     ap.add_argument('--result', type=Path, help='a JSON file for the compact report')
     ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
@@ -56,7 +57,8 @@ def main(argv=None):
     splits, data = choose_splits(args)
     names = dict(model=args.name or Path(args.model).name, data=data, train_data='Fluid (R3), the training side')
     model = load_model(args.model, args.device)
-    result = evaluate_model(model, splits, args.n, args.out, progress=True, about=dict(names=names))
+    result = evaluate_model(model, splits, args.n, args.out, progress=True, about=dict(names=names),
+                            n_f0=args.n_f0)
     if args.result: args.result.write_text(compact_report(result), encoding='utf-8')
     print(summary_line(result, args.out))
 
