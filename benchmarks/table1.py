@@ -9,7 +9,8 @@ of an earlier call with the same notes and settings are kept. The committed resu
 results/benchmarks/table1-small.json.
 """
 import argparse, json, sys, time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 import torch
@@ -19,11 +20,11 @@ from mars.baselines.wavenet import WaveNetConfig, train_wavenet
 from mars.cli.data import with_data
 from mars.data import Batches
 from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
-from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, columns_table, extract_features, lowpass
-from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, write_notes
+from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, as_int16, columns_table, extract_features, lowpass
+from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, training_copies, write_notes
 from mars.evaluation.report import weights_digest
 from mars.parts.classifier import Classifier
-from mars.parts.files import write_atomic
+from mars.parts.files import SAMPLE_RATE, write_atomic
 from mars.parts.inference import generate
 from mars.pipeline import Mars
 from mars.train import TrainConfig
@@ -44,23 +45,22 @@ def open_sides(args):
     train, _, test = split_by_names(open_data(args.data, QUICK if args.quick else GRID), split)
     return train, test
 
-def train(args, notes):
-    "Train the baselines of --parts that have a folder, each from its newest checkpoint if there is one."
-    options = dict(info=with_data({}, notes), progress=False, resume=True, device=args.device)
-    mel = dict(mel_train=TrainConfig.preset(args.preset, 'label_to_mel', **args.mel_settings))
-    baselines = dict(ddsp=(args.run, DDSPConfig, train_ddsp, {}),
-                     diffwave=(args.diffwave, DiffWaveConfig, train_diffwave, mel),
-                     wavenet=(args.wavenet, WaveNetConfig, train_wavenet, {}))
-    for name, (folder, config, run, more) in baselines.items():
-        if folder is None or name not in args.parts: continue
-        settings = TrainConfig.preset(args.preset, name, **args.settings)
-        run(notes, settings, config.preset(args.preset, **args.shape), folder, **more, **options)
-
 # ---- rows
 
 def anchor(waves):
     "The anchor of the listening test of Vinay and Lerch: 1 kHz low-pass and 8 bits."
     return (lowpass(waves, 1000.)*128).round().clamp(-128, 127)/128
+
+@dataclass(frozen=True)
+class RowMaker:
+    "How the notes of a row are made, and at what cost."
+    block:str            # 'reference', 'reconstruction' or 'generated'
+    make:Callable        # (int16 test notes (b, N), index of the first) -> notes (b, N)
+    parameters:int=None  # of the networks that are used
+    floats:int|str=None  # numbers per note that carry the information, or tokens
+    steps:int=None       # of training
+    paired:bool=True     # note i is a version of test note i; generated notes never are
+    seconds:float=None   # a note, where it is not the time of `make`
 
 def n_parameters(*nets): return sum(p.numel() for net in nets for p in net.parameters())
 
@@ -68,8 +68,8 @@ def steps_of(m, *stages): return sum(m.info[f'train_{stage}']['steps'] for stage
 
 def part(labels, i, n): return {k: v[i:i+n] for k, v in labels.items()}
 
-def mars_rows(args, ref, m):
-    "Rows without the baseline: name -> (block, f of waves and the index of the first, parameters, floats, steps)."
+def mars_rows(args, ref, m): # name -> RowMaker
+    "Rows of MARS and of the reference."
     ls, options = m.spectrogram, dict(n_iter=args.n_iter, seed=args.seed)
     def oracle(w, i): return griffin_lim_oracle(w, ls, m.cmx, first=i, **options)
     def rebuilt(w, i): return m.decode(m.encode(w), first=i, **options)
@@ -77,11 +77,19 @@ def mars_rows(args, ref, m):
         tokens = generate(m.var, part(ref.labels, i, len(w)), len(w), seed=args.seed, first=i, **m.sampling())
         return m.decode(tokens, first=i, **options)
     codec, tokens = n_parameters(m.tokenizer), f'{m.tokenizer.cfg.n_tokens} tokens'
-    return {'reference': ('reference', lambda w, i: w, None, None, None),
-            'anchor, 1 kHz and 8 bits': ('reference', lambda w, i: anchor(w), None, None, None),
-            'Griffin-Lim oracle': ('reference', oracle, None, ls.shape[-2]*ls.shape[-1], None),
-            'MARS reconstruction': ('reconstruction', rebuilt, codec, tokens, steps_of(m, 'tokenizer')),
-            'MARS generated': ('generated', generated, codec + n_parameters(m.var), None, steps_of(m, 'var'))}
+    return {'reference': RowMaker('reference', lambda w, i: w),
+            'anchor, 1 kHz and 8 bits': RowMaker('reference', lambda w, i: anchor(w)),
+            'Griffin-Lim oracle': RowMaker('reference', oracle, floats=ls.shape[-2]*ls.shape[-1]),
+            'MARS reconstruction': RowMaker('reconstruction', rebuilt, codec, tokens, steps_of(m, 'tokenizer')),
+            'MARS generated': RowMaker('generated', generated, codec + n_parameters(m.var), None, steps_of(m, 'var'))}
+
+def training_row(ref, train): # name -> RowMaker
+    "Real notes of training instruments with pitch and family of the test notes, where there are enough of them."
+    try: chosen = training_copies(NoteSet(train, name='training notes'), ref.labels)
+    except ValueError as e:
+        print(f'no row of other real notes: {e}', flush=True)
+        return {}
+    return {'other real notes': RowMaker('reference', lambda w, i: chosen[i:i+len(w)], paired=False)}
 
 def ddsp_rows(args, ref, m):
     "Rows of the baseline, as `mars_rows`; estimates of f0 are cached in the run folder."
@@ -93,9 +101,9 @@ def ddsp_rows(args, ref, m):
     def generated(w, i):
         return decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), i)
     sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'ddsp')
-    return {'DDSP reconstruction, f0 of the label': ('reconstruction', by_label, *sizes),
-            'DDSP generated': ('generated', generated, sizes[0], None, sizes[2]),
-            'DDSP reconstruction, f0 estimated': ('reconstruction', by_estimate, *sizes)}
+    return {'DDSP reconstruction, f0 of the label': RowMaker('reconstruction', by_label, *sizes),
+            'DDSP generated': RowMaker('generated', generated, sizes[0], None, sizes[2]),
+            'DDSP reconstruction, f0 estimated': RowMaker('reconstruction', by_estimate, *sizes)}
 
 def diffwave_rows(args, ref, m):
     "Rows of DiffWave, as `mars_rows`; one that is conditioned on labels reconstructs nothing."
@@ -105,11 +113,11 @@ def diffwave_rows(args, ref, m):
         return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), first=i, **decoding)
     net, steps = n_parameters(m.tokenizer), steps_of(m, 'diffwave')
     if m.tokenizer.labels is not None:
-        return {f'Label DiffWave generated, {args.schedule}': ('generated', generated, net, None, steps)}
+        return {f'Label DiffWave generated, {args.schedule}': RowMaker('generated', generated, net, None, steps)}
     both = net + n_parameters(m.var)
-    return {f'DiffWave reconstruction, {args.schedule}': ('reconstruction', rebuilt, net,
-                                                          m.tokenizer.cfg.floats_per_note, steps),
-            f'DiffWave generated, {args.schedule}': ('generated', generated, both, None, steps)}
+    floats = m.tokenizer.cfg.floats_per_note
+    return {f'DiffWave reconstruction, {args.schedule}': RowMaker('reconstruction', rebuilt, net, floats, steps),
+            f'DiffWave generated, {args.schedule}': RowMaker('generated', generated, both, None, steps)}
 
 def wavenet_rows(args, ref, m):
     "Rows of the WaveNet autoencoder, as `mars_rows`; the labels of a note are part of its conditioning or not."
@@ -118,10 +126,40 @@ def wavenet_rows(args, ref, m):
     def generated(w, i):
         return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i, **m.sampling()))
     sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'wavenet')
-    rows = {'WaveNet reconstruction': ('reconstruction', plain, *sizes),
-            'WaveNet generated': ('generated', generated, sizes[0], None, sizes[2])}
-    with_labels = {'WaveNet reconstruction, with labels': ('reconstruction', by_label, *sizes)}
+    rows = {'WaveNet reconstruction': RowMaker('reconstruction', plain, *sizes),
+            'WaveNet generated': RowMaker('generated', generated, sizes[0], None, sizes[2])}
+    with_labels = {'WaveNet reconstruction, with labels': RowMaker('reconstruction', by_label, *sizes)}
     return rows | (with_labels if m.tokenizer.label_embed is not None else {})
+
+@dataclass(frozen=True)
+class Baseline:
+    "A baseline that is trained and evaluated here."
+    option:str      # attribute of the arguments with its run folder
+    config:type     # its shape
+    train:Callable  # trains one
+    rows:Callable   # (arguments, test notes, model) -> dict of RowMaker
+
+BASELINES = dict(ddsp=Baseline('run', DDSPConfig, train_ddsp, ddsp_rows),
+                 diffwave=Baseline('diffwave', DiffWaveConfig, train_diffwave, diffwave_rows),
+                 wavenet=Baseline('wavenet', WaveNetConfig, train_wavenet, wavenet_rows))
+
+def requested(args): # -> iterator of (name, baseline, run folder)
+    "The baselines of --parts that have a folder."
+    for name, baseline in BASELINES.items():
+        folder = getattr(args, baseline.option)
+        if folder is not None and name in args.parts: yield name, baseline, folder
+
+def train(args, notes):
+    "Train the requested baselines, each from its newest checkpoint if there is one."
+    options = dict(info=with_data({}, notes), progress=False, resume=True, device=args.device)
+    for name, baseline, folder in requested(args):
+        settings = TrainConfig.preset(args.preset, name, **args.settings)
+        mel = {}
+        if name == 'diffwave':
+            mel = dict(mel_train=TrainConfig.preset(args.preset, 'label_to_mel', **args.mel_settings))
+        baseline.train(notes, settings, baseline.config.preset(args.preset, **args.shape), folder, **mel, **options)
+
+# ---- measurement
 
 class RowMeter:
     "Measures the cheap columns of the protocol for one row after another."
@@ -134,35 +172,70 @@ class RowMeter:
 
     def features(self, notes): return extract_features(notes, [self.pca], self.classifier)
 
-    def __call__(self, name, block, f, parameters, floats, steps): # -> dict of columns
+    def __call__(self, name, maker): # -> dict of columns, and the notes
         ref, start = self.ref, time.perf_counter()
-        notes = write_notes((f(w, i) for i, w in iter_batches(ref, 16)), len(ref), None, ref.labels, name)
-        seconds = (time.perf_counter() - start)/len(ref)
-        row = Row(name, notes, paired=block != 'generated')
+        notes = write_notes((maker.make(w, i) for i, w in iter_batches(ref, 16)), len(ref), None, ref.labels, name)
+        seconds = (time.perf_counter() - start)/len(ref) if maker.seconds is None else maker.seconds
+        row = Row(name, notes, paired=maker.paired and maker.block != 'generated')
         c = Comparison(ref, row, self.data, self.features(notes), torch.arange(len(ref)), None, self.cfg)
-        columns = dict(block=block, parameters=parameters, floats=floats, steps=steps, seconds=seconds)
+        columns = dict(block=maker.block, parameters=maker.parameters, floats=maker.floats, steps=maker.steps,
+                       seconds=seconds)
         for metric in self.metrics:
             if metric.applies(c): columns |= metric(c)
         print(f'{name}: {seconds:.2f} s a note', flush=True)
-        return columns
+        return columns, notes
 
-def save_clips(folder, ref, rows, n=2, samples=16000):
-    "Write the first second of n notes of every row as one small MP3."
+# ---- clips
+
+CLIP_NOTES, CLIP_SECONDS = 5, 2
+
+def clip_rows(ref): # -> indices
+    "Evenly spaced notes; neighbours in the data are of one instrument."
+    n = min(CLIP_NOTES, len(ref))
+    return [round((j + .5)*len(ref)/n) for j in range(n)]
+
+def clip_names(ref): # -> list of 'NUMBER-PITCH-FAMILY'
+    notes = [ref.source.notes[i] for i in clip_rows(ref)]
+    return [f'{j}-{note.pitch:03d}-{note.family}' for j, note in enumerate(notes, 1)]
+
+def clip_folder(folder, row): return folder/row.replace(' ', '_').replace(',', '')
+
+def save_clips(folder, ref, waves):
+    "Write the beginnings of notes, one wave for each of `clip_rows`, as small MP3 files."
     import soundfile
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [round((j + .5)*len(ref)/n) for j in range(n)]
-    for name, (_, f, *_) in rows.items():
-        clip = torch.cat([torch.as_tensor(f(ref[[i]], i))[0, :samples] for i in chosen])
-        clip = clip/32768 if clip.dtype == torch.int16 else clip
-        path = folder/f'{name.replace(", ", " ").replace(" ", "-")}.mp3'
-        soundfile.write(path, clip.float().numpy(), 16000, format='MP3', compression_level=.6)
+    for old in folder.glob('*.mp3'): old.unlink()
+    for name, wave in zip(clip_names(ref), waves):
+        clip = as_int16(torch.as_tensor(wave)[None])[0, :CLIP_SECONDS*SAMPLE_RATE].float()/32768
+        soundfile.write(folder/f'{name}.mp3', clip.numpy(), SAMPLE_RATE, format='MP3', compression_level=.9)
 
-def learning_curve(folder, stage, n=60):
-    "About n rows of the log of the training, and its last."
+def add_clips(folder, ref, makers, measured):
+    "Write the clips of rows that were measured now, and of others that have none."
+    chosen = clip_rows(ref)
+    for name, maker in makers.items():
+        place = clip_folder(folder, name)
+        if name in measured: save_clips(place, ref, measured[name])
+        elif not place.exists(): save_clips(place, ref, [maker.make(ref[[i]], i)[0] for i in chosen])
+
+# ---- the file
+
+CURVE_KEYS = 'step', 'loss', 'harmonic_db', 'noise_db', 'level_db', 'lr', 'seconds'
+
+def elapsed_seconds(rows): # of a stage, in the order of the log -> list; the clock of a resumed run starts at 0
+    "Training time at each row of a log, over all sessions."
+    total, last, out = 0., 0., []
+    for seconds in (r['seconds'] for r in rows):
+        total += seconds - last if seconds >= last else seconds
+        last = seconds
+        out.append(total)
+    return out
+
+def learning_curve(folder, stage, n=60): # -> list of dicts
+    "About n rows of the log of a stage, and its last; seconds count all sessions."
     rows = [r for r in read_log(folder) if r['stage'] == stage]
-    keys = 'step', 'loss', *(('harmonic_db', 'noise_db') if stage == 'ddsp' else ()), 'lr', 'seconds'
-    shown = rows[::max(1, len(rows)//n)] + rows[-1:]
-    return [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in keys} for r in shown]
+    rows = [{**r, 'seconds': t} for r, t in zip(rows, elapsed_seconds(rows))]
+    shown = rows[:-1:max(1, len(rows)//n)] + rows[-1:]
+    return [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in CURVE_KEYS if k in r} for r in shown]
 
 def about(args, ref, train):
     "What the rows have in common."
@@ -173,64 +246,49 @@ def about(args, ref, train):
 
 def read_stored(path, info):
     "The result of an earlier call with the same notes and settings."
-    if not path.exists(): return dict(info=info, rows={})
+    new = dict(info=info, rows={}, baselines={})
+    if not path.exists(): return new
     old = json.loads(path.read_text(encoding='utf-8'))
-    return old if old['info'] == info else dict(info=info, rows={})
+    return old if old['info'] == info else new
 
-def describe_run(folder, m):
-    "How the baseline was trained, and its learning curve."
-    about = dict(config=asdict(m.tokenizer.cfg), f0=m.info['f0'], train=m.info['train_ddsp'],
-                 versions=m.info['versions'], weights=weights_digest(ddsp=m.tokenizer, prior=m.var))
-    return about, learning_curve(folder, 'ddsp')
+def describe_baseline(folder, m, rows): # -> dict: config, train, versions, weights, rows, curves
+    "How a baseline was trained, and the learning curve of each stage."
+    stages = {k.removeprefix('train_'): v for k, v in m.info.items() if k.startswith('train_')}
+    net, prior = m.saved()
+    about = dict(config=asdict(net.cfg), train=stages, versions=m.info['versions'], rows=[*rows],
+                 weights=weights_digest(network=net, prior=prior),
+                 curves={stage: learning_curve(folder, stage) for stage in stages})
+    return about | ({'f0': m.info['f0']} if 'f0' in m.info else {})
 
-def describe_diffwave(folder, m):
-    "How DiffWave was trained, and its learning curves."
-    trained = {k.removeprefix('train_'): v for k, v in m.info.items() if k.startswith('train_')}
-    return dict(config=asdict(m.tokenizer.cfg), train=trained, versions=m.info['versions'],
-                weights=weights_digest(diffwave=m.tokenizer, mel=None if m.tokenizer.labels else m.var),
-                curves={stage: learning_curve(folder, stage) for stage in trained})
-
-def describe_wavenet(folder, m):
-    "How the WaveNet autoencoder was trained, at what cost, and its learning curve."
-    rows = [r for r in read_log(folder) if r['stage'] == 'wavenet']
-    curve = [{k: r[k] if k == 'step' else round(float(r[k]), 6) for k in ('step', 'loss', 'level_db', 'seconds')}
-             for r in rows[::max(1, len(rows)//60)] + rows[-1:]]
-    return dict(config=asdict(m.tokenizer.cfg), train=m.info['train_wavenet'], versions=m.info['versions'], curve=curve,
-                weights=weights_digest(wavenet=m.tokenizer, prior=m.var))
-
-def add_wavenet(args, ref, result):
-    "Describe the WaveNet autoencoder in the result, drop rows of another run, and return its rows."
-    m, old = Mars.from_pretrained(args.wavenet), result.get('wavenet')
-    result['wavenet'] = describe_wavenet(args.wavenet, m)
-    if old and old['weights'] != result['wavenet']['weights']:
-        result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith('WaveNet')}
-    return wavenet_rows(args, ref, m)
+def add_baseline(args, ref, result, name, baseline, folder): # -> dict of RowMaker
+    "Describe a baseline in the result, and drop rows of another run."
+    m = Mars.from_pretrained(folder, args.device or 'cpu')
+    makers = baseline.rows(args, ref, m)
+    if name == 'diffwave' and m.tokenizer.labels is not None: name = 'diffwave, labels'
+    new, old = describe_baseline(folder, m, makers), result['baselines'].get(name)
+    if old and old['weights'] == new['weights']: new['rows'] = [*dict.fromkeys(old['rows'] + new['rows'])]
+    elif old: result['rows'] = {k: v for k, v in result['rows'].items() if k not in old['rows']}
+    result['baselines'][name] = new
+    return makers
 
 def evaluate(args, ref, train):
     "Measure the rows of --parts that the file does not have; each is written when it is complete."
-    result, makers = read_stored(args.out, about(args, ref, train)), {}
-    if 'mars' in args.parts: makers |= mars_rows(args, ref, Mars.from_pretrained(args.model))
-    if 'wavenet' in args.parts and args.wavenet: makers |= add_wavenet(args, ref, result)
-    if 'ddsp' in args.parts and args.run:
-        m, old = Mars.from_pretrained(args.run), result.get('ddsp')
-        result['ddsp'], result['curve'] = describe_run(args.run, m)
-        if old and old['weights'] != result['ddsp']['weights']: # rows of another run
-            result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith('DDSP')}
-        makers |= ddsp_rows(args, ref, m)
-    if 'diffwave' in args.parts and args.diffwave:
-        m = Mars.from_pretrained(args.diffwave, args.device or 'cpu')
-        name = 'Label DiffWave' if m.tokenizer.labels is not None else 'DiffWave'
-        old, result[name] = result.get(name), describe_diffwave(args.diffwave, m)
-        if old and old['weights'] != result[name]['weights']: # rows of another run
-            result['rows'] = {k: v for k, v in result['rows'].items() if not k.startswith(name)}
-        makers |= diffwave_rows(args, ref, m)
+    result, makers, measured = read_stored(args.out, about(args, ref, train)), {}, {}
+    if 'mars' in args.parts:
+        makers |= mars_rows(args, ref, Mars.from_pretrained(args.model)) | training_row(ref, train)
+    for name, baseline, folder in requested(args):
+        makers |= add_baseline(args, ref, result, name, baseline, folder)
     missing = {k: v for k, v in makers.items() if k not in result['rows']}
     meter = RowMeter(args, ref) if missing else None
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name, maker in missing.items():
-        result['rows'][name] = meter(name, *maker)
+        result['rows'][name], notes = meter(name, maker)
+        if args.clips: measured[name] = notes[clip_rows(ref)]
         write_atomic(args.out, result_json(result) + '\n')
-    if args.clips: save_clips(args.clips, ref, makers)
+    if args.clips:
+        add_clips(args.clips, ref, makers, measured)
+        result['clips'] = clip_names(ref)
+    write_atomic(args.out, result_json(result) + '\n')
     return json.loads(args.out.read_text(encoding='utf-8'))
 
 def print_blocks(rows):

@@ -470,19 +470,23 @@ def test_table1(tmp_path, monkeypatch):
                                          '--n-resamples', '10', '--device', 'cpu', '--out', str(tmp_path/'t.json'), *more])
     first = call('--parts', 'mars')
     both = call('--parts', 'ddsp', '--train', '--clips', str(tmp_path/'clips'))
-    assert {k: both['rows'][k] for k in first['rows']} == first['rows'] and len(both['rows']) == 8
-    assert both['ddsp']['train']['steps'] == 2 and [r['step'] for r in both['curve']][-1] == 1 and both['info'] == first['info']
+    assert {k: both['rows'][k] for k in first['rows']} == first['rows'] and len(both['rows']) == 9
+    ddsp = both['baselines']['ddsp']
+    assert ddsp['train']['ddsp']['steps'] == 2 and [r['step'] for r in ddsp['curves']['ddsp']][-1] == 1 and both['info'] == first['info']
+    assert ddsp['rows'] == [k for k in both['rows'] if k.startswith('DDSP')] and both['rows']['other real notes'].get('MSE paired') is None
     rows = both['rows']
     assert rows['reference']['MSE paired']['value'] == 0 < rows['Griffin-Lim oracle']['MSE paired']['value'] < rows['anchor, 1 kHz and 8 bits']['MSE paired']['value'] # the anchor lacks all high partials
     assert {r['block'] for r in rows.values()} == {'reference', 'reconstruction', 'generated'} and rows['DDSP generated'].get('MSE paired') is None
-    assert rows['DDSP reconstruction, f0 of the label']['floats'] == 1 + 125 + 125*16 and len([*(tmp_path/'clips').iterdir()]) == 3
+    assert rows['DDSP reconstruction, f0 of the label']['floats'] == 1 + 125 + 125*16 and both['clips'] == [p.stem for p in sorted((tmp_path/'clips'/'DDSP_generated').glob('*.mp3'))] and len(both['clips']) == 5
+    assert len([*(tmp_path/'clips').iterdir()]) == 3
     shape = '{"channels": 4, "layers": 2, "cycle": 2, "step_width": 8, "crop": 512, "mel_width": 8, "mel_depth": 1, "mel_heads": 1}'
     def diffwave(*more): return call('--parts', 'diffwave', '--diffwave', str(tmp_path/'dw'), '--train', '--shape', shape, '--mel-settings', '{"steps": 1}', *more)
     three = diffwave()
-    assert three['DiffWave']['train']['diffwave']['steps'] == 2 and {*three['DiffWave']['curves']} == {'diffwave', 'label_to_mel'} and {k: three['rows'][k] for k in rows} == rows
+    assert three['baselines']['diffwave']['train']['diffwave']['steps'] == 2 and {*three['baselines']['diffwave']['curves']} == {'diffwave', 'label_to_mel'} and {k: three['rows'][k] for k in rows} == rows
     assert three['rows']['DiffWave reconstruction, fast']['floats'] == 20000 and three['rows']['DiffWave reconstruction, fast']['MSE paired']['value'] > 0
-    assert three['rows']['DiffWave generated, fast']['block'] == 'generated' and len(three['rows']) == 10
+    assert three['rows']['DiffWave generated, fast']['block'] == 'generated' and len(three['rows']) == 11
     assert call('--parts', 'diffwave')['rows'] == three['rows'] # no folder, no rows
+    assert table1.elapsed_seconds([dict(seconds=s) for s in (2., 5., 1., 4.)]) == [2., 5., 6., 9.] # resumed after the second row
     assert table1.anchor(torch.tensor([[0, 5000, -20000]*3000], dtype=torch.int16)).mul(128).frac().abs().max() == 0
 
 def test_table1_wavenet(tmp_path, monkeypatch):
@@ -498,4 +502,4 @@ def test_table1_wavenet(tmp_path, monkeypatch):
     rows = result['rows']
     assert {*rows} == {'WaveNet reconstruction', 'WaveNet reconstruction, with labels', 'WaveNet generated'} and all(r['steps'] == 2 and r['seconds'] > 0 for r in rows.values())
     assert rows['WaveNet reconstruction']['floats'] == 2000 and rows['WaveNet generated'].get('MSE paired') is None and rows['WaveNet reconstruction']['MSE paired']['value'] > 0
-    assert result['wavenet']['train']['batch_size'] == 2 and [r['step'] for r in result['wavenet']['curve']][-1] == 1
+    assert result['baselines']['wavenet']['train']['wavenet']['batch_size'] == 2 and [r['step'] for r in result['baselines']['wavenet']['curves']['wavenet']] == [0, 1]
