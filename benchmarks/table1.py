@@ -2,23 +2,27 @@
 
 Trains DDSP (--run), DiffWave (--diffwave) and the WaveNet autoencoder (--wavenet) on the training side of the notes
 (--train; an interrupted run continues) and evaluates them and MARS on the test side; a baseline without a folder is
-left out. Rows are reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, and notes
-generated from their labels. Notes are those of --data at pitches 36 to 96 and two velocities; scripts/split.json names
-the held-out instruments, which no model was trained on. Prints three tables and writes them as JSON (--out), where rows
-of an earlier call with the same notes and settings are kept. The committed result is
-results/benchmarks/table1-small.json.
+left out. Rows are reference, anchor, Griffin-Lim oracle and reconstructions, paired with the test notes, other real
+notes, and notes generated from labels; those of TokenSynth (--tokensynth) come from tokensynth_notes.py. Notes are
+those of --data at pitches 36 to 96 and two velocities; scripts/split.json names the held-out instruments, which no
+model was trained on. Prints three tables and writes them as JSON (--out), where rows of an earlier call with the same
+notes and settings are kept. The committed result is results/benchmarks/table1-small.json, shown in
+nbs/baselines/table1.ipynb.
 """
 import argparse, json, sys, time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
+import numpy as np
 import torch
 from mars.baselines.ddsp import DDSPConfig, cached_f0, train_ddsp
 from mars.baselines.diffwave import DiffWaveConfig, train_diffwave
 from mars.baselines.wavenet import WaveNetConfig, train_wavenet
 from mars.cli.data import with_data
-from mars.data import Batches
+from mars.data import Batches, NSynth
+from mars.data.notes import FAMILIES, SOURCES
 from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
 from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, as_int16, columns_table, extract_features, lowpass
 from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, training_copies, write_notes
@@ -159,6 +163,38 @@ def train(args, notes):
             mel = dict(mel_train=TrainConfig.preset(args.preset, 'label_to_mel', **args.mel_settings))
         baseline.train(notes, settings, baseline.config.preset(args.preset, **args.shape), folder, **mel, **options)
 
+# ---- TokenSynth, which runs in an environment of its own
+
+def write_requests(folder, ref, train, seed):
+    "Write labels of the test notes, and for each a random training note of its family and source, or of its family."
+    import soundfile
+    rng, pools = np.random.default_rng(seed), defaultdict(list)
+    for i, note in enumerate(train.notes):
+        for key in ((note.family, note.source), note.family): pools[key].append(i)
+    (folder/'timbre').mkdir(parents=True, exist_ok=True)
+    requests = []
+    for i, note in enumerate(ref.source.notes):
+        pool = pools[note.family, note.source] or pools[note.family]
+        if not pool: raise ValueError(f'no training note of the family {note.family}; leave it out of the test notes')
+        path = f'timbre/{i:04d}.wav'
+        soundfile.write(folder/path, NoteSet(train)[[int(rng.choice(pool))]][0].numpy(), SAMPLE_RATE)
+        requests.append(dict(pitch=note.pitch, velocity=note.velocity, family=note.family, source=note.source,
+                             timbre=path))
+    about = dict(digest=names_hash(ref.source), families=FAMILIES, sources=SOURCES, notes=requests)
+    write_atomic(folder/'requests.json', json.dumps(about, indent=1) + '\n')
+
+def add_tokensynth(args, ref, result): # -> dict of RowMaker
+    "Row of the notes that tokensynth_notes.py wrote for these test notes."
+    info = json.loads((args.tokensynth/'info.json').read_text(encoding='utf-8'))
+    notes = NSynth(args.tokensynth)
+    labels = [[(n.pitch, n.velocity, n.family, n.source) for n in side] for side in (notes.notes, ref.source.notes)]
+    if info['digest'] != names_hash(ref.source) or labels[0] != labels[1]:
+        raise ValueError(f'{args.tokensynth} has notes for other labels; write the requests and generate the notes again')
+    if result.get('tokensynth') != info: result['rows'].pop('TokenSynth generated', None)
+    result['tokensynth'] = info
+    def generated(w, i): return notes.batch(range(i, i + len(w)))[0]
+    return {'TokenSynth generated': RowMaker('generated', generated, info['parameters'], seconds=info['seconds'])}
+
 # ---- measurement
 
 class RowMeter:
@@ -278,6 +314,7 @@ def evaluate(args, ref, train):
         makers |= mars_rows(args, ref, Mars.from_pretrained(args.model)) | training_row(ref, train)
     for name, baseline, folder in requested(args):
         makers |= add_baseline(args, ref, result, name, baseline, folder)
+    if args.tokensynth and 'tokensynth' in args.parts: makers |= add_tokensynth(args, ref, result)
     missing = {k: v for k, v in makers.items() if k not in result['rows']}
     meter = RowMeter(args, ref) if missing else None
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -308,6 +345,8 @@ def parser():
     ap.add_argument('--wavenet', type=Path, help='run folder of the WaveNet autoencoder')
     ap.add_argument('--diffwave', type=Path, metavar='FOLDER',
                     help='run folder of DiffWave; without it, it has no rows')
+    ap.add_argument('--requests', type=Path, metavar='FOLDER', help='write labels and timbres for tokensynth_notes.py')
+    ap.add_argument('--tokensynth', type=Path, metavar='FOLDER', help='notes that tokensynth_notes.py wrote')
     ap.add_argument('--schedule', default='fast', choices=('fast', 'full'),
                     help='reverse steps of DiffWave; default: %(default)s')
     ap.add_argument('--mel-settings', type=json.loads, default={}, metavar='JSON',
@@ -320,7 +359,7 @@ def parser():
                     help='fields of its training, such as {"steps": 1000}; the others are those of the preset')
     ap.add_argument('--shape', type=json.loads, default={}, metavar='JSON',
                     help='fields of its shape, such as {"window": 0.5}; the others are those of the preset')
-    ap.add_argument('--parts', default='mars,ddsp,diffwave,wavenet',
+    ap.add_argument('--parts', default='mars,ddsp,diffwave,wavenet,tokensynth',
                     help='rows to measure, or baselines to train; the others are kept; default: %(default)s')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='JSON file: held-out instruments')
     ap.add_argument('--quick', action='store_true', help='two pitches and one velocity of --data, to test a command')
@@ -332,7 +371,7 @@ def parser():
     ap.add_argument('--seed', type=int, default=0, help='of the choice of notes and of generation')
     ap.add_argument('--device',
                     help='cpu, cuda or mps, of the training (default: the first available) and of DiffWave (cpu)')
-    ap.add_argument('--clips', type=Path, help='a folder for a short MP3 of each row')
+    ap.add_argument('--clips', type=Path, help='a folder for the first two seconds of five notes of each row as MP3')
     ap.add_argument('--out', type=Path, help='a JSON file')
     return ap
 
@@ -342,9 +381,11 @@ def main(argv=None):
     print(f'{len(notes)} training notes of {len(notes.instruments)} instruments, {len(test)} test notes of '
           f'{len(test.instruments)}', flush=True)
     if args.train: train(args, notes)
-    if not args.out: return None
     chosen = sorted(Batches(test, min(args.n, len(test)), args.seed).at(0).tolist())
-    result = evaluate(args, NoteSet(test.select(chosen), name='the test notes'), notes)
+    ref = NoteSet(test.select(chosen), name='the test notes')
+    if args.requests: write_requests(args.requests, ref, notes, args.seed)
+    if not args.out: return None
+    result = evaluate(args, ref, notes)
     print_blocks(result['rows'])
     return result
 

@@ -503,3 +503,62 @@ def test_table1_wavenet(tmp_path, monkeypatch):
     assert {*rows} == {'WaveNet reconstruction', 'WaveNet reconstruction, with labels', 'WaveNet generated'} and all(r['steps'] == 2 and r['seconds'] > 0 for r in rows.values())
     assert rows['WaveNet reconstruction']['floats'] == 2000 and rows['WaveNet generated'].get('MSE paired') is None and rows['WaveNet reconstruction']['MSE paired']['value'] > 0
     assert result['baselines']['wavenet']['train']['wavenet']['batch_size'] == 2 and [r['step'] for r in result['baselines']['wavenet']['curves']['wavenet']] == [0, 1]
+
+def stub_tokensynth(monkeypatch):
+    "The classes and arguments of tokensynth 0.0.4, without weights: a sine at the pitch of the MIDI file."
+    from types import ModuleType, SimpleNamespace
+    class Net(torch.nn.Linear):
+        def __init__(self): super().__init__(2, 2) # 6 parameters
+    class TokenSynth(Net):
+        @classmethod
+        def from_pretrained(cls, path=None, aug=True, device=None): return cls()
+        def synthesize(self, clap_embedding, midi_fname, top_p=None, top_k=None, guidance_scale=None):
+            assert clap_embedding.shape == (1, 512) and top_k == 9
+            return torch.tensor([int(Path(midi_fname).read_text().split()[0])])
+    class CLAP:
+        def __init__(self, device=None): self.clap = Net()
+        def encode_audio(self, audio):
+            assert soundfile.info(audio).samplerate == 16000
+            return torch.zeros(1, 512)
+        def encode_text(self, text): return torch.ones(1, 512)
+    class DACDecoder:
+        def __init__(self, device=None): self.dac_model = Net()
+        def decode(self, tokens):
+            f0 = 440*2**((tokens.item() - 69)/12)
+            return .5*torch.sin(2*torch.pi*f0*torch.arange(70000)[None]/16000) # longer than a note
+    import soundfile
+    class PrettyMIDI:
+        def __init__(self): self.instruments = []
+        def write(self, path): Path(path).write_text(' '.join(str(n.pitch) for i in self.instruments for n in i.notes if n.end < 5))
+    midi, package = ModuleType('pretty_midi'), ModuleType('tokensynth')
+    midi.PrettyMIDI, midi.Instrument, midi.Note = PrettyMIDI, lambda program: SimpleNamespace(notes=[]), SimpleNamespace
+    package.TokenSynth, package.CLAP, package.DACDecoder = TokenSynth, CLAP, DACDecoder
+    monkeypatch.setitem(sys.modules, 'pretty_midi', midi)
+    monkeypatch.setitem(sys.modules, 'tokensynth', package)
+
+def test_table1_tokensynth(tmp_path, monkeypatch):
+    "Requests for TokenSynth, notes of a stub in NSynth's layout, and their row; one sentence without the package."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import table1, tokensynth_notes
+    (tmp_path/'split.json').write_text(json.dumps(dict(model=dict(valid=['*_800'], test=['*_801']))))
+    common = ['--data', 'additive', '--quick', '--split', str(tmp_path/'split.json'), '--n', '20', '--parts', 'tokensynth']
+    table1.main([*common, '--requests', str(tmp_path/'ask')])
+    call = [str(tmp_path/'ask'), '--out', str(tmp_path/'out'), '--device', 'cpu']
+    monkeypatch.setitem(sys.modules, 'tokensynth', None)
+    with pytest.raises(SystemExit, match='tokensynth.*an environment of its own'): tokensynth_notes.main(call)
+    assert not (tmp_path/'out').exists()
+    stub_tokensynth(monkeypatch)
+    info = tokensynth_notes.main(call)
+    assert (info['parameters'], info['top_k']) == (18, 10) and info['seconds'] > 0
+    asked = json.loads((tmp_path/'ask'/'requests.json').read_text())
+    examples = json.loads((tmp_path/'out'/'examples.json').read_text())
+    assert [(e['pitch'], e['instrument_family_str']) for e in examples.values()] == [(n['pitch'], n['family']) for n in asked['notes']]
+    result = table1.main([*common, '--tokensynth', str(tmp_path/'out'), '--n-f0', '4', '--n-resamples', '10', '--out', str(tmp_path/'t.json')])
+    row = result['rows']['TokenSynth generated']
+    assert (row['block'], row['parameters'], row['seconds']) == ('generated', 18, info['seconds']) and row['f0 within 50 cents']['value'] == 1
+    assert tokensynth_notes.main(call)['seconds'] == info['seconds'] # all notes are there
+    with pytest.raises(ValueError, match='other labels'): table1.main([*common, '--tokensynth', str(tmp_path/'out'), '--seed', '1', '--out', str(tmp_path/'t.json')])
+    assert [tokensynth_notes.snap_velocity(v) for v in (1, 75, 76, 120)] == [25, 50, 100, 127]
+    def offline(cls, **kw): raise OSError('no network')
+    monkeypatch.setattr(sys.modules['tokensynth'].TokenSynth, 'from_pretrained', classmethod(offline))
+    with pytest.raises(SystemExit, match='weights of TokenSynth are not available'): tokensynth_notes.main(call)
