@@ -188,6 +188,17 @@ class SpecSizes(nn.Module):
         if not 1 <= self.n_samples <= self.n_padded:
             raise ValueError(f'duration must be in (0, {self.n_padded/sample_rate:g}] s, got {duration}')
 
+    @classmethod
+    def for_duration(cls,
+        sample_rate:int, # Hz
+        seconds:float,   # of every wave
+        n_fft:int=1024, hop_length:int=256, # as above
+        multiple:int=256, # `n_frames` is a multiple of it, so that CMX folds the spectrogram into that many columns
+    ):
+        "The sizes for waves of another rate or length."
+        least = 1 + math.ceil(seconds*sample_rate/hop_length) # frames
+        return cls(sample_rate, n_fft, hop_length, multiple*math.ceil(least/multiple), duration=seconds)
+
     @property
     def shape(self)->tuple: # (1, 512, 256)
         "Shape of one note's spec."

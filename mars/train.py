@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from .cmx import CMX
-from .data import Batches
+from .data import Batches, NoteFormat
 from .parts.codec import Codec
 from .parts.config import STAGES, pipeline_of
 from .parts.device import seed_all, step_if_finite
@@ -30,7 +30,7 @@ from .training.plots import LivePlot, generation_preview, reconstruction_preview
 from .training.reconstruction import MelLoss
 from .training.run import TrainingRun, init_from, recording_callbacks
 from .training.settings import TrainConfig
-from .training.tokens import Images, cached_tokens, instrument_ids, names_hash, to_device
+from .training.tokens import Images, cached_tokens, check_format, instrument_ids, names_hash, to_device
 from .var import VAR, VARConfig
 
 # %% ../nbs/04_train.ipynb #7ac7e264
@@ -247,7 +247,7 @@ def train_tokenizer(
     cfg:TokenizerConfig=None,    # shape; None is the tiny preset
     out:Path=None,               # run folder; None keeps everything in memory
     cmx:CMX=None,                # None fits the config's image
-    spectrogram:LogSpectrogram=None, # None is the default one
+    spectrogram:LogSpectrogram=None, # None is that of the notes' rate and length
     discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     module:type=TokenizerTrainingModule, # class of the training module
     init:Tokenizer=None,         # a trained tokenizer of the same shape, to continue from
@@ -258,7 +258,10 @@ def train_tokenizer(
     train, cfg = run.cfg, cfg or TokenizerConfig.preset('tiny')
     seed_all(train.seed)
     codec = pipeline_of(cfg) or Codec # the config's class determines the classes of codec and tokenizer
+    if spectrogram is None and notes.format != NoteFormat():
+        spectrogram = LogSpectrogram.for_duration(notes.format.sample_rate, notes.format.seconds)
     m = codec(codec.tokenizer_cls(cfg).to(run.device), cmx=cmx, spectrogram=spectrogram)
+    check_format(notes, m)
     images = Images(notes, m.wave_to_image, run.device, gpu_share=.3)
     if init: m.tokenizer.load_state_dict(init.state_dict())
     elif train.warm_start:
@@ -274,7 +277,8 @@ def train_tokenizer(
     with run.record(dict(shape=asdict(cfg), discriminator=gan, notes=names_hash(notes)), preview) as options:
         extra = [*model.callbacks(), *CompiledStep.of(train, m.tokenizer.encoder, m.tokenizer.decoder)]
         fit(model, batch, train, default_callbacks(train, extra=extra, **options), run.accelerator)
-    run.save(m, dict(discriminator=gan, notes=len(notes)))
+    other = dict(format=asdict(notes.format)) if notes.format != NoteFormat() else {}
+    run.save(m, dict(discriminator=gan, notes=len(notes), **other))
     return m.tokenizer
 
 # %% ../nbs/04_train.ipynb #e1a08ab7
@@ -313,6 +317,7 @@ def train_var(
     make_extra = extra_labels or cfg.extra_labels
     extra = make_extra(cfg, run.device) if make_extra else None
     m = copy_codec(codec, run.device)
+    check_format(notes, m)
     labels = {k: v.to(run.device) for k, v in notes.targets.items()}
     tok, info = m.tokenizer, {k: v for k, v in m.info.items() if k not in VAR_INFO or init and k == 'sampling'}
     if cfg.n_instruments:

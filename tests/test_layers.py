@@ -9,8 +9,9 @@ LAYERS = '''
 cmx parts.config parts.codebook parts.warm_start parts.preparation parts.midi parts.loudness
 parts.files parts.device parts.sampling parts.quantizer stft
 parts.candidates
-tokenizer parts.discriminator parts.phase data.soundfont data.notes
-data.folder data.nsynth data.tuning data.augment
+tokenizer parts.discriminator parts.phase data.notes
+data.soundfont data.folder data.nsynth data.augment
+data.tuning
 data.rendered
 data.check
 data

@@ -164,8 +164,8 @@ def test_a_missing_renderer_is_reported(monkeypatch):
 @needs_soundfont
 def test_silence_is_refused(font):
     class Silent:
-        name, rate = 'fluidsynth', 48000
-        def __init__(self, path): pass
+        name = 'fluidsynth'
+        def __init__(self, path, rate): self.rate = rate
         def render(self, *key): return np.full(192000, self.value, np.float32)
     for value, message in ((0., 'renders to silence'), (5., 'renders to a peak of 5'), (float('nan'), 'renders to a peak of nan')):
         Silent.value = value

@@ -92,6 +92,9 @@ class SampleBank:
         progress:bool|None=False, # show a progress bar; None shows it for more than one batch
         **settings,      # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
     ):
+        if m.sample_rate != SAMPLE_RATE:
+            raise ValueError(f'instruments have {SAMPLE_RATE} Hz and this model generates notes at {m.sample_rate} Hz; '
+                             'take another model')
         check_field('tries', tries.item() if isinstance(tries, np.integer) else tries, int, ge=1)
         check_field('cents', cents, float, gt=0)
         self.m, self.tries, self.reference, self.seed, self.cents = m, tries, reference, seed, cents

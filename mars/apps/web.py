@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['ANY', 'NOTES', 'MAX_PLAYERS', 'SLIDERS', 'PAGE_FOLDER', 'MAX_WAITING', 'note_name', 'form_value', 'players',
            'describe_pitch', 'plot_waves', 'generate', 'read_sound', 'open_sound', 'reconstruct', 'slider_range',
-           'edit', 'describe_labels', 'without_proxies', 'gradio', 'default_sampling', 'trained_pitches',
-           'label_fields', 'sampling_field', 'sampling_fields', 'sound_field', 'random_note', 'reconstruct_fields',
-           'range_fields', 'edit_fields', 'result_fields', 'refuse_addresses', 'add_button', 'add_tab',
-           'generate_fields', 'build_page', 'find_port', 'Server', 'SameOrigin', 'middleware', 'page_folder', 'serve']
+           'edit', 'describe_labels', 'without_proxies', 'gradio', 'default_sampling', 'spread_settings',
+           'trained_pitches', 'label_fields', 'sampling_field', 'sampling_fields', 'sound_field', 'random_note',
+           'reconstruct_fields', 'range_fields', 'edit_fields', 'result_fields', 'refuse_addresses', 'add_button',
+           'add_tab', 'generate_fields', 'build_page', 'find_port', 'Server', 'SameOrigin', 'middleware', 'page_folder',
+           'serve']
 
 # %% ../../nbs/guides/web_app.ipynb #fd4187d6
 import inspect, os, random, re, shutil, socket, tempfile
@@ -199,10 +200,20 @@ SLIDERS = dict( # setting of sampling -> lowest, highest, step, label, help
 def default_sampling(
     m:Mars,
 )->dict: # name of a setting -> number
-    "The default sampling settings of a model that a field can hold."
+    "The default sampling settings of a model that a field can hold; of a list over the scales, its maximum."
     defaults = {k: p.default for k, p in inspect.signature(m.var.generate).parameters.items()}
     values = {**defaults, **m.sampling()}
-    return {k: values[k] for k in SLIDERS if k in defaults and isinstance(values[k], (int, float))}
+    if isinstance(values.get('cfg_scale'), list): values.pop('cfg_ramp', None) # the list says how guidance grows
+    values = {k: max(v) if isinstance(v, list) else v for k, v in values.items()}
+    return {k: values[k] for k in SLIDERS if k in defaults and isinstance(values.get(k), (int, float))}
+
+def spread_settings(
+    m:Mars,
+    values:dict, # field -> its value
+)->dict: # likewise, with lists for the settings that the model has as lists
+    "Scale the model's lists over the scales to the maxima that the fields give."
+    own = {k: v for k, v in m.sampling().items() if k in values and isinstance(v, list)}
+    return values | {k: [type(x)(x*values[k]/max(v)) if max(v) else values[k] for x in v] for k, v in own.items()}
 
 def trained_pitches(m)->range:
     "The MIDI pitches that a model was trained on, or those of a piano."
@@ -298,7 +309,7 @@ def refuse_addresses(component, gr):
 def add_button(m, gr, title, function, fields, results):
     "A button that calls one of the three functions with the values of the fields."
     def call(*values):
-        try: waves, titles, text = function(m, **dict(zip(fields, values)))
+        try: waves, titles, text = function(m, **spread_settings(m, dict(zip(fields, values))))
         except (ValueError, TypeError, OSError,
                 RuntimeError) as e: raise gr.Error(str(e), print_exception=False) from None
         shown = [gr.Audio(value=p, label=t, visible=True) for p, t in zip(players(waves, m.sample_rate), titles)]

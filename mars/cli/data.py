@@ -19,26 +19,27 @@ def open_notes(
     label:str='sound', # pitch labels of a SoundFont: 'sound' or 'key', as in `SoundFontNotes`
     prepare:bool=True, # of a folder of sounds, as in `NoteFolder`
     labels=None,    # a CSV with the labels of a folder of sounds
+    format=None,    # `NoteFormat`; None: NSynth's
     **filters,      # families, pitches, velocities; None is all
 ): # a source of mars.data
     "Open a source of notes by name."
     filters = {k: v for k, v in filters.items() if v is not None}
-    notes = _open(name, split, label, prepare, labels)
+    notes = _open(name, split, label, prepare, labels, format)
     return notes.filter(**filters) if filters else notes
 
-def _open(name, split, label, prepare, labels):
+def _open(name, split, label, prepare, labels, format):
     from mars.data import AdditiveNotes, NSynth, NoteFolder, SoundFontNotes, default_notes
     path = Path(name)
-    if labels is not None: return NoteFolder(path, labels, prepare=prepare)
-    if name == 'auto': return default_notes(label=label)
-    if name == 'additive': return AdditiveNotes()
-    if path.suffix.lower() in ('.sf2', '.sf3'): return SoundFontNotes(path, label=label)
+    if labels is not None: return NoteFolder(path, labels, prepare=prepare, format=format)
+    if name == 'auto': return default_notes(label=label, format=format)
+    if name == 'additive': return AdditiveNotes(format=format)
+    if path.suffix.lower() in ('.sf2', '.sf3'): return SoundFontNotes(path, label=label, format=format)
     if not path.is_dir():
         raise FileNotFoundError(f'there is no data {name!r}; give {DATA_HELP}')
     if (path/'examples.json').exists() or list(path.glob('nsynth-*')):
         has_split = split and (path/f'nsynth-{split}'/'examples.json').exists()
-        return NSynth(path, split if has_split else None)
-    return NoteFolder(path, prepare=prepare)
+        return NSynth(path, split if has_split else None, format=format)
+    return NoteFolder(path, prepare=prepare, format=format)
 
 LABELS = Arg('--labels', metavar='FILE', help='CSV of the labels of a folder of sounds, with the columns file, pitch, '
              'velocity, family, source and instrument; labels are read from the file names if not given')

@@ -121,7 +121,8 @@ def run_generate(a):
                        progress=False if a.json else None, **options)
     out, files = make_folder(a.out), []
     path = FreePaths(out, a.overwrite)
-    for wave in chain.from_iterable(batches): files.append(str(save_wave(path(note_name(given, len(files))), wave)))
+    for wave in chain.from_iterable(batches):
+        files.append(str(save_wave(path(note_name(given, len(files))), wave, m.sample_rate)))
     return dict(files=files), f'{len(files)} notes in {out}'
 
 def run_reconstruct(a):
@@ -135,7 +136,7 @@ def run_reconstruct(a):
     path = FreePaths(out, a.overwrite)
     for stem, wave in zip(stems, waves):
         reconstruction = m.reconstruct(wave, m.sample_rate, n_iter=a.n_iter, seed=a.seed or 0, phase=a.phase)[0]
-        files.append(str(save_wave(path(f'{stem}-reconstructed'), reconstruction)))
+        files.append(str(save_wave(path(f'{stem}-reconstructed'), reconstruction, m.sample_rate)))
     return dict(files=files), f'{len(files)} files in {out}'
 
 def run_edit(a):
@@ -152,7 +153,7 @@ def run_edit(a):
         raise
     path = FreePaths(out, a.overwrite)
     paths = [path(f'{stem}-edited-{i}' if n > 1 else f'{stem}-edited') for i in range(len(waves))]
-    files = [str(save_wave(p, w)) for p, w in zip(paths, waves)]
+    files = [str(save_wave(p, w, m.sample_rate)) for p, w in zip(paths, waves)]
     return dict(files=files), f'{", ".join(p.name for p in paths)} in {out}'
 
 # %% ../../nbs/cli/sounds.ipynb #fd00d0f4

@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 import numpy as np
 from .tuning import sounding_pitch
+from ..parts.files import SAMPLE_RATE, resample
 from ..parts.preparation import PEAK, _dc_offset, _onset
 
 # %% ../../nbs/data/check.ipynb #90b8d85b
@@ -27,7 +28,7 @@ def _pitch_problem(error, share):
     if octaves and abs(error - 12*octaves) <= 0.5: return ['octave']
     return ['pitch'] if abs(error) > 0.5 else []
 
-def _check_wave(wave, pitch):
+def _check_wave(wave, pitch, rate=SAMPLE_RATE):
     "Measurements of one note, and the names of its problems."
     peak = float(np.abs(wave).max())
     row = dict(peak=peak, f0=np.nan, semitones=np.nan, dc=0., onset=0.)
@@ -38,8 +39,8 @@ def _check_wave(wave, pitch):
         wave = wave.copy()
         wave[sounding] -= np.float32(dc)
         peak = max(float(np.abs(wave).max()), 1e-9)
-    onset = _onset(wave, peak, 16000)/16000
-    midi, share = sounding_pitch(wave[round(onset*16000):])
+    onset = _onset(wave, peak, rate)/rate
+    midi, share = sounding_pitch(resample(wave[round(onset*rate):], rate))
     row.update(f0=midi, semitones=midi - pitch, dc=dc, onset=onset)
     problems = _pitch_problem(midi - pitch, share) + ['clipped']*clipped + ['dc']*(dc != 0) + ['late']*(onset > 0)
     return row, problems + ['level']*(not 0.891 < peak/PEAK < 1.122)
@@ -61,7 +62,7 @@ def check_notes(
         except ValueError as e:
             rows.append({**row, 'problems': ['silent' if 'silent' in str(e) else 'unreadable'], 'reason': str(e)})
             continue
-        measured, problems = _check_wave(wave, label.pitch)
+        measured, problems = _check_wave(wave, label.pitch, notes.format.sample_rate)
         digest = hashlib.blake2b(wave.tobytes(), digest_size=16).digest()
         rows.append({**row, **measured, 'problems': problems + ['duplicate']*(digest in seen)})
         seen.add(digest)

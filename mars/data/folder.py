@@ -8,9 +8,9 @@ __all__ = ['COLUMNS', 'DYNAMICS', 'WORDS', 'FAMILY_OF', 'SOURCE_OF', 'AUDIO_SUFF
 # %% ../../nbs/data/folder.ipynb #d2c1aa2e
 import re, warnings
 from pathlib import Path
-from .notes import Credit, FAMILIES, Note, Notes, _content_key, parse_note_str
+from .notes import Credit, FAMILIES, Note, NoteFormat, Notes, _content_key, parse_note_str
 from ..parts.config import note_number
-from ..parts.files import N_SAMPLES, _check_audio_files, read_audio, resample, standardize_note
+from ..parts.files import _check_audio_files, read_audio, resample, standardize_note
 from ..parts.preparation import Preparation, prepare_wave
 
 # %% ../../nbs/data/folder.ipynb #fbe152a4
@@ -98,6 +98,7 @@ class NoteFolder(Notes):
         labels_csv=None, # columns file, pitch, velocity, family, source, instrument; None: labels from file names
         cache=None, # as in `Notes`
         prepare:bool=True, # remove silence in front and DC offset, scale to a peak of 0.89; False: as in the file
+        format:NoteFormat|None=None, # None: NSynth's
     ):
         folder = Path(folder)
         if not folder.is_dir(): raise FileNotFoundError(f'no folder {folder}')
@@ -107,21 +108,22 @@ class NoteFolder(Notes):
                                 and not file.name.startswith('.')) # such as ._x.wav, which macOS adds
             if not self.files: raise ValueError(f'{folder} holds no wav, flac, ogg, mp3 or aiff file')
             notes = _read_names(self.files)
-        _check_audio_files(self.files)
+        self.format = format or NoteFormat()
+        _check_audio_files(self.files, self.format.sample_rate, self.format.n_samples)
         credit = Credit(f'the folder {folder.name}', 'unknown: ask its author before you share these sounds', 'unknown')
         contents = _content_key(self.files, folder, cache)
         self.prepare_notes, self.warned = prepare, False
-        super().__init__(notes, [credit], lambda: dict(contents(), prepare=int(prepare)), cache)
+        super().__init__(notes, [credit], lambda: dict(contents(), prepare=int(prepare)), cache, format=format)
 
     def _load(self, i):
         file = self.files[i]
-        wave, rate = read_audio(file, MAX_INPUT)
-        wave, report = resample(wave, rate), Preparation()
-        if self.prepare_notes: wave, report = prepare_wave(wave, name=file, length=N_SAMPLES)
+        (wave, rate), (sample_rate, n) = read_audio(file, MAX_INPUT), (self.format.sample_rate, self.format.n_samples)
+        wave, report = resample(wave, rate, sample_rate), Preparation()
+        if self.prepare_notes: wave, report = prepare_wave(wave, sample_rate, file, n)
         if report != Preparation() and not self.warned:
             self.warned = True # one line, not one for each file
             warnings.warn(f'{file}: {report}; `mars data check {file.parent}` lists the changes of all files',
                           stacklevel=4)
-        row = standardize_note(wave)
-        if not row.any(): raise ValueError(f'{file} is silent in its first 4 s: leave it out')
+        row = standardize_note(wave, sample_rate, sample_rate, n)
+        if not row.any(): raise ValueError(f'{file} is silent in its first {self.format.seconds:g} s: leave it out')
         return row

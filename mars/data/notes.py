@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['FAMILIES', 'SOURCES', 'VELOCITIES', 'Credit', 'AdditiveParams', 'ADDITIVE_PARAMS', 'ADDITIVE_CREDIT', 'PitchSplit',
-           'Note', 'parse_note_str', 'labels_dict', 'cache_dir', 'NoteCache', 'LabelTable', 'CachedNotes', 'Notes',
-           'additive_note', 'AdditiveNotes', 'label_mask', 'select', 'NotesView', 'ConcatNotes', 'plot_note',
+           'Note', 'parse_note_str', 'labels_dict', 'NoteFormat', 'cache_dir', 'NoteCache', 'LabelTable', 'CachedNotes',
+           'Notes', 'additive_note', 'AdditiveNotes', 'label_mask', 'select', 'NotesView', 'ConcatNotes', 'plot_note',
            'plot_notes', 'Batches', 'batches', 'Splits', 'split_by_instrument', 'split_by_pitch']
 
 # %% ../../nbs/data/notes.ipynb #e67c0c00
 import bisect, csv, hashlib, json, operator, os, re, shutil, sys, warnings, zlib
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 import numpy as np
 import torch
+from ..parts.config import Config, setting
 from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, sweep, temporary_path
 from ..parts.files import to_int16
 
@@ -95,6 +96,25 @@ def labels_dict(
 Credit = namedtuple('Credit', 'source licence attribution')
 Credit.__doc__ = 'Origin of sounds, their licence, and whom to name.'
 
+# %% ../../nbs/data/notes.ipynb #0caf9f59
+@dataclass(frozen=True)
+class NoteFormat(Config):
+    "Rate and length of the notes of a data set; the defaults are NSynth's."
+    sample_rate:int = setting(16000, ge=8000, le=192_000) # Hz
+    seconds:float = setting(4., ge=0.1, le=60)
+    held:float = setting(0., ge=0) # seconds until a synthesised note is released; 0 is three quarters of the note
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.held > self.seconds:
+            raise ValueError(f'held must be at most the {self.seconds:g} seconds of a note, got {self.held:g}')
+
+    @property
+    def n_samples(self)->int: return round(self.seconds*self.sample_rate)
+    @property
+    def hold(self)->float: return self.held or 0.75*self.seconds # seconds
+    def __str__(self): return f'{self.seconds:g} s at {self.sample_rate} Hz'
+
 # %% ../../nbs/data/notes.ipynb #2b159542
 def cache_dir()->Path:
     "Folder for cached notes: `$MARS_CACHE`, else the user's cache folder."
@@ -111,26 +131,26 @@ def _content_key(files, folder, cache):
     return key
 
 # %% ../../nbs/data/notes.ipynb #9e33eb98
-def _cache_files(n): return ('notes.int16', 2*N_SAMPLES*n), ('crc.uint32', 4*n) # names and bytes
+def _cache_files(n, n_samples): return ('notes.int16', 2*n_samples*n), ('crc.uint32', 4*n) # names and bytes
 
-def _cache_problem(folder, key, n):
+def _cache_problem(folder, key, files):
     "Describe what is wrong with a cache folder; None for a valid one."
     try: stored = (folder/'about.json').read_text(encoding='utf-8')
     except OSError: return 'about.json is missing'
     if stored != key: return 'about.json belongs to other notes'
-    for name, size in _cache_files(n):
+    for name, size in files:
         if not (folder/name).is_file(): return f'{name} is missing'
         actual = (folder/name).stat().st_size
         if actual != size: return f'{name} has {actual} bytes, not {size}'
 
-def _create_cache(folder, key, n, labels):
+def _create_cache(folder, key, files, labels):
     "Create a cache folder under a temporary name and rename it."
     folder.parent.mkdir(parents=True, exist_ok=True)
     sweep(folder.parent) # what killed processes have left
     temporary = temporary_path(folder, '.making')
     temporary.mkdir()
     try:
-        for name, size in _cache_files(n):
+        for name, size in files:
             with open(temporary/name, 'wb') as f: f.truncate(size) # a sparse file
         with open(temporary/'labels.csv', 'w', newline='', encoding='utf-8') as f:
             csv.writer(f, lineterminator='\n').writerows(labels)
@@ -147,13 +167,15 @@ class NoteCache:
         folder, # of notes.int16, crc.uint32, labels.csv and about.json
         key:dict, # everything that determines the sound of the notes; n: their number
         labels=(), # rows of a table, stored as a CSV next to the samples
+        n_samples:int=N_SAMPLES, # of a note
     ):
         self.folder, n, text = Path(folder), key['n'], json.dumps(key, indent=1, sort_keys=True)
-        if self.folder.exists() and (problem := _cache_problem(self.folder, text, n)):
+        self.n_samples, files = n_samples, _cache_files(n, n_samples)
+        if self.folder.exists() and (problem := _cache_problem(self.folder, text, files)):
             warnings.warn(f'the cache {self.folder} is damaged ({problem}) and is created again', stacklevel=3)
             shutil.rmtree(self.folder)
-        if not self.folder.exists(): _create_cache(self.folder, text, n, labels)
-        self.samples = np.memmap(self.folder/'notes.int16', '<i2', mode='r', shape=(n, N_SAMPLES))
+        if not self.folder.exists(): _create_cache(self.folder, text, files, labels)
+        self.samples = np.memmap(self.folder/'notes.int16', '<i2', mode='r', shape=(n, n_samples))
         self.checksums = np.memmap(self.folder/'crc.uint32', '<u4', mode='r', shape=(n,))
         self.checked = bytearray(n)
 
@@ -174,7 +196,7 @@ class NoteCache:
         "Write row i, then its checksum: an interrupted write leaves an invalid row."
         data = row.astype('<i2').tobytes()
         checksum = self.checksum(data).to_bytes(4, 'little')
-        for name, content, offset in (('notes.int16', data, 2*N_SAMPLES*i), ('crc.uint32', checksum, 4*i)):
+        for name, content, offset in (('notes.int16', data, 2*self.n_samples*i), ('crc.uint32', checksum, 4*i)):
             with open(self.folder/name, 'r+b') as f: # opened per call: processes and threads share no file position
                 f.seek(offset)
                 f.write(content)
@@ -186,6 +208,7 @@ class LabelTable:
     label = 'file' # convention of pitch labels: 'sound', 'key' (NSynth's) or 'file', as the source gives them
     recordings = {} # instrument -> set of ids; two instruments with a common id share recordings
     corrections = {} # instrument -> how its labels were corrected
+    format = NoteFormat() # rate and length of all notes
 
     def __len__(self): return len(self.notes)
     def __repr__(self):
@@ -228,12 +251,14 @@ class CachedNotes(LabelTable):
         cache_key=None, # dict of everything that determines the sound, or a function that returns it; None: no cache
         cache=None, # a folder; None: the user's cache folder; False: no cache
         recordings:dict|None=None, # instrument -> set of ids; instruments with a common id share recordings
+        format:NoteFormat|None=None, # None: NSynth's
     ):
+        self.format = format or NoteFormat()
         self.notes, self.credits, self.cache_key, self.cache = list(notes), list(credits), cache_key, cache
         self.recordings, self.missing = recordings or {}, []
         if not self.notes: raise ValueError(f'{type(self).__name__} has no notes: relax its filters')
 
-    def _load(self, i): raise NotImplementedError # -> (64000,) int16
+    def _load(self, i): raise NotImplementedError # -> (N,) int16
 
     @cached_property
     def _note_cache(self):
@@ -242,14 +267,15 @@ class CachedNotes(LabelTable):
         labels = hashlib.sha256('\n'.join(note.note_str for note in self.notes).encode()).hexdigest()
         own = self.cache_key() if callable(self.cache_key) else self.cache_key
         key = dict(own, kind=type(self).__name__, n=len(self), labels=labels, format=1)
+        if self.format != NoteFormat(): key.update(asdict(self.format))
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (Path(self.cache) if self.cache else cache_dir())/f'{type(self).__name__.lower()}-{digest}'
-        try: return NoteCache(folder, key, self.table)
+        try: return NoteCache(folder, key, self.table, self.format.n_samples)
         except OSError as e: warnings.warn(f'notes are not cached: their cache cannot be written ({e})', stacklevel=3)
 
     def samples(self,
         i:int, # 0..len-1
-    )->np.ndarray: # (64000,) int16
+    )->np.ndarray: # (N,) int16
         "Return a note's samples from the cache; the first call computes and stores them."
         cache = self._note_cache
         if cache is None: return self._load(i)
@@ -275,10 +301,10 @@ class CachedNotes(LabelTable):
 
 # %% ../../nbs/data/notes.ipynb #18279ff1
 class Notes(CachedNotes):
-    "Labelled notes of 64,000 samples, with indexing, batches, views and splits."
+    "Labelled notes of N samples, 64,000 by default, with indexing, batches, views and splits."
     def __getitem__(self,
         i:int, # -len..len-1
-    )->tuple: # (wave float32 (64000,) in [-1, 1), Note)
+    )->tuple: # (wave float32 (N,) in [-1, 1), Note)
         i = operator.index(i)
         if not -len(self) <= i < len(self): raise IndexError(f'index must be in {-len(self)}..{len(self)-1}, got {i}')
         i %= len(self)
@@ -286,12 +312,12 @@ class Notes(CachedNotes):
 
     def batch(self,
         indices, # B indices
-    )->tuple: # (int16 (B, 64000); labels, int64 (B,) each)
+    )->tuple: # (int16 (B, N); labels, int64 (B,) each)
         "Return notes for training: samples as stored, to be divided by 32768 on the device."
         indices = torch.as_tensor(indices, dtype=torch.int64).reshape(-1)
         if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(f'indices must be in 0..{len(self)-1}, got {indices.min()}..{indices.max()}')
-        waves = np.zeros((len(indices), N_SAMPLES), np.int16)
+        waves = np.zeros((len(indices), self.format.n_samples), np.int16)
         for wave, i in zip(waves, indices.tolist()): wave[:] = self.samples(i)
         return torch.from_numpy(waves), {key: values[indices] for key, values in self.targets.items()}
 
@@ -332,8 +358,8 @@ ADDITIVE_PARAMS = dict(
     vocal=AdditiveParams('acoustic', -10, 0.8, 0, 0, 0.12, 0.1, 0, 1.5e-3))
 
 # %% ../../nbs/data/notes.ipynb #21b7096b
-def _partials(params, variant, pitch, velocity):
-    "Frequencies (Hz), amplitudes and decays (1/s) of the partials below 7.8 kHz."
+def _partials(params, variant, pitch, velocity, highest):
+    "Frequencies (Hz), amplitudes and decays (1/s) of the partials below `highest` Hz."
     f0, k = 440*2**((pitch - 69)/12), np.arange(1, 65)
     ratio = k*np.sqrt(1 + params.stretch*k**2)
     tilt = params.tilt + 1.5*(variant - 1) + 5*(velocity/127 - 1) # louder is brighter
@@ -342,7 +368,7 @@ def _partials(params, variant, pitch, velocity):
     f = f0*ratio
     if params.detune: # a second voice
         f, gain, decay = np.r_[f, f*(1 + params.detune)], np.r_[gain, 0.6*gain], np.r_[decay, decay]
-    audible = f < 7800
+    audible = f < highest
     return f[audible], gain[audible], decay[audible]
 
 # %% ../../nbs/data/notes.ipynb #237a1c7b
@@ -351,19 +377,22 @@ def additive_note(
     variant:int, # 0, 1, 2, ...: another instrument of the family
     pitch:int, # MIDI pitch
     velocity:int=100, # 1..127
-)->np.ndarray: # (64000,) float32, peak 0.89
-    "Synthesise one note from decaying partials, held 3 s."
-    f, gain, decay = _partials(params, variant, pitch, velocity)
-    if not len(f): raise ValueError(f'pitch {pitch} is above 7.8 kHz: choose a pitch up to 118')
-    step = (2j*np.pi*f - decay)/SAMPLE_RATE
+    format:NoteFormat=NoteFormat(),
+)->np.ndarray: # (N,) float32, peak 0.89
+    "Synthesise one note from decaying partials."
+    highest, n = format.sample_rate*39/80, format.n_samples
+    f, gain, decay = _partials(params, variant, pitch, velocity, highest)
+    if not len(f): raise ValueError(f'pitch {pitch} is above {highest/1000:g} kHz: choose a lower one')
+    step = (2j*np.pi*f - decay)/format.sample_rate
     phase = np.exp(2j*np.pi*0.618*np.arange(len(f))**2) # spread, or all partials would peak at once
     # exp(step*(256 m + n)) = exp(256 step m) exp(step n): one matrix product
-    coarse, fine = np.exp(np.outer(256*np.arange(250), step))*(gain*phase), np.exp(np.outer(step, np.arange(256)))
-    wave = (coarse.astype(np.complex64) @ fine.astype(np.complex64)).imag.reshape(-1)
-    t = np.arange(N_SAMPLES, dtype=np.float32)/SAMPLE_RATE
-    head, tail = t < params.attack, slice(3*SAMPLE_RATE, None)
+    coarse, fine = np.exp(np.outer(256*np.arange(-(-n//256)), step))*(gain*phase), np.exp(np.outer(step, np.arange(256)))
+    wave = (coarse.astype(np.complex64) @ fine.astype(np.complex64)).imag.reshape(-1)[:n]
+    t = np.arange(n, dtype=np.float32)/format.sample_rate
+    head, tail = t < params.attack, slice(round(format.hold*format.sample_rate), None)
     wave[head] *= np.sin(np.pi/2*t[head]/params.attack)**2
-    wave[tail] *= np.exp((3 - t[tail])/params.release)*np.minimum(1, (4 - t[tail])/0.01) # ends at zero
+    end = np.minimum(1, (format.seconds - t[tail])/0.01) # at zero
+    wave[tail] *= np.exp((format.hold - t[tail])/params.release)*end
     return peak_normalize(wave)
 
 # %% ../../nbs/data/notes.ipynb #b82ebaee
@@ -395,17 +424,18 @@ class AdditiveNotes(Notes):
         pitches=range(21, 109), # MIDI pitches
         velocities=VELOCITIES, # 1..127
         cache=False, # as in `Notes`; computing a note costs little more than reading it
+        format:NoteFormat|None=None, # None: NSynth's
     ):
         self.voices = _additive_voices(instruments)
         pitches, velocities = _check_pitches(pitches), _check_velocities(velocities)
         notes = [Note(p, v, family, params.source, name) for name, (family, params, _) in self.voices.items()
                  for p in pitches for v in velocities]
-        super().__init__(notes, [ADDITIVE_CREDIT], None, cache)
+        super().__init__(notes, [ADDITIVE_CREDIT], None, cache, format=format)
 
     def _load(self, i):
         note = self.notes[i]
         _, params, variant = self.voices[note.instrument]
-        return to_int16(additive_note(params, variant, note.pitch, note.velocity))
+        return to_int16(additive_note(params, variant, note.pitch, note.velocity, self.format))
 
 # %% ../../nbs/data/notes.ipynb #0a0555e1
 def _label_set(name, values, choices):
@@ -457,10 +487,18 @@ class NotesView(Notes):
         self.parent, self.index, self.missing = parent, index, []
         self.notes = [parent.notes[i] for i in index]
         self.credits, self.recordings, self.label = parent.credits, parent.recordings, parent.label
-        self.corrections = parent.corrections
+        self.corrections, self.format = parent.corrections, parent.format
     def samples(self, i): return self.parent.samples(int(self.index[i]))
 
 # %% ../../nbs/data/notes.ipynb #a1be07e8
+def _common_format(parts):
+    "The format of all parts; ValueError if they differ."
+    formats = [part.format for part in parts]
+    for other in formats:
+        if other != formats[0]:
+            raise ValueError(f'the notes of one data set are {formats[0]}, of another {other}: open both in one format')
+    return formats[0]
+
 class ConcatNotes(Notes):
     "Several data sets as one, in order."
     def __init__(self,
@@ -468,6 +506,7 @@ class ConcatNotes(Notes):
     ):
         self.parts = []
         for part in parts: self.parts += part.parts if isinstance(part, ConcatNotes) else [part]
+        self.format = _common_format(self.parts)
         self.ends, self.missing = np.cumsum([len(part) for part in self.parts]).tolist(), []
         self.notes = [note for part in self.parts for note in part.notes]
         self.credits = list(dict.fromkeys(credit for part in self.parts for credit in part.credits))

@@ -13,8 +13,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 import numpy as np
-from .notes import ADDITIVE_PARAMS, AdditiveNotes, Credit, FAMILIES, Note, Notes, SOURCES, label_mask
-from .notes import _content_key
+from .notes import ADDITIVE_PARAMS, AdditiveNotes, Credit, FAMILIES, Note, NoteFormat, Notes, SOURCES
+from .notes import _content_key, label_mask
 from ..parts.config import check_field
 from ..parts.files import SAMPLE_RATE, check_file, make_folder, read_audio, save_wave
 from ..parts.files import standardize_note, temporary_path, write_atomic
@@ -109,6 +109,7 @@ class NSynth(Notes):
         pitches=None,
         velocities=None,
         cache=None, # as in `Notes`; a folder `cache` under root is used if there is one
+        format:NoteFormat|None=None, # None: that of NSynth
     ):
         self.folder = _nsynth_folder(Path(root), split)
         examples, notes = read_examples(self.folder/'examples.json')
@@ -119,9 +120,10 @@ class NSynth(Notes):
         if cache is None and (Path(root)/'cache').is_dir(): cache = Path(root)/'cache'
         credits, recordings = _nsynth_credits(self.examples), _nsynth_recordings(self.examples)
         cache_key = _content_key(self.files, self.folder, cache)
-        super().__init__([notes[i] for i in index], credits, cache_key, cache, recordings)
+        super().__init__([notes[i] for i in index], credits, cache_key, cache, recordings, format)
 
-    def _load(self, i): return standardize_note(*read_audio(self.files[i]))
+    def _load(self, i):
+        return standardize_note(*read_audio(self.files[i]), self.format.sample_rate, self.format.n_samples)
 
     @classmethod
     def download(cls, split='test', root='.', **kwargs):

@@ -10,7 +10,7 @@ __all__ = ['KNOWN_SOUNDFONTS', 'SOUNDFONT_SHA256', 'MIT_NOTICE', 'CREDITS_HEADER
 import hashlib, itertools, json, os, re
 from functools import lru_cache
 from pathlib import Path
-from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, Notes, VELOCITIES
+from .notes import ADDITIVE_CREDIT, AdditiveNotes, Credit, Note, NoteFormat, Notes, VELOCITIES
 from .notes import _as_list, _check_pitches, _check_velocities
 from .nsynth import example_notes
 from .soundfont import GM_RANGES, SoundFont, find_renderer, find_soundfont, gm_label, gm_programs, render_note
@@ -97,7 +97,7 @@ def _keys_of(font, bank, program, pitches, velocities, pitch_of):
     return [(key, v, p) for key, v, p in sounding if font.sounds(bank, program, key, v)]
 
 class SoundFontNotes(Notes):
-    "Notes rendered from SoundFonts by NSynth's protocol: held 3 s, released, 4 s in all; silent keys are left out."
+    "Notes rendered from SoundFonts by NSynth's protocol: held, released, 4 s in all; silent keys are left out."
     def __init__(self,
         path=None, # an .sf2 or .sf3 file or several; None: the one that `find_soundfont` finds
         programs=None, # General MIDI programs, or (bank, program) pairs; None: all that have an NSynth family
@@ -107,6 +107,7 @@ class SoundFontNotes(Notes):
         renderer:str='auto', # 'auto' | 'fluidsynth' | 'tinysoundfont'
         cache=None, # as in `Notes`
         label:str='sound', # 'sound': pitches are those that sound; 'key': the keys, as in NSynth
+        format:NoteFormat|None=None, # None: NSynth's
     ):
         if normalize not in ('peak', None): raise ValueError(f"normalize must be 'peak' or None, got {normalize!r}")
         _check_label(label)
@@ -127,7 +128,7 @@ class SoundFontNotes(Notes):
         cache_key = dict(fonts=[font.digest for font in self.fonts], renderer=self.renderer, protocol=1,
                          normalize=normalize, keys=hashlib.sha256(repr(self.keys).encode()).hexdigest())
         credits = [_soundfont_credit(font) for font in self.fonts]
-        super().__init__(notes, credits, cache_key, cache, _font_recordings(self.fonts, self.keys, notes))
+        super().__init__(notes, credits, cache_key, cache, _font_recordings(self.fonts, self.keys, notes), format)
         self.corrections = {name: f'{t.kind}, {t.offset:+d} semitones' for name, t in self.tunings.items()
                             if t.kind != 'constant' or t.offset}
 
@@ -141,7 +142,7 @@ class SoundFontNotes(Notes):
     def _load(self, i):
         f, bank, program, key, velocity = self.keys[i]
         path = self.fonts[f].path
-        return to_int16(render_note(path, key, velocity, program, bank, self.normalize, self.renderer))
+        return to_int16(render_note(path, key, velocity, program, bank, self.normalize, self.renderer, self.format))
 
 # %% ../../nbs/data/rendered.ipynb #f035260d
 def default_notes(
@@ -152,13 +153,14 @@ def default_notes(
     cache=None, # as in `Notes`
     verbose:bool=True, # print the source
     label:str='sound', # as in `SoundFontNotes`
+    format:NoteFormat|None=None, # None: NSynth's
 )->Notes:
     "Notes from a SoundFont if one and a renderer are installed, else from the additive synthesiser."
     _check_label(label)
-    try: ds = SoundFontNotes(None, programs, pitches, velocities, cache=cache, label=label)
+    try: ds = SoundFontNotes(None, programs, pitches, velocities, cache=cache, label=label, format=format)
     except (FileNotFoundError, ValueError) as e:
         if verbose: print(f'notes from the additive synthesiser ({e})')
-        return AdditiveNotes(instruments, pitches, velocities)
+        return AdditiveNotes(instruments, pitches, velocities, format=format)
     if verbose: print(f'notes from {ds.fonts[0].info["name"]} by {ds.renderer}')
     return ds
 

@@ -549,9 +549,9 @@ def memorisation_alarms(
 # %% ../../nbs/evaluation/report.ipynb #863e4bc2
 def check_reference(m, clf, test):
     "Raise ValueError for a model or notes that cannot be evaluated, before anything is generated."
-    if m.n_samples != 64000:
-        raise ValueError(f'this model generates notes of {m.n_samples} samples; '
-                         'the classifier takes 64000, 4 s at 16 kHz.')
+    if (m.n_samples, m.sample_rate) != (64000, 16000):
+        raise ValueError(f'this model generates notes of {m.n_samples} samples at {m.sample_rate} Hz; '
+                         'the classifier takes 64000 at 16000 Hz.')
     if not len(test): raise ValueError('the reference is empty; widen the filters, or take another source.')
     (lo, hi), pitch = clf.cfg.pitch_range, test.targets['pitch']
     if outside := int(((pitch < lo) | (pitch > hi)).sum()):

@@ -355,14 +355,16 @@ def load_wave(
 def standardize_note(
     wave:np.ndarray, # (n,) at `rate`
     rate:int=SAMPLE_RATE, # Hz
-)->np.ndarray: # (64000,) int16
-    "Resample to 16 kHz, pad or cut to 4 s, round to 16 bits."
-    wave = resample(wave, rate)[:N_SAMPLES]
+    sample_rate:int=SAMPLE_RATE, # Hz, of the result
+    n_samples:int=N_SAMPLES, # of the result
+)->np.ndarray: # (n_samples,) int16
+    "Resample, pad or cut, and round to 16 bits."
+    wave = resample(wave, rate, sample_rate)[:n_samples]
     wave = wave/max(1, np.abs(wave).max(initial=0)) # resampling can overshoot full scale
-    return to_int16(np.pad(wave, (0, N_SAMPLES - len(wave))))
+    return to_int16(np.pad(wave, (0, n_samples - len(wave))))
 
 # %% ../../nbs/parts/files.ipynb #a72b37ac
-def _check_audio_files(files):
+def _check_audio_files(files, sample_rate=SAMPLE_RATE, n_samples=N_SAMPLES):
     "Check the headers: warn about conversions, ValueError for a file that is not audio."
     import soundfile
     other_rate, other_length = [], []
@@ -371,10 +373,10 @@ def _check_audio_files(files):
         except soundfile.SoundFileError as e: raise _no_audio(file) from e
         check_rate(info.samplerate, f'the sample rate of {file}')
         if not info.frames: raise ValueError(f'{file} is empty: it holds no samples')
-        if info.samplerate != SAMPLE_RATE: other_rate.append(file)
-        if round(info.frames*SAMPLE_RATE/info.samplerate) != N_SAMPLES: other_length.append(file)
-    for found, action in ((other_rate, f'not at {SAMPLE_RATE} Hz and are resampled'),
-                          (other_length, 'not 4 s long and are padded or cut')):
+        if info.samplerate != sample_rate: other_rate.append(file)
+        if round(info.frames*sample_rate/info.samplerate) != n_samples: other_length.append(file)
+    for found, action in ((other_rate, f'not at {sample_rate} Hz and are resampled'),
+                          (other_length, f'not {n_samples/sample_rate:g} s long and are padded or cut')):
         if not found: continue
         warnings.warn(f'{len(found)} of {len(files)} files are {action}, such as {found[0].name}', stacklevel=4)
 

@@ -1,0 +1,100 @@
+"""Notes of another rate and length: sources, caches, training, commands."""
+import json
+import numpy as np, pytest, soundfile, torch
+from mars.cli.dispatch import main
+from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
+from mars.parts.codec import Codec
+from mars.parts.files import save_wave
+from mars.pipeline import Mars
+from mars.stft import LogSpectrogram
+from mars.tokenizer import Tokenizer, TokenizerConfig
+from mars.train import TrainConfig, train_tokenizer, train_var
+from mars.training.tokens import names_hash
+
+FORMATS = [NoteFormat(44100, 1.), NoteFormat(16000, 8.), NoteFormat(48000, 2., 1.)]
+
+def notes(format=None): return AdditiveNotes('flute_acoustic_800', (60, 64), 100, format=format)
+
+def frequency(wave, rate): # of the loudest partial
+    x = np.abs(np.fft.rfft(wave*np.hanning(len(wave)), 8*len(wave)))
+    return x.argmax()*rate/8/len(wave)
+
+@pytest.mark.parametrize('format', FORMATS, ids=str)
+def test_a_source_has_the_rate_and_length_of_its_format(format):
+    ds = notes(format)
+    wave, note = ds[0]
+    rate = format.sample_rate
+    assert wave.shape == (format.n_samples,) and ds.batch([1, 0])[0].shape == (2, format.n_samples)
+    assert abs(frequency(wave[rate//5:int(format.hold*rate)].numpy(), rate)/261.63 - 1) < 0.003
+    held, after = wave[int((format.hold - .1)*rate):int(format.hold*rate)], wave[-int(.05*rate):]
+    assert after.abs().max() < 0.2*held.abs().max()
+    assert ds.select([0]).format == (ds + ds).format == AugmentedNotes(ds).format == format
+    assert AugmentedNotes(ds).samples(3).shape == (format.n_samples,)
+
+def test_formats_do_not_mix():
+    with pytest.raises(ValueError, match='are 4 s at 16000 Hz, of another 1 s at 44100 Hz: open both in one format'):
+        notes() + notes(FORMATS[0])
+    assert len({names_hash(notes(f)) for f in (None, *FORMATS)}) == 4 and names_hash(notes(NoteFormat())) == names_hash(notes())
+
+@pytest.mark.parametrize('wrong, words', [(dict(sample_rate=4000), 'sample_rate'), (dict(seconds=0.), 'seconds'), (dict(seconds=2., held=3.), 'held must be at most the 2 seconds')])
+def test_a_wrong_format_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words): NoteFormat(**wrong)
+
+@pytest.fixture
+def recording(tmp_path): # 2 s at 48 kHz, a partial of 12 kHz above 440 Hz
+    t, folder = np.arange(96000)/48000, tmp_path/'sounds'
+    folder.mkdir()
+    save_wave(folder/'flute_acoustic_001-069-100.wav', 0.5*np.sin(2*np.pi*440*t) + 0.3*np.sin(2*np.pi*12000*t), 48000)
+    return folder
+
+def test_a_folder_is_read_at_the_rate_of_its_format_and_cached(recording, tmp_path):
+    with pytest.warns(UserWarning, match='not at 44100 Hz'): ds = NoteFolder(recording, cache=tmp_path/'c', format=FORMATS[0])
+    first, again = ds.samples(0).copy(), ds.samples(0)
+    spectrum = np.abs(np.fft.rfft(first))
+    assert len(first) == 44100 and (first == again).all() and 0.5 < spectrum[12000]/spectrum[440] < 0.7
+    with pytest.warns(UserWarning, match='not 8 s long'): long = NoteFolder(recording, cache=tmp_path/'c', format=FORMATS[1])
+    assert len(long.samples(0)) == 128000 and not long.samples(0)[33000:].any()
+    assert len([*(tmp_path/'c').glob('notefolder-*')]) == 2
+
+def test_nsynth_layout_is_resampled(tmp_path):
+    audio = tmp_path/'audio'
+    audio.mkdir()
+    wave, note = notes()[0]
+    save_wave(audio/'flute_acoustic_800-060-100.wav', wave)
+    labels = dict(pitch=60, velocity=100, instrument_str=note.instrument, instrument_family=2, instrument_source=0)
+    (tmp_path/'examples.json').write_text(json.dumps({'flute_acoustic_800-060-100': labels}))
+    wave = NSynth(tmp_path, cache=False, format=FORMATS[0])[0][0]
+    assert len(wave) == 44100 and abs(frequency(wave[8820:].numpy(), 44100)/261.63 - 1) < 0.003
+
+@pytest.mark.parametrize('rate, seconds, frames', [(16000, 4., 256), (16000, 8., 512), (44100, 4., 768), (44100, 8., 1536), (16000, 4.1, 512)])
+def test_the_spectrogram_of_a_length_folds_into_256_columns(rate, seconds, frames):
+    ls = LogSpectrogram.for_duration(rate, seconds)
+    assert (ls.n_frames, ls.n_samples, ls.sample_rate) == (frames, round(rate*seconds), rate) and ls.n_padded >= ls.n_samples
+    codec = Codec(Tokenizer(TokenizerConfig.preset('tiny', image_shape=(frames//128, 256, 256))), spectrogram=ls)
+    wave = torch.rand(1, ls.n_samples) - 0.5
+    image = codec.wave_to_image(wave)
+    assert image.shape == (1, frames//128, 256, 256) and torch.equal(codec.image_to_spec(image), ls.encode(wave))
+
+def test_train_generate_and_reconstruct_at_another_rate(tmp_path, capsys):
+    run, common = str(tmp_path/'run'), ['--data', 'additive', '--families', 'flute', '--pitches', '60', '--velocities', '100', '--steps', '2', '--batch-size', '2', '--json']
+    main(['train', 'tokenizer', *common, '--sample-rate', '32000', '--seconds', '2', '--out', run])
+    main(['train', 'var', *common, '--out', run])
+    m = Mars.from_pretrained(run)
+    assert (m.sample_rate, m.n_samples, m.tokenizer.cfg.image_shape) == (32000, 64000, (2, 256, 256))
+    assert m.info['format'] == dict(sample_rate=32000, seconds=2., held=0.)
+    main(['generate', '--model', run, '--pitch', '60', '--family', 'flute', '--out', str(tmp_path/'g'), '--json'])
+    main(['reconstruct', '--model', run, str(tmp_path/'g'/'flute-060.wav'), '--out', str(tmp_path/'r'), '--json'])
+    for file in (tmp_path/'g'/'flute-060.wav', tmp_path/'r'/'flute-060-reconstructed.wav'):
+        info = soundfile.info(file)
+        assert (info.samplerate, info.frames) == (32000, 64000)
+    for command, words in ((['export', '--family', 'flute', '--out', str(tmp_path/'i')], 'instruments have 16000 Hz'),
+                           (['evaluate', '--data', 'additive', '--out', str(tmp_path/'e')], 'of 64000 samples at 32000 Hz')):
+        capsys.readouterr()
+        assert main([*command, '--model', run]) and words in capsys.readouterr().err
+
+def test_a_model_refuses_notes_of_another_format():
+    m = Codec(Tokenizer(TokenizerConfig.preset('tiny')))
+    with pytest.raises(ValueError, match='the notes are 1 s at 44100 Hz and the model takes 4 s at 16000 Hz; open them in its format'):
+        train_var(notes(FORMATS[0]), m, TrainConfig.preset('tiny', 'var', steps=1))
+    with pytest.raises(ValueError, match='the notes are 2 s at 48000 Hz and the model takes 4 s at 16000 Hz'):
+        train_tokenizer(notes(FORMATS[2]), TrainConfig.preset('tiny', steps=1), spectrogram=LogSpectrogram())
