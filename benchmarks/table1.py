@@ -23,9 +23,10 @@ from mars.baselines.wavenet import WaveNetConfig, train_wavenet
 from mars.cli.data import with_data
 from mars.data import Batches, NSynth
 from mars.data.notes import FAMILIES, SOURCES
-from mars.evaluation.protocol import Frechet, LabelAccuracy, MelPCA, NearestError, NoteSet, PairedError, Pitch
-from mars.evaluation.protocol import Comparison, ProtocolConfig, Row, as_int16, columns_table, extract_features, lowpass
-from mars.evaluation.protocol import griffin_lim_oracle, iter_batches, result_json, training_copies, write_notes
+from mars.evaluation.protocol import Bins, Frechet, Inception, LabelAccuracy, LogitKID, NearestError, PairedError, Pitch
+from mars.evaluation.protocol import Comparison, MelPCA, NoteSet, ProtocolConfig, Row, bins_for, extract_features
+from mars.evaluation.protocol import as_int16, columns_table, griffin_lim_oracle, iter_batches, lowpass, result_json
+from mars.evaluation.protocol import training_copies, write_notes
 from mars.evaluation.report import weights_digest
 from mars.parts.classifier import Classifier
 from mars.parts.files import SAMPLE_RATE, write_atomic
@@ -40,8 +41,8 @@ from reproduce_weights import QUICK, open_data, split_by_names
 ROOT = Path(__file__).resolve().parent.parent
 GRID = [dict(pitches=range(36, 97), velocities=(50, 100))]
 COLUMNS = ('f0 notes', 'f0 within 50 cents', 'f0, octaves folded', 'f0 median cents', 'accuracy pitch',
-           'accuracy family', 'MSE', 'MAE', 'MSE paired', 'MAE paired', 'mel distance', 'STFT distance',
-           'Fréchet distance, mel-PCA', 'Fréchet distance, classifier')
+           'accuracy family', 'NDB/k', 'PKID', 'IKID', 'PIS', 'IIS', 'MSE', 'MAE', 'MSE paired', 'MAE paired',
+           'mel distance', 'STFT distance', 'Fréchet distance, mel-PCA', 'Fréchet distance, classifier')
 
 def open_sides(args):
     "Training and test notes."
@@ -189,7 +190,7 @@ def add_tokensynth(args, ref, result): # -> dict of RowMaker
     notes = NSynth(args.tokensynth)
     labels = [[(n.pitch, n.velocity, n.family, n.source) for n in side] for side in (notes.notes, ref.source.notes)]
     if info['digest'] != names_hash(ref.source) or labels[0] != labels[1]:
-        raise ValueError(f'{args.tokensynth} has notes for other labels; write the requests and generate the notes again')
+        raise ValueError(f'{args.tokensynth} has notes for other labels; write the requests and the notes again')
     if result.get('tokensynth') != info: result['rows'].pop('TokenSynth generated', None)
     result['tokensynth'] = info
     def generated(w, i): return notes.batch(range(i, i + len(w)))[0]
@@ -198,12 +199,16 @@ def add_tokensynth(args, ref, result): # -> dict of RowMaker
 # ---- measurement
 
 class RowMeter:
-    "Measures the cheap columns of the protocol for one row after another."
+    "Measures the columns of Table 1, pitch and labels, and errors of pairs for one row after another."
     def __init__(self, args, ref):
         self.pca, self.classifier, self.ref = MelPCA.load(), Classifier.from_pretrained(), ref
         self.cfg = ProtocolConfig(seed=args.seed, n_f0=args.n_f0, n_resamples=args.n_resamples)
-        self.metrics = [LabelAccuracy(), NearestError(), PairedError(), Pitch(), Frechet(self.pca.name),
-                        Frechet('classifier')]
+        bins = bins_for(len(ref))
+        self.metrics = [Bins(self.pca.name, bins)] if bins else []
+        for head, letter in (('pitch', 'P'), ('family', 'I')):
+            self.metrics += [LogitKID(head, f'{letter}KID'), Inception(head, f'{letter}IS')]
+        self.metrics += [LabelAccuracy(), NearestError(), PairedError(), Pitch(), Frechet(self.pca.name),
+                         Frechet('classifier')]
         self.data = self.features(ref)
 
     def features(self, notes): return extract_features(notes, [self.pca], self.classifier)

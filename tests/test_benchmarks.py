@@ -562,3 +562,13 @@ def test_table1_tokensynth(tmp_path, monkeypatch):
     def offline(cls, **kw): raise OSError('no network')
     monkeypatch.setattr(sys.modules['tokensynth'].TokenSynth, 'from_pretrained', classmethod(offline))
     with pytest.raises(SystemExit, match='weights of TokenSynth are not available'): tokensynth_notes.main(call)
+
+def test_table1_results_are_complete():
+    "Rows of every baseline, learning curves of every stage, and clips of every row in the committed files."
+    result, clips = json.loads((ROOT/'results/benchmarks/table1-small.json').read_text(encoding='utf-8')), ROOT/'results/clips/table1'
+    for baseline in result['baselines'].values():
+        assert {*baseline['rows']} <= {*result['rows']} and {*baseline['curves']} == {*baseline['train']}
+    folders = {row.replace(' ', '_').replace(',', '') for row in result['rows']} if 'clips' in result else set()
+    files = [*clips.glob('*/*.mp3')]
+    assert {f.parent.name for f in files} == folders and len(files) == len(folders)*len(result.get('clips', ()))
+    assert sum(f.stat().st_size for f in files) < 700000

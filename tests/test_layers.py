@@ -35,7 +35,7 @@ evaluation.classifier evaluation.protocol evaluation.selection
 evaluation.report
 baselines.next_token baselines.seanet
 baselines.masked baselines.aar baselines.flow
-baselines.magnet baselines.ddsp
+baselines.magnet baselines.ddsp baselines.table1
 baselines.diffwave baselines.wavenet
 baselines
 ablations
