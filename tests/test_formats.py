@@ -3,7 +3,7 @@ import json
 import numpy as np, pytest, soundfile, torch
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
-from mars.parts.codec import Codec
+from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
 from mars.parts.files import save_wave
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
@@ -98,3 +98,36 @@ def test_a_model_refuses_notes_of_another_format():
         train_var(notes(FORMATS[0]), m, TrainConfig.preset('tiny', 'var', steps=1))
     with pytest.raises(ValueError, match='the notes are 2 s at 48000 Hz and the model takes 4 s at 16000 Hz'):
         train_tokenizer(notes(FORMATS[2]), TrainConfig.preset('tiny', steps=1), spectrogram=LogSpectrogram())
+
+class Lossless: # a codec whose tokens are the spectrogram
+    spectrogram, sample_rate = LogSpectrogram(), 16000
+    spec_to_wave = Codec.spec_to_wave
+    vocoder = None
+    def encode(self, wave): return self.spectrogram.encode(wave)
+    def tokens_to_spec(self, tokens, n_scales): return tokens
+
+@pytest.mark.parametrize('seconds', [2, 4.5, 13, 60])
+def test_a_long_recording_keeps_its_level_and_has_no_clicks(seconds):
+    t = torch.arange(round(seconds*16000))/16000
+    wave = 0.3*torch.sin(2*torch.pi*440*t) # steady: a border would show as a dip or a jump
+    out = reconstruct_long(Lossless(), wave, n_iter=16)
+    assert out.shape == (1, len(wave))
+    level = out[0, :len(wave)//1600*1600].view(-1, 1600).square().mean(1).sqrt()[1:-1]
+    assert (20*torch.log10(level/0.2121)).abs().max() < 2.5 and 20*torch.log10(level.max()/level.min()) < 2
+    assert out[0, 1600:-1600].diff(n=4).abs().max() < 3*wave.diff(n=4).abs().max()
+
+def test_windows_cover_a_recording():
+    for n in (1, 249, 250, 251, 469, 470, 3000):
+        starts = window_starts(n, 250, 219)
+        covered = {f for s in starts for f in range(s, s + 250)}
+        assert set(range(n)) <= covered and (len(starts) == 1 or starts[-1] + 31 < n)
+
+def test_overlapping_spectrograms_are_cross_faded():
+    specs = torch.stack([torch.full((1, 4, 10), v) for v in (-1., 0., 1.)])
+    out = cross_fade(specs, 7)[0, 0, 0]
+    assert out.shape == (24,) and out[:7].eq(-1).all() and out[17:].eq(1).all() and out[10:14].eq(0).all()
+    torch.testing.assert_close(out[7:10], torch.tensor([-.75, -.5, -.25]))
+
+@pytest.mark.parametrize('wrong, words', [(dict(overlap=3.), 'overlap must be in 0..2 s'), (dict(wave=torch.rand(2, 100000)), 'takes one sound, got 2')])
+def test_a_wrong_long_reconstruction_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words): reconstruct_long(Lossless(), **dict(wave=torch.rand(100000)) | wrong)

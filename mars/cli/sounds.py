@@ -11,6 +11,7 @@ __all__ = ['MODEL_HELP', 'DEFAULTS', 'SAMPLING', 'STRICT', 'METHODS', 'PHASE', '
 
 # %% ../../nbs/cli/sounds.ipynb #f75b5e6c
 import os
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand, file_list, name_list, name_or_id, named_value
@@ -126,6 +127,7 @@ def run_generate(a):
     return dict(files=files), f'{len(files)} notes in {out}'
 
 def run_reconstruct(a):
+    from mars.parts.codec import reconstruct_long
     from mars.parts.files import load_wave, save_wave
     stems = [Path(f).stem for f in a.files]
     twice = [s for s in stems if stems.count(s) > 1]
@@ -135,7 +137,9 @@ def run_reconstruct(a):
     out, files = make_folder(a.out), []
     path = FreePaths(out, a.overwrite)
     for stem, wave in zip(stems, waves):
-        reconstruction = m.reconstruct(wave, m.sample_rate, n_iter=a.n_iter, seed=a.seed or 0, phase=a.phase)[0]
+        long = len(wave) > 1.01*m.n_samples and m.kind in (None, 'product')
+        rebuild = partial(reconstruct_long, m) if long else m.reconstruct
+        reconstruction = rebuild(wave, m.sample_rate, n_iter=a.n_iter, seed=a.seed or 0, phase=a.phase)[0]
         files.append(str(save_wave(path(f'{stem}-reconstructed'), reconstruction, m.sample_rate)))
     return dict(files=files), f'{len(files)} files in {out}'
 

@@ -6,7 +6,7 @@
 __all__ = ['CARD_MARK', 'REPO', 'PAPER', 'CARD', 'FORMAT', 'is_list_of_waves', 'channels_last', 'is_single', 'check_audible',
            'to_mono', 'as_waves', 'flatten_numbers', 'data_info', 'card_model', 'card_data', 'card_training',
            'card_metrics', 'card_limits', 'card_credits', 'card_text', 'model_card', 'model_config', 'save_model',
-           'prepare_sounds', 'fade_in', 'WaveImages', 'Codec']
+           'prepare_sounds', 'fade_in', 'WaveImages', 'window_starts', 'cross_fade', 'reconstruct_long', 'Codec']
 
 # %% ../../nbs/parts/codec.ipynb #5d49d11d
 import json, math, warnings
@@ -20,7 +20,7 @@ from torch import nn
 from ..cmx import CMX
 from .device import in_batches
 from .files import check_rate, resample, save_together, weights_bytes
-from .preparation import PreparedWaves, mix_down
+from .preparation import PEAK, PreparedWaves, mix_down
 from ..stft import LogSpectrogram, _as_wave
 from ..tokenizer import Tokenizer, TokenizerConfig
 from ..var import VAR
@@ -256,16 +256,70 @@ class WaveImages:
         seed:int=0,             # of the initial phase
         phase:str='griffinlim', # 'griffinlim', 'pghi' or 'vocoder'
         first:int=0,            # index of the first note, when a batch is split
+        spectrogram:LogSpectrogram=None, # of another length; None is the codec's
     )->torch.Tensor:            # (B, n_samples) float32 on the CPU, |x| <= 1
         "Spectrograms to waves."
         if phase == 'vocoder' and self.vocoder is not None: phase = self.vocoder.to(spec.device).magnitude_to_wave
-        wave = self.spectrogram.decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
+        wave = (spectrogram or self.spectrogram).decode(spec, n_iter=n_iter, seed=seed, phase=phase, first=first).cpu()
         wave = fade_in(wave, self.sample_rate//1000)
         return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
     def image_to_wave(self, image:torch.Tensor, **options)->torch.Tensor:
         "Images to waves; options as for `spec_to_wave`."
         return self.spec_to_wave(self.image_to_spec(image), **options)
+
+# %% ../../nbs/parts/codec.ipynb #76b00caa
+def window_starts(
+    n:int,    # frames in all
+    size:int, # frames of a window
+    step:int, # frames between windows
+)->list: # first frames of the windows that cover all frames
+    "Place windows on a recording."
+    return [*range(0, max(1, n - size + step), step)]
+
+def cross_fade(
+    specs:torch.Tensor, # (W, 1, F, size) in [-1, 1], of windows `step` frames apart
+    step:int,
+)->torch.Tensor: # (1, 1, F, (W-1)*step + size)
+    "Join overlapping spectrograms; linear in decibels where two overlap."
+    count, size = len(specs), specs.shape[-1]
+    ramp = torch.arange(1, size - step + 1)/(size - step + 1)
+    total, out = torch.zeros((count - 1)*step + size), specs.new_zeros(*specs.shape[1:3], (count - 1)*step + size)
+    for w, spec in enumerate(specs):
+        weight = torch.ones(size)
+        if w: weight[:size - step] = ramp
+        if w + 1 < count: weight[step:] = ramp.flip(0)
+        out[..., w*step:w*step + size] += spec*weight.to(spec)
+        total[w*step:w*step + size] += weight
+    return (out/total.to(out))[None]
+
+def reconstruct_long(
+    m,                      # a `Codec` or `Mars`
+    wave,                   # one sound of any length, as for `as_waves`
+    sample_rate:int=16000,  # of the wave, Hz; resampled if it is not the model's
+    n_scales:int=None,      # use only the first n_scales maps; None is all
+    overlap:float=0.5,      # seconds
+    n_iter:int=None, seed:int=0, phase:str='griffinlim', # as for `Codec.reconstruct`
+    batch_size:int=16,      # windows at a time
+)->torch.Tensor: # (1, N) float32 on the CPU, |x| <= 1, at the level of the sound
+    "Encode and decode a recording of any length in overlapping windows."
+    wave, ls = as_waves(wave, sample_rate, m.sample_rate), m.spectrogram
+    if len(wave) != 1: raise ValueError(f'reconstruct_long takes one sound, got {len(wave)}; call it for each')
+    n, hop, size = wave.shape[1], ls.hop_length, ls.n_samples//ls.hop_length # frames that hold a whole window
+    lap = round(overlap*m.sample_rate/hop)
+    if not 0 <= lap <= size//2:
+        raise ValueError(f'overlap must be in 0..{size//2*hop/m.sample_rate:g} s, got {overlap:g}')
+    step, frames = size - lap, 1 + math.ceil(n/hop)
+    starts = window_starts(frames, size, step)
+    gain = PEAK/float(wave.abs().max())
+    padded = nn.functional.pad(wave[0]*gain, (0, starts[-1]*hop + ls.n_samples - n))
+    def decode(i, count):
+        windows = torch.stack([padded[s*hop:s*hop + ls.n_samples] for s in starts[i:i+count]])
+        return m.tokens_to_spec(m.encode(windows), n_scales)[..., :size]
+    spec = cross_fade(torch.cat([*in_batches(decode, len(starts), batch_size)]), step)[..., :frames]
+    long = LogSpectrogram(m.sample_rate, ls.n_fft, hop, spec.shape[-1], ls.floor, n/m.sample_rate)
+    out = m.spec_to_wave(spec, n_iter, seed, phase, spectrogram=long)/gain
+    return out/out.abs().max().div(.999).clamp(min=1)
 
 # %% ../../nbs/parts/codec.ipynb #bcc263aa
 class Codec(WaveImages):
