@@ -107,7 +107,7 @@ def compare(
 def published_leader(
     a:str, b:str, # published rows
     column:str,   # published column
-)->tuple: # (ahead, behind), or None for a tie
+)->tuple|None: # (ahead, behind), or None for a tie
     "Order two published rows by a column."
     x, y = (PAPER_ROWS[name][PAPER_COLUMNS.index(column)] for name in (a, b))
     if x == y: return None
@@ -122,8 +122,8 @@ def compare_rows(
     "Columns in which row a is better or worse than row b."
     words:dict = dict(better=[], worse=[], undecided=[])
     for c in columns:
-        values = [result['rows'].get(name, {}).get(c) for name in (a, b)]
-        if None not in values: words[compare(*values, c in HIGHER)].append(c)
+        x, y = (result['rows'].get(name, {}).get(c) for name in (a, b))
+        if x is not None and y is not None: words[compare(x, y, c in HIGHER)].append(c)
     return words
 
 def check_order(
@@ -135,10 +135,10 @@ def check_order(
     leader = published_leader(a, b, OUR_COLUMNS[column])
     if leader is None: return None
     names = [our_row(result, name) for name in leader]
-    values = [result['rows'][name].get(column) if name else None for name in names]
-    if None in values: return None
-    word = compare(*values, column in HIGHER)
-    return dict(ahead=leader[0], behind=leader[1], found=' against '.join(map(format_value, values)),
+    x, y = (result['rows'][name].get(column) if name else None for name in names)
+    if x is None or y is None: return None
+    word = compare(x, y, column in HIGHER)
+    return dict(ahead=leader[0], behind=leader[1], found=f'{format_value(x)} against {format_value(y)}',
                 verdict=dict(better='holds', worse='contradicted').get(word, 'undecided'))
 
 def order_table(
