@@ -66,6 +66,7 @@ class RowMaker:
     steps:int=None       # of training
     paired:bool=True     # note i is a version of test note i; generated notes never are
     seconds:float=None   # a note, where it is not the time of `make`
+    batch_size:int=16    # notes at a time
 
 def n_parameters(*nets): return sum(p.numel() for net in nets for p in net.parameters())
 
@@ -113,9 +114,10 @@ def ddsp_rows(args, ref, m):
 def diffwave_rows(args, ref, m):
     "Rows of DiffWave, as `mars_rows`; one that is conditioned on labels reconstructs nothing."
     decoding = dict(seed=args.seed, schedule=args.schedule)
-    def rebuilt(w, i): return m.decode(m.encode(w), first=i, **decoding)
-    def generated(w, i):
-        return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), first=i, **decoding)
+    def decode(mel, i):
+        with torch.autocast(m.device.type, torch.bfloat16, enabled=args.bf16): return m.decode(mel, first=i, **decoding)
+    def rebuilt(w, i): return decode(m.encode(w), i)
+    def generated(w, i): return decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i), i)
     net, steps = n_parameters(m.tokenizer), steps_of(m, 'diffwave')
     if m.tokenizer.labels is not None:
         return {f'Label DiffWave generated, {args.schedule}': RowMaker('generated', generated, net, None, steps)}
@@ -131,9 +133,10 @@ def wavenet_rows(args, ref, m):
     def generated(w, i):
         return m.decode(m.var.generate(part(ref.labels, i, len(w)), seed=args.seed, first=i, **m.sampling()))
     sizes = n_parameters(m.tokenizer), m.tokenizer.cfg.floats_per_note, steps_of(m, 'wavenet')
-    rows = {'WaveNet reconstruction': RowMaker('reconstruction', plain, *sizes),
-            'WaveNet generated': RowMaker('generated', generated, sizes[0], None, sizes[2])}
-    with_labels = {'WaveNet reconstruction, with labels': RowMaker('reconstruction', by_label, *sizes)}
+    size = dict(batch_size=128) # a pass computes one sample of each note
+    rows = {'WaveNet reconstruction': RowMaker('reconstruction', plain, *sizes, **size),
+            'WaveNet generated': RowMaker('generated', generated, sizes[0], None, sizes[2], **size)}
+    with_labels = {'WaveNet reconstruction, with labels': RowMaker('reconstruction', by_label, *sizes, **size)}
     return rows | (with_labels if m.tokenizer.label_embed is not None else {})
 
 @dataclass(frozen=True)
@@ -215,7 +218,8 @@ class RowMeter:
 
     def __call__(self, name, maker): # -> dict of columns, and the notes
         ref, start = self.ref, time.perf_counter()
-        notes = write_notes((maker.make(w, i) for i, w in iter_batches(ref, 16)), len(ref), None, ref.labels, name)
+        notes = write_notes((maker.make(w, i) for i, w in iter_batches(ref, maker.batch_size)), len(ref), None,
+                            ref.labels, name)
         seconds = (time.perf_counter() - start)/len(ref) if maker.seconds is None else maker.seconds
         row = Row(name, notes, paired=maker.paired and maker.block != 'generated')
         c = Comparison(ref, row, self.data, self.features(notes), torch.arange(len(ref)), None, self.cfg)
@@ -354,6 +358,7 @@ def parser():
     ap.add_argument('--tokensynth', type=Path, metavar='FOLDER', help='notes that tokensynth_notes.py wrote')
     ap.add_argument('--schedule', default='fast', choices=('fast', 'full'),
                     help='reverse steps of DiffWave; default: %(default)s')
+    ap.add_argument('--bf16', action='store_true', help='sample DiffWave in bfloat16')
     ap.add_argument('--mel-settings', type=json.loads, default={}, metavar='JSON',
                     help="as --settings, of DiffWave's label-to-mel stage")
     ap.add_argument('--data', action='append', required=True,

@@ -94,9 +94,10 @@ def test_stage_two_does_not_change_the_files_of_stage_one(tmp_path):
     after = (tmp_path/'tokenizer.safetensors').stat()
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns) and Mars.from_pretrained(tmp_path).var is not None
 
-@pytest.mark.parametrize('kind', ['classifier', 'vocoder', 'flow', 'ddsp', 'wavenet'])
+@pytest.mark.parametrize('kind', ['classifier', 'vocoder', 'flow', 'ddsp', 'diffwave', 'wavenet'])
 def test_other_models_are_saved_atomically(kind, tmp_path, monkeypatch):
     from mars.baselines.ddsp import DDSP, DDSPConfig, DDSPMars
+    from mars.baselines.diffwave import DiffWave, DiffWaveConfig, DiffWaveMars
     from mars.baselines.flow import Flow, FlowConfig, FlowMars
     from mars.baselines.wavenet import WaveNet, WaveNetConfig, WaveNetMars
     from mars.parts.classifier import Classifier, ClassifierConfig
@@ -106,10 +107,11 @@ def test_other_models_are_saved_atomically(kind, tmp_path, monkeypatch):
         if kind == 'classifier': return Classifier(ClassifierConfig.preset('tiny'))
         if kind == 'vocoder': return Vocoder(VocoderConfig.preset('tiny'))
         if kind == 'ddsp': return DDSPMars(DDSP(DDSPConfig.preset('tiny', width=8)))
+        if kind == 'diffwave': return DiffWaveMars(DiffWave(DiffWaveConfig.preset('tiny', channels=4, layers=2, cycle=2, step_width=8)))
         if kind == 'wavenet': return WaveNetMars(WaveNet(WaveNetConfig.preset('tiny', layers=2)))
         return FlowMars(Flow(FlowConfig.preset('tiny', depth=1, width=32, heads=2)))
-    load = dict(classifier=lambda: Classifier.from_pretrained(tmp_path/'m'), vocoder=lambda: Vocoder.from_pretrained(tmp_path/'m'), flow=lambda: FlowMars.from_pretrained(tmp_path/'m'), ddsp=lambda: DDSPMars.from_pretrained(tmp_path/'m'), wavenet=lambda: WaveNetMars.from_pretrained(tmp_path/'m'))[kind]
-    def state(m): return dict(flow=lambda: m.var, ddsp=lambda: m.tokenizer, wavenet=lambda: m.tokenizer).get(kind, lambda: m)().state_dict()
+    load = dict(classifier=lambda: Classifier.from_pretrained(tmp_path/'m'), vocoder=lambda: Vocoder.from_pretrained(tmp_path/'m'), flow=lambda: FlowMars.from_pretrained(tmp_path/'m'), ddsp=lambda: DDSPMars.from_pretrained(tmp_path/'m'), diffwave=lambda: DiffWaveMars.from_pretrained(tmp_path/'m'), wavenet=lambda: WaveNetMars.from_pretrained(tmp_path/'m'))[kind]
+    def state(m): return dict(flow=lambda: m.var, ddsp=lambda: m.tokenizer, diffwave=lambda: m.tokenizer, wavenet=lambda: m.tokenizer).get(kind, lambda: m)().state_dict()
     def save(m): m.save(tmp_path/'m') if kind == 'vocoder' else m.save_pretrained(tmp_path/'m')
     def equal(a, b): return all(torch.equal(v, state(b)[k]) for k, v in state(a).items())
     old, m = new(0), new(1)

@@ -9,9 +9,9 @@ __all__ = ['DDSP_PRESETS', 'Z_HOP', 'Z_FRAMES', 'FLOOR_DB', 'LOSS_WINDOWS', 'CEN
            'filtered_noise', 'reverberate', 'exp_sigmoid', 'a_weighting', 'magnitude_stft', 'frame_loudness',
            'spectral_loss', 'midi_to_hz', 'multiples_autocorrelation', 'best_cents', 'corrected_f0', 'estimated_f0',
            'mfcc', 'TimbreEncoder', 'dense_stack', 'Decoder', 'DDSP', 'LabelRegressors', 'fill_labels',
-           'flatten_features', 'unflatten_features', 'ridge', 'family_factors', 'DDSPPrior', 'limit_peak', 'DDSPCodec',
-           'read_networks', 'TwoNetworks', 'DDSPMars', 'notes_f0', 'cached_f0', 'window_start', 'level_db', 'ddsp_loss',
-           'fit_prior', 'f0_summary', 'train_ddsp']
+           'flatten_features', 'unflatten_features', 'ridge', 'family_factors', 'fit_gaussian', 'check_temperature',
+           'DDSPPrior', 'limit_peak', 'wave_f0', 'DDSPCodec', 'read_networks', 'TwoNetworks', 'DDSPMars', 'notes_f0',
+           'cached_f0', 'window_start', 'level_db', 'ddsp_loss', 'fit_prior', 'f0_summary', 'train_ddsp']
 
 # %% ../../nbs/baselines/ddsp.ipynb #02b4c2a5
 import hashlib, json, math
@@ -425,6 +425,22 @@ def family_factors(residual, family, shrink=50): # (N, d), (N,) -> (11, d, d) Ch
     def covariance(r): return (r.T @ r + shrink*common)/(len(r) + shrink)
     return torch.stack([torch.linalg.cholesky(covariance(residual[family == i])) for i in range(11)])
 
+def fit_gaussian(x, regressors, family, components): # (N, D), (N, P), (N,), int -> dict of the buffers of the prior
+    "Principal components of features, their regression on labels and the remaining covariances."
+    parts = x.split([LOUDNESS_FRAMES, x.shape[1] - LOUDNESS_FRAMES], 1) # both count alike
+    scale = torch.cat([(p.std()*math.sqrt(p.shape[1])).clamp(min=1e-6).expand(p.shape[1]) for p in parts])
+    mean, _, basis = principal_components(x/scale, components)
+    basis = basis[:, :max(1, len(x) - 1)]
+    c = (x/scale - mean) @ basis
+    weight = ridge(regressors, c)
+    return dict(scale=scale, mean=mean, basis=basis, weight=weight,
+                factors=family_factors(c - regressors @ weight, family))
+
+def check_temperature(temperature):
+    number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    if not number or not 0 <= temperature < math.inf:
+        raise ValueError(f'temperature is {temperature}; give a number >= 0')
+
 # %% ../../nbs/baselines/ddsp.ipynb #6da81d5b
 class DDSPPrior(nn.Module):
     "Gaussian of loudness and timbre code given the labels, on principal components."
@@ -443,17 +459,10 @@ class DDSPPrior(nn.Module):
         z:torch.Tensor,        # (N, 125, z_dim)
         labels:dict,           # of int64 (N,)
     )->'DDSPPrior': # itself
-        "Fit to the features of training notes; both parts count alike."
+        "Fit to the features of training notes."
         x, labels = flatten_features(loudness, z).cpu().double(), {k: labels[k].cpu() for k in LABELS}
-        parts = x.split([LOUDNESS_FRAMES, x.shape[1] - LOUDNESS_FRAMES], 1)
-        scale = torch.cat([(p.std()*math.sqrt(p.shape[1])).clamp(min=1e-6).expand(p.shape[1]) for p in parts])
-        mean, _, basis = principal_components(x/scale, self.cfg.components)
-        d = min(basis.shape[1], max(1, len(x) - 1)) # the others are zero
-        c, regressors = (x/scale - mean) @ basis[:, :d], self.label_embed(labels).double()
-        weight = ridge(regressors, c)
-        factors = family_factors(c - regressors @ weight, labels['family'])
-        values = dict(scale=scale, mean=mean, basis=basis[:, :d], weight=weight, factors=factors)
-        for name, v in values.items():
+        values = fit_gaussian(x, self.label_embed(labels).double(), labels['family'], self.cfg.components)
+        for name, v in values.items(): # components that too few notes leave out are zero
             getattr(self, name).zero_()[tuple(map(slice, v.shape))] = v.to(getattr(self, name))
         table = torch.stack([labels[k] for k in LABELS], 1)
         self.rows.copy_(table[torch.linspace(0, len(table) - 1, N_ROWS).long()])
@@ -468,9 +477,7 @@ class DDSPPrior(nn.Module):
         first:int=0,          # index of the first note, when a large batch is split
     )->list: # f0 (n, 1) Hz, loudness (n, F) dB, z (n, 125, z_dim); ValueError for labels or settings that do not fit
         "Sample features of notes."
-        number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
-        if not number or not 0 <= temperature < math.inf:
-            raise ValueError(f'temperature is {temperature}; give a number >= 0')
+        check_temperature(temperature)
         seed, first, device = check_seed(seed), check_seed(first, 'first'), self.mean.device
         labels = self.label_embed.check(labels, n)
         n = len(labels['pitch'])
@@ -486,10 +493,17 @@ class DDSPPrior(nn.Module):
     def stream(self, labels=None, n=None, **settings): # as `generate`; there are no steps between
         yield self.generate(labels, n, **settings)
 
-# %% ../../nbs/baselines/ddsp.ipynb #df97101d
+# %% ../../nbs/baselines/ddsp.ipynb #baa9acbf
 def limit_peak(wave): # (B, N) -> (B, N), |x| <= 1
     return wave/wave.abs().amax(-1, keepdim=True).div(.999).clamp(min=1)
 
+def wave_f0(waves, pitch=None): # (B, N), MIDI pitches of labels, one or (B,) -> (B, 1) Hz
+    "Frequencies by the labels, octave checked, or by the estimator."
+    if pitch is None: return torch.tensor([estimated_f0(w) for w in waves.cpu()])[:, None]
+    midi = torch.as_tensor(pitch).expand(len(waves)).tolist()
+    return torch.tensor([corrected_f0(w, int(p))[0] for w, p in zip(waves.cpu(), midi)])[:, None]
+
+# %% ../../nbs/baselines/ddsp.ipynb #df97101d
 class DDSPCodec:
     "Waves to features and back."
     @property
@@ -507,12 +521,7 @@ class DDSPCodec:
         wave = torch.atleast_2d(torch.as_tensor(wave))
         wave = wave.float()/32768 if wave.dtype == torch.int16 else wave.float()
         wave = F.pad(wave, (0, max(0, N_SAMPLES - wave.shape[1])))[:, :N_SAMPLES]
-        if f0 is None:
-            if pitch is None: hz = [estimated_f0(w) for w in wave.cpu()]
-            else:
-                midi = torch.as_tensor(pitch).expand(len(wave)).tolist()
-                hz = [corrected_f0(w, int(p))[0] for w, p in zip(wave.cpu(), midi)]
-            f0 = torch.tensor(hz)[:, None]
+        if f0 is None: f0 = wave_f0(wave, pitch)
         return self.tokenizer.encode(wave.to(self.device), f0.to(self.device).float())
 
     @torch.no_grad()
