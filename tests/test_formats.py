@@ -109,11 +109,11 @@ class Lossless: # a codec whose tokens are the spectrogram
 @pytest.mark.parametrize('seconds', [2, 4.5, 13, 60])
 def test_a_long_recording_keeps_its_level_and_has_no_clicks(seconds):
     t = torch.arange(round(seconds*16000))/16000
-    wave = 0.3*torch.sin(2*torch.pi*440*t) # steady: a border would show as a dip or a jump
-    out = reconstruct_long(Lossless(), wave, n_iter=16)
+    wave = 0.3*torch.sin(2*torch.pi*440*t)*(20*t).clamp(max=1)*(20*t.flip(0)).clamp(max=1) # a border would be a dip
+    out = reconstruct_long(Lossless(), wave, n_iter=32)
     assert out.shape == (1, len(wave))
     level = out[0, :len(wave)//1600*1600].view(-1, 1600).square().mean(1).sqrt()[1:-1]
-    assert (20*torch.log10(level/0.2121)).abs().max() < 2.5 and 20*torch.log10(level.max()/level.min()) < 2
+    assert (20*torch.log10(level/0.2121)).abs().max() < 1
     assert out[0, 1600:-1600].diff(n=4).abs().max() < 3*wave.diff(n=4).abs().max()
 
 def test_windows_cover_a_recording():
