@@ -113,7 +113,8 @@ def test_a_long_recording_keeps_its_level_and_has_no_clicks(seconds):
     out = reconstruct_long(Lossless(), wave, n_iter=32)
     assert out.shape == (1, len(wave))
     level = out[0, :len(wave)//1600*1600].view(-1, 1600).square().mean(1).sqrt()[1:-1]
-    assert (20*torch.log10(level/0.2121)).abs().max() < 1
+    level = 20*torch.log10(level/0.2121)
+    assert level.abs().max() < 2 and level.max() - level.min() < 1
     assert out[0, 1600:-1600].diff(n=4).abs().max() < 3*wave.diff(n=4).abs().max()
 
 def test_windows_cover_a_recording():
