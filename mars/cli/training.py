@@ -331,8 +331,9 @@ HELD_OUT = 0.1 # share of the pitches of every instrument
 SELECT_DATA = Arg('--select-data', metavar='DATA',
                   help='validation notes of --select-every; a tenth of the pitches of --data if not given')
 EXTRA = dict(
-    tokenizer=(*FORMAT, MEMORY, TRACKER, AUGMENT, INIT, Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
-                                    help='parallel quantizers (product quantization)')),
+    tokenizer=(*FORMAT, MEMORY, TRACKER, AUGMENT, INIT,
+               Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
+                   help='parallel quantizers (product quantization)')),
     var=(MEMORY, TRACKER, AUGMENT, INIT, SELECT_DATA), aar=(TRACKER,), magnet=(TRACKER,), ddsp=(TRACKER,),
     wavenet=(TRACKER,),
     sat=(TRACKER, Arg('--rvq', type=Number(int, ge=1), metavar='K',

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..parts.config import Config, setting
-from ..parts.files import N_SAMPLES, SAMPLE_RATE, content_hash, peak_normalize, sweep, temporary_path
-from ..parts.files import to_int16
+from ..parts.files import N_SAMPLES, content_hash, peak_normalize, sweep, temporary_path, to_int16
 
 # %% ../../nbs/data/notes.ipynb #ab37ef33
 FAMILIES = ('bass', 'brass', 'flute', 'guitar', 'keyboard', 'mallet', 'organ', 'reed', 'string', 'synth_lead', 'vocal')
@@ -386,7 +385,8 @@ def additive_note(
     step = (2j*np.pi*f - decay)/format.sample_rate
     phase = np.exp(2j*np.pi*0.618*np.arange(len(f))**2) # spread, or all partials would peak at once
     # exp(step*(256 m + n)) = exp(256 step m) exp(step n): one matrix product
-    coarse, fine = np.exp(np.outer(256*np.arange(-(-n//256)), step))*(gain*phase), np.exp(np.outer(step, np.arange(256)))
+    coarse = np.exp(np.outer(256*np.arange(-(-n//256)), step))*(gain*phase)
+    fine = np.exp(np.outer(step, np.arange(256)))
     wave = (coarse.astype(np.complex64) @ fine.astype(np.complex64)).imag.reshape(-1)[:n]
     t = np.arange(n, dtype=np.float32)/format.sample_rate
     head, tail = t < params.attack, slice(round(format.hold*format.sample_rate), None)
