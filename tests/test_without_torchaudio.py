@@ -15,7 +15,7 @@ sys.meta_path.insert(0, Broken())
 '''
 NOTE = ['--n-iter', '1', '--seed', '0', '--json']
 DATA = ['--data', 'additive', '--families', 'guitar,flute,organ', '--pitches', '48-63', '--velocities', '50,100']
-FAST = ['--n', '24', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2', '--n-train', '100', '--seeds', '1', '--seed', '0', '--json']
+FAST = ['--n', '20', '--n-iter', '1', '--n-resamples', '10', '--n-f0', '2', '--n-train', '100', '--seeds', '1', '--seed', '0', '--json']
 COMMANDS = [['generate', '--pitch', '60', '--family', 'guitar', '--out', 'notes', *NOTE],
             ['generate', '--pitch', '64', '--reference', 'notes/guitar-060.wav', '--out', 'reference', *NOTE],
             ['evaluate', *DATA, '--out', 'report', *FAST]]
