@@ -156,7 +156,7 @@ def test_a_compact_report_prints_like_the_full_one(made, tmp_path):
     assert report_markdown(long).splitlines()[4:8] == report_markdown(result).splitlines()[4:8]
 
 def test_a_tokenizer_alone_has_reconstruction_rows(model, sides):
-    result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST, swap_share=0.)
+    result = evaluate_model(Mars(model.tokenizer), Splits(sides.test), 20, **FAST | dict(n_f0=1), swap_share=0.)
     assert 'swapped' not in result and 'swapped codes' not in report_markdown(result)
     assert 'no transformer' in result['left_out']['generated'] and 'generated' not in result['rows'] and 'reconstruction' in result['rows'] and result['speed'] is None
     assert result['left_out']['training copies'] == 'no training notes are given' and result['left_out']['real, validation'] == 'there are no such notes'
