@@ -13,8 +13,7 @@ requested pitch (pYIN); and the Fréchet distance, density and coverage of gener
 interval of the pitch or the Fréchet distance of every seed is on its side, and the reconstruction is not worse.
 
 --data names sources as scripts/reproduce_weights.py does, and the split is that of scripts/split.json. --work keeps one
-file for each arm and seed: the same command continues where it stopped. --out is committed as
-results/benchmarks/decoder-small.json.
+file for each arm and seed: the same command continues where it stopped.
 """
 import argparse, copy, json, statistics, sys
 from pathlib import Path

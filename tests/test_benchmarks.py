@@ -288,11 +288,12 @@ def test_settings_per_scale_resume(sampling, monkeypatch, tmp_path):
     monkeypatch.setattr(sampling, 'pair_with', pair)
     args = ['--per-scale', '--n', '8', '--seeds', '2', '--out', str(tmp_path/'s.json')]
     first = sampling.main(args, notes)
-    assert len(calls) == 1 + 2*11 and first['scores']['packaged']['seeds'] == 2 and first['not_measured'] == []
-    assert sampling.main(args, notes)['differences'] == first['differences'] and len(calls) == 23
+    n = len(first['scores']) # settings; one that is the model's own is not measured twice
+    assert n >= 10 and len(calls) == 1 + 2*n and first['scores']['packaged']['seeds'] == 2 and first['not_measured'] == []
+    assert sampling.main(args, notes)['differences'] == first['differences'] and len(calls) == 1 + 2*n
     (tmp_path/'s'/'3-0.npz').unlink(), (tmp_path/'s'/'3-1.npz').unlink()
     partial = sampling.main([*args, '--stored-only'], notes)
-    assert len(calls) == 23 and len(partial['not_measured']) == 1 and len(partial['differences']) == 9
+    assert len(calls) == 1 + 2*n and len(partial['not_measured']) == 1 and len(partial['differences']) == n - 2
     with pytest.raises(SystemExit, match='holds 8 notes, not 9'): sampling.main([*args[:2], '9', *args[3:]], notes)
 
 def test_f0(monkeypatch, tmp_path):

@@ -148,7 +148,8 @@ def order_table(
     "Verdicts on pairs of rows, by column."
     def short(name): return name.removeprefix('NSynth ').removesuffix(' (not in the paper)')
     def cell(pair, column):
-        check = check_order(result, *pair, column)
+        a, b = pair
+        check = check_order(result, a, b, column)
         return '' if check is None else f"{short(check['ahead'])}: {check['verdict']}"
     table = pd.DataFrame({' / '.join(map(short, pair)): {c: cell(pair, c) for c in OUR_COLUMNS} for pair in pairs}).T
     return table[(table != '').any(axis=1)]
