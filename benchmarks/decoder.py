@@ -125,7 +125,8 @@ def measure(m, unseen, study, seed):
     within = [int(abs(cents_error(float(f0(w).midi), p)) <= 50) for w, p in zip(waves, pitches)]
     scores = study.evaluator(image)
     errors = {'MSE': decoded_mse(m, unseen, 1.), 'MSE, sampled maps': decoded_mse(m, unseen, 0.)}
-    return dict(notes={**errors, 'within 50 cents': within}, scores={k: scores[k] for k in ('frechet', 'pitch', 'family', 'density', 'coverage')})
+    return dict(notes={**errors, 'within 50 cents': within},
+                scores={k: scores[k] for k in ('frechet', 'pitch', 'family', 'density', 'coverage')})
 
 def summarise(runs):
     "Means over notes and seeds, and paired differences from the packaged decoder with 95 % intervals."

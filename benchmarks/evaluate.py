@@ -3,7 +3,7 @@
 The reference set is held-out instruments of Fluid (R3), recorded notes (--real, a folder in NSynth's layout) or
 held-out pitches of training instruments (--seen). Class means and training copies use training notes of Fluid (R3),
 pitches 36 to 96, in all three cases. Writes the report into --out and prints one line of it. The committed results are
-results/evaluation/small-{fluid,real,seen}.json, with --n 512 --n-f0 128.
+results/evaluation/small-{fluid,real,seen}.json.
 """
 import argparse, json
 from pathlib import Path
@@ -46,7 +46,8 @@ def parser():
     reference.add_argument('--real', type=Path, help="folder of recorded notes in NSynth's layout; default: Fluid (R3)")
     reference.add_argument('--seen', action='store_true', help='held-out pitches of the training instruments')
     ap.add_argument('--n', type=int, default=256, help='notes of each row, at least 2; default: %(default)s')
-    ap.add_argument('--n-f0', type=int, default=64, help='notes of each row whose pitch is measured; default: %(default)s')
+    ap.add_argument('--n-f0', type=int, default=64,
+                    help='notes of each row whose pitch is measured; default: %(default)s')
     ap.add_argument('--out', type=Path, required=True, help='folder of the report')
     ap.add_argument('--result', type=Path, help='a JSON file for the compact report')
     ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')

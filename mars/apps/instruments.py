@@ -92,8 +92,8 @@ class SampleBank:
         progress:bool|None=False, # show a progress bar; None shows it for more than one batch
         **settings,      # of `m.generate`: cfg_scale, top_k, n_iter, phase, ...
     ):
-        if m.sample_rate != SAMPLE_RATE:
-            raise ValueError(f'instruments have {SAMPLE_RATE} Hz and this model generates notes at {m.sample_rate} Hz; '
+        if (rate := getattr(m, 'sample_rate', SAMPLE_RATE)) != SAMPLE_RATE:
+            raise ValueError(f'instruments have {SAMPLE_RATE} Hz and this model generates notes at {rate} Hz; '
                              'take another model')
         check_field('tries', tries.item() if isinstance(tries, np.integer) else tries, int, ge=1)
         check_field('cents', cents, float, gt=0)

@@ -298,7 +298,7 @@ def reconstruct_long(
     wave,                   # one sound of any length, as for `as_waves`
     sample_rate:int=16000,  # of the wave, Hz; resampled if it is not the model's
     n_scales:int=None,      # use only the first n_scales maps; None is all
-    overlap:float=0.5,      # seconds
+    overlap:float=None,     # seconds; None is an eighth of a window
     n_iter:int=None, seed:int=0, phase:str='griffinlim', # as for `Codec.reconstruct`
     batch_size:int=16,      # windows at a time
 )->torch.Tensor: # (1, N) float32 on the CPU, |x| <= 1, at the level of the sound
@@ -306,7 +306,7 @@ def reconstruct_long(
     wave, ls = as_waves(wave, sample_rate, m.sample_rate), m.spectrogram
     if len(wave) != 1: raise ValueError(f'reconstruct_long takes one sound, got {len(wave)}; call it for each')
     n, hop, size = wave.shape[1], ls.hop_length, ls.n_samples//ls.hop_length # frames that hold a whole window
-    lap = round(overlap*m.sample_rate/hop)
+    lap = size//8 if overlap is None else round(overlap*m.sample_rate/hop)
     if not 0 <= lap <= size//2:
         raise ValueError(f'overlap must be in 0..{size//2*hop/m.sample_rate:g} s, got {overlap:g}')
     step, frames = size - lap, 1 + math.ceil(n/hop)
