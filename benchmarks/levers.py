@@ -40,6 +40,7 @@ ARMS = { # differences from teacher forcing
     'augmentation': dict(augment=True),
     'all': dict(dropout=0.1, self_correction=0.3, student_forcing=0.25, scale_weight='sqrt', augment=True)}
 N_ITER = 16 # of Griffin-Lim
+SCORES = 'frechet', 'pitch', 'family', 'density', 'coverage'
 
 # ---- data
 
@@ -109,26 +110,29 @@ def measure_arm(var, m, data, study, seed):
         out['by_scale'][name] = [round(v, 4) for v in x.mean(0).tolist()]
         out['notes'][f'nats, {name}'] = [round(v, 4) for v in mean_over_tokens(x, var.lengths).tolist()]
     image = generate_images(var, study, seed, **m.sampling({}))
-    pitches, waves = study.evaluator.labels['pitch'].tolist(), []
-    for i in range(0, len(image), 16): waves += list(m.image_to_wave(image[i:i+16], n_iter=N_ITER, first=i).cpu())
-    cents = [abs(cents_error(float(f0(wave).midi), pitch)) for wave, pitch in zip(waves, pitches)]
-    out['notes']['within 50 cents'] = [int(c <= 50) for c in cents]
+    out['notes']['within 50 cents'] = within_50_cents(m, image, study)
     scores = study.evaluator(image)
-    out['scores'] = {k: scores[k] for k in ('frechet', 'pitch', 'family', 'density', 'coverage')}
+    out['scores'] = {k: scores[k] for k in SCORES}
     return out
 
-def summarise(runs):
-    "Means over notes and seeds, and paired differences from teacher forcing with 95 % intervals."
+def within_50_cents(m, image, study): # -> 0 or 1 for every note
+    "Which generated images have the requested pitch (pYIN)."
+    pitches, waves = study.evaluator.labels['pitch'].tolist(), []
+    for i in range(0, len(image), 16): waves += list(m.image_to_wave(image[i:i+16], n_iter=N_ITER, first=i).cpu())
+    return [int(abs(cents_error(float(f0(wave).midi), pitch)) <= 50) for wave, pitch in zip(waves, pitches)]
+
+def summarise(runs, base):
+    "Means over notes and seeds, and paired differences from the arm `base` with 95 % intervals."
     def stack(arm, key): return np.array([run['notes'][key] for run in runs[arm]], float) # (seeds, notes)
     def half_width(x): return 1.96*x.mean(0).std(ddof=1)/len(x[0])**0.5
     out = {}
     for arm, arm_runs in runs.items():
-        row = dict(seeds=len(arm_runs), by_scale=arm_runs[0]['by_scale'])
+        row = dict(seeds=len(arm_runs), **{k: arm_runs[0][k] for k in ('by_scale',) if k in arm_runs[0]})
         for key in arm_runs[0]['notes']:
             x = stack(arm, key)
             row[key] = [float(x.mean()), float(half_width(x))]
-            shared = min(len(x), len(runs['teacher forcing']))
-            d = x[:shared] - stack('teacher forcing', key)[:shared]
+            shared = min(len(x), len(runs[base]))
+            d = x[:shared] - stack(base, key)[:shared]
             row[f'{key}, difference'] = [float(d.mean()), float(half_width(d))]
         row |= {k: statistics.mean(run['scores'][k] for run in arm_runs) for k in arm_runs[0]['scores']}
         row |= {f'{k}, seeds': [run['scores'][k] for run in arm_runs] for k in arm_runs[0]['scores']}
@@ -137,25 +141,56 @@ def summarise(runs):
 
 # ---- command
 
-def parser():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(ap, steps, batch_size, lr, notes):
+    "Arguments that experiments on the packaged model share, with their defaults."
     ap.add_argument('--model', default='small', help='a run folder or packaged weights; default: %(default)s')
     ap.add_argument('--data', action='append', help='sources of notes; repeatable; default: auto')
     ap.add_argument('--split', type=Path, default=ROOT/'scripts'/'split.json', help='patterns of held-out instruments')
     ap.add_argument('--renderer', default='auto', help='auto, fluidsynth or tinysoundfont; default: %(default)s')
-    ap.add_argument('--arms', default=','.join(ARMS), help='default: all')
     ap.add_argument('--seeds', type=int, default=2, help='default: %(default)s')
-    ap.add_argument('--steps', type=int, default=80, help='default: %(default)s')
-    ap.add_argument('--batch-size', type=int, default=32, help='notes a step; default: %(default)s')
-    ap.add_argument('--lr', type=float, default=3e-4, help='peak learning rate; default: %(default)s')
+    ap.add_argument('--steps', type=int, default=steps, help='default: %(default)s')
+    ap.add_argument('--batch-size', type=int, default=batch_size, help='notes a step; default: %(default)s')
+    ap.add_argument('--lr', type=float, default=lr, help='peak learning rate; default: %(default)s')
     ap.add_argument('--precision', default='auto', choices=('auto', 'fp32', 'bf16'), help='default: %(default)s')
-    ap.add_argument('--notes', type=int, default=4000, help='training notes; default: %(default)s')
-    ap.add_argument('--measure', type=int, default=192, help='notes of each set for the nats; default: %(default)s')
+    ap.add_argument('--notes', type=int, default=notes, help='training notes; default: %(default)s')
     ap.add_argument('--n', type=int, default=256, help='sampled notes of an arm and seed; default: %(default)s')
     ap.add_argument('--device', help='default: the first available of cuda, mps and cpu')
     ap.add_argument('--work', type=Path, required=True, help='folder of the results of each arm and seed')
     ap.add_argument('--out', type=Path, required=True, help='a JSON file')
     return ap
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--arms', default=','.join(ARMS), help='default: all')
+    ap.add_argument('--measure', type=int, default=192, help='notes of each set for the nats; default: %(default)s')
+    return add_arguments(ap, steps=80, batch_size=32, lr=3e-4, notes=4000)
+
+def run_arms(args, arms, prepare, run_arm):
+    "Run every arm and seed that has no result in `args.work`; return all results, {arm: one for each seed}."
+    args.data = args.data or ['auto']
+    args.work.mkdir(parents=True, exist_ok=True)
+    def file(arm, seed): return args.work/f'{arm.replace(" ", "-")}-{seed}.json'
+    ready = None
+    for seed in range(args.seeds):
+        for arm in arms:
+            if file(arm, seed).exists(): continue
+            ready = ready or prepare(args)
+            result = run_arm(arm, seed, args, *ready)
+            write_atomic(file(arm, seed), json.dumps(result))
+            print(arm, seed, {k: round(statistics.mean(v), 5) for k, v in result['notes'].items()}, result['scores'],
+                  flush=True)
+    return {arm: [json.loads(file(arm, seed).read_text()) for seed in range(args.seeds)] for arm in arms}
+
+def write_summary(args, runs, base, settings, **more):
+    "Write means and differences of all arms to `args.out`, and print them."
+    real = {k: runs[base][0]['real'][k] for k in SCORES[1:]}
+    summary = dict(info=versions(pick_device(args.device)), settings={k: getattr(args, k) for k in settings}, real=real,
+                   **more, arms=summarise(runs, base))
+    write_atomic(args.out, json.dumps(summary, indent=1))
+    for arm, row in summary['arms'].items():
+        print(f'{arm:18}', *(f'{k} {row[k][0]:.4f} ({row[f"{k}, difference"][0]:+.4f} ± '
+                             f'{row[f"{k}, difference"][1]:.4f})' for k in runs[arm][0]['notes']))
+    return summary
 
 def prepare(args):
     "The model, latents and labels of all sets, and the evaluator."
@@ -167,31 +202,15 @@ def prepare(args):
     print({name: len(latents) for name, (latents, _) in data.items()}, flush=True)
     return m, data, study_data(m, evaluated)
 
+def run_arm(arm, seed, args, m, data, study):
+    result = measure_arm(train_arm(m, data, ARMS[arm], seed, args), m, data, study, seed)
+    return dict(result, real=study.info['real'])
+
 def main(argv=None):
     args = parser().parse_args(argv)
-    args.data = args.data or ['auto']
-    args.work.mkdir(parents=True, exist_ok=True)
-    def file(arm, seed): return args.work/f'{arm.replace(" ", "-")}-{seed}.json'
-    arms, ready = args.arms.split(','), None
-    for seed in range(args.seeds):
-        for arm in arms:
-            if file(arm, seed).exists(): continue
-            ready = ready or prepare(args)
-            m, data, study = ready
-            result = measure_arm(train_arm(m, data, ARMS[arm], seed, args), m, data, study, seed)
-            write_atomic(file(arm, seed), json.dumps(dict(result, real=study.info['real'])))
-            print(arm, seed, {k: round(statistics.mean(v), 3) for k, v in result['notes'].items()}, result['scores'],
-                  flush=True)
-    runs = {arm: [json.loads(file(arm, seed).read_text()) for seed in range(args.seeds)] for arm in arms}
-    real = {k: runs[arms[0]][0]['real'][k] for k in ('pitch', 'family', 'density', 'coverage')}
-    settings = {k: v for k, v in vars(args).items() if k in ('steps', 'batch_size', 'lr', 'notes', 'measure', 'n',
-                                                             'seeds', 'precision')}
-    summary = dict(info=versions(pick_device(args.device)), settings=settings, real=real,
-                   options={arm: ARMS[arm] for arm in arms}, arms=summarise(runs))
-    write_atomic(args.out, json.dumps(summary, indent=1))
-    for arm, row in summary['arms'].items():
-        print(f'{arm:18}', *(f'{k} {row[k][0]:.3f} ({row[f"{k}, difference"][0]:+.3f} ± '
-                             f'{row[f"{k}, difference"][1]:.3f})' for k in runs[arm][0]['notes']))
-    return summary
+    arms = args.arms.split(',')
+    runs = run_arms(args, arms, prepare, run_arm)
+    settings = 'steps', 'batch_size', 'lr', 'notes', 'measure', 'n', 'seeds', 'precision'
+    return write_summary(args, runs, 'teacher forcing', settings, options={arm: ARMS[arm] for arm in arms})
 
 if __name__ == '__main__': main()

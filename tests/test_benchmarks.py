@@ -573,3 +573,33 @@ def test_table1_results_are_complete():
     files = [*clips.glob('*/*.mp3')]
     assert {f.parent.name for f in files} == folders and len(files) == len(folders)*len(result.get('clips', ()))
     assert sum(f.stat().st_size for f in files) < 700000
+
+@pytest.mark.parametrize('script, options', [
+    ('levers', ['--arms', 'teacher forcing,student forcing', '--measure', '4']), ('decoder', ['--maps', '2'])])
+def test_experiments_on_a_model(script, options, monkeypatch, tmp_path):
+    "An untrained model: every arm and seed has a file, differences from the base are paired, a second call trains nothing."
+    fresh(monkeypatch, 'levers', 'decoder', 'reproduce_weights')
+    import importlib
+    from mars.data import AdditiveNotes
+    from mars.pipeline import Mars
+    from mars.tokenizer import Tokenizer, TokenizerConfig
+    from mars.var import VAR, VARConfig
+    experiment = importlib.import_module(script)
+    torch.manual_seed(0)
+    tok = Tokenizer(TokenizerConfig.preset('tiny'))
+    Mars(tok, VAR(VARConfig.preset('tiny', gamma_init=1.), tok.cfg).bind(tok)).save_pretrained(tmp_path/'m')
+    notes = AdditiveNotes(pitches=range(56, 60), velocities=(100,))
+    monkeypatch.setattr(experiment, 'split_by_names', lambda notes, patterns: notes.split_by_instrument())
+    monkeypatch.setattr(experiment, 'open_data', lambda *args: notes)
+    monkeypatch.setattr(importlib.import_module('levers'), 'N_ITER', 1)
+    args = ['--model', str(tmp_path/'m'), '--notes', '8', '--steps', '2', '--batch-size', '4', '--seeds', '1', '--n', '10',
+            '--work', str(tmp_path/'w'), '--out', str(tmp_path/'r.json'), '--device', 'cpu', *options]
+    result = experiment.main(args)
+    base, other, *_ = result['arms'].values()
+    assert len(list((tmp_path/'w').glob('*-0.json'))) == len(result['arms'])
+    for key in (k for k in base if k.endswith(', difference')):
+        name = key.removesuffix(', difference')
+        assert base[key] == [0, 0] and other[name][0] - base[name][0] == pytest.approx(other[key][0])
+    def never(*args): raise AssertionError('measured again')
+    monkeypatch.setattr(experiment, 'run_arm', never)
+    assert experiment.main(args)['arms'] == result['arms']
