@@ -1,8 +1,11 @@
 """Notes of another rate and length: sources, caches, training, commands."""
-import json
+import base64, io, json, math, re
 import numpy as np, pytest, soundfile, torch
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
+from mars.eval import full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
+from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, as_int16, evaluate, note_waves
+from mars.evaluation.report import Splits, evaluate_model, read_report
 from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
 from mars.parts.files import save_wave
 from mars.pipeline import Mars
@@ -87,10 +90,18 @@ def test_train_generate_and_reconstruct_at_another_rate(tmp_path, capsys):
     for file in (tmp_path/'g'/'flute-060.wav', tmp_path/'r'/'flute-060-reconstructed.wav'):
         info = soundfile.info(file)
         assert (info.samplerate, info.frames) == (32000, 64000)
-    for command, words in ((['export', '--family', 'flute', '--out', str(tmp_path/'i')], 'instruments have 16000 Hz'),
-                           (['evaluate', '--data', 'additive', '--out', str(tmp_path/'e')], 'of 64000 samples at 32000 Hz')):
-        capsys.readouterr()
-        assert main([*command, '--model', run]) and words in capsys.readouterr().err
+    main(['evaluate', '--model', run, '--data', 'additive', '--n', '20', '--seeds', '1', '--n-f0', '4', '--n-train', '100', '--n-resamples', '10', '--n-iter', '1',
+          '--out', str(tmp_path/'e'), '--json'])
+    report = read_report(tmp_path/'e'/'report.json')
+    s, rows, text = report['settings'], report['rows'], (tmp_path/'e'/'table.md').read_text()
+    assert (s['rate'], s['samples']) == (32000, 64000) and s['embedders']['mel-PCA']['n_samples'] == s['classifier']['n_samples'] == 64000
+    assert 'The notes are 2 s at 32000 Hz' in text and 'mel-PCA and the classifier cut or padded with silence to 4 s' in text
+    exact, lowpass = rows['true-phase oracle'], rows['low-pass 3.5 kHz']
+    assert rows['reference itself']['f0 within 50 cents'].value == 1 and abs(exact['level 8-16 kHz'].value) < 1 and lowpass['level 8-16 kHz'].value < -40
+    assert abs(lowpass['level 1-2 kHz'].value) < 0.2 and 'level 16-16 kHz' not in exact and '| 8-16 kHz |' in text
+    page = (tmp_path/'e'/'listen.html').read_text()
+    player = base64.b64decode(re.search('base64,([^"]*)"', page)[1])
+    assert soundfile.info(io.BytesIO(player)).samplerate == 32000
 
 def test_a_model_refuses_notes_of_another_format():
     m = Codec(Tokenizer(TokenizerConfig.preset('tiny')))
@@ -98,6 +109,35 @@ def test_a_model_refuses_notes_of_another_format():
         train_var(notes(FORMATS[0]), m, TrainConfig.preset('tiny', 'var', steps=1))
     with pytest.raises(ValueError, match='the notes are 2 s at 48000 Hz and the model takes 4 s at 16000 Hz'):
         train_tokenizer(notes(FORMATS[2]), TrainConfig.preset('tiny', steps=1), spectrogram=LogSpectrogram())
+
+def test_an_evaluation_refuses_notes_of_another_format():
+    with pytest.raises(ValueError, match='the reference notes are 8 s at 16000 Hz and the model generates 4 s at 16000 Hz; open the notes in its format'):
+        evaluate_model(Mars(Tokenizer(TokenizerConfig.preset('tiny'))), Splits(notes(FORMATS[1])), 20)
+
+@pytest.mark.parametrize('rate', [16000, 44100])
+def test_errors_and_levels_are_measured_at_the_rate(rate):
+    t = torch.arange(rate)/rate
+    low, high = (0.4*torch.sin(2*torch.pi*hz*t) for hz in (440., 0.4*rate))
+    wave, band = low + high, math.floor(math.log2(0.4*rate/125)) + 1
+    levels = octave_levels(octave_energy(wave[None], rate), octave_energy((low + high/2)[None], rate))
+    assert levels[band] == pytest.approx(-6.02, abs=.05) and levels[2] == pytest.approx(0, abs=.05)
+    assert octave_energy(wave[None], rate).sum() == pytest.approx(wave.square().sum().item(), rel=1e-3)
+    near = nearest_mel_error(torch.stack([low, wave]), wave[None]/10**0.5, sample_rate=rate)
+    assert near.index[0] == 1 and mel_distance(wave, low, rate)[0] > mel_distance(wave, wave/1.01, rate)[0]
+    assert log_mel(wave, sample_rate=rate).shape == (128, 1 + rate//round(.016*rate))
+    assert abs(log_mel(low, full_scale_power(rate), sample_rate=rate).max() - (1 + 20*math.log10(.4)/80)) < .05
+
+def test_networks_take_notes_at_16_khz():
+    wave = torch.sin(2*torch.pi*440*torch.arange(44100)/44100)[None]
+    out = note_waves(as_int16(wave/2), 44100, MelPCA(n_samples=64000))
+    assert out.shape == (1, 64000) and out.dtype == torch.int16 and not out[0, 16000:].any()
+    assert abs(frequency(out[0, 1000:15000].numpy(), 16000)/440 - 1) < 1e-3 and note_waves(out, 16000, object()) is out
+
+def test_short_notes_have_no_pitch_and_say_so():
+    short = NoteSet(torch.randn(24, 8000, generator=torch.Generator().manual_seed(0)).mul(.1), dict(pitch=[60]*24, family=[0]*24), 44100)
+    result = evaluate(short, [Row('same', short, True)], embedders=[MelPCA(4, 8, 4).fit(short)], cfg=ProtocolConfig(n_f0=4, n_resamples=10))
+    assert 'notes of 0.181406 s are too short for a pitch' in result['left_out']['f0'] and 'f0 within 50 cents' not in result['rows']['same']
+    assert result['rows']['same']['level 16-22.1 kHz'].value == 0 == result['rows']['same']['MSE'].value
 
 class Lossless: # a codec whose tokens are the spectrogram
     spectrogram, sample_rate = LogSpectrogram(), 16000

@@ -17,7 +17,7 @@ import mars
 from ..data import FAMILIES, SOURCES
 from .config import Config, setting
 from .device import pick_device
-from .files import check_sizes, finish_save, load_network, read_json, save_together, weights_bytes
+from .files import N_SAMPLES, check_sizes, finish_save, load_network, read_json, save_together, weights_bytes
 from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
@@ -175,6 +175,7 @@ def check_folder(folder:Path):
 # %% ../../nbs/parts/classifier.ipynb #7c4594de
 class ClassifierNetwork(nn.Module):
     "Pitch, family and source of whole 4 s notes at 16 kHz, and the features behind them."
+    n_samples = N_SAMPLES # of a note at 16 kHz
     temperature: torch.Tensor # (3,) of the heads
     unknown: torch.Tensor     # (128,) pitches outside pitch_range
     def __init__(self,
