@@ -1,9 +1,10 @@
 """Notes of another rate and length: sources, caches, training, commands."""
 import base64, io, json, math, re
 import numpy as np, pytest, soundfile, torch
+from mars.apps.instruments import export_instrument, play_midi, shift
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
-from mars.eval import full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
+from mars.eval import f0, full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
 from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, as_int16, evaluate, note_waves
 from mars.evaluation.report import Splits, evaluate_model, read_report
 from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
@@ -172,3 +173,49 @@ def test_overlapping_spectrograms_are_cross_faded():
 @pytest.mark.parametrize('wrong, words', [(dict(overlap=3.), 'overlap must be in 0..2 s'), (dict(wave=torch.rand(2, 100000)), 'takes one sound, got 2')])
 def test_a_wrong_long_reconstruction_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words): reconstruct_long(Lossless(), **dict(wave=torch.rand(100000)) | wrong)
+
+class Synth:
+    "A model that generates the additive notes of a format, 20 cents sharp."
+    classifier = None
+    def __init__(self, format):
+        self.format, self.sample_rate, self.n_samples = format, format.sample_rate, format.n_samples
+        self.info = dict(data=dict(pitches=[55, 67]), format=dict(sample_rate=format.sample_rate, seconds=format.seconds, held=format.held))
+    def stream(self, n, *, pitch, velocity=None, family=None, source=None, seed=0, progress=None):
+        def one(i):
+            wave = shift(AdditiveNotes(family[i], pitch[i], 100, format=self.format)[0][0].numpy(), 20)[:self.n_samples]
+            return torch.from_numpy(np.pad(wave, (0, self.n_samples - len(wave))))
+        return (torch.stack([one(i)]) for i in range(n))
+
+@pytest.mark.parametrize('format', [NoteFormat(44100, 2.), NoteFormat(16000, 8., 5.)], ids=str)
+def test_an_instrument_has_the_rate_and_length_of_the_model(format, tmp_path):
+    m, rate = Synth(format), format.sample_rate
+    made = export_instrument(m, tmp_path/'sfz', 'organ', pitches=(58, 62), velocities=100, tries=1, loop=True)
+    for row in made['samples']:
+        wave, found = soundfile.read(tmp_path/'sfz'/row['file'])
+        assert (found, len(wave)) == (rate, format.n_samples) and row['cents'] == pytest.approx(20, abs=3)
+        start, end = row['loop']
+        assert end + 1 == round(format.hold*rate)*5//6 and 11/30 < (end - start)/(format.hold*rate) < 17/30
+        held = np.concatenate([wave[:end + 1], wave[start:end + 1]])
+        assert np.abs(np.diff(held))[end - 50:end + 50].max() < 1.5*np.abs(np.diff(wave)).max()
+    plain = export_instrument(m, tmp_path/'wav', 'organ', 'electronic', pitches=60, velocities=100, tries=1, format='wav')
+    ds = NSynth(tmp_path/'wav', cache=False, format=format)
+    assert json.loads((tmp_path/'wav'/'examples.json').read_text())[ds.notes[0].note_str]['sample_rate'] == rate
+    assert soundfile.info(plain['folder'] + '/' + plain['samples'][0]['file']).frames == format.n_samples
+    assert abs(f0(ds[0][0], rate).midi - 60) < 0.05
+
+def test_a_tune_has_the_rate_of_the_model(tmp_path):
+    import mido
+    track = mido.MidiTrack(m for i, p in enumerate((60, 64)) for m in (mido.Message('note_on', note=p, velocity=100), mido.Message('note_off', note=p, time=960*(1 + 3*i))))
+    file = mido.MidiFile(ticks_per_beat=480)
+    file.tracks.append(track)
+    file.save(tmp_path/'a.mid')
+    wave, about = play_midi(Synth(NoteFormat(44100, 2.)), tmp_path/'a.mid', tmp_path/'a.wav', family='organ', tries=1, release=.1)
+    info = soundfile.info(tmp_path/'a.wav')
+    assert info.samplerate == about['sample_rate'] == 44100 and info.frames == len(wave) and 5 < about['seconds'] < 5.2
+    first, long = wave[4410:39690], wave[int(3.5*44100):int(4.8*44100)] # the second is held for 4 s by a loop of its 2 s
+    assert abs(f0(first, 44100).midi - 60) < .1 and abs(f0(long, 44100).midi - 64) < .1 and np.abs(long).max() > .05
+
+def test_a_model_of_very_short_notes_is_no_instrument(tmp_path):
+    with pytest.raises(ValueError, match='generates notes of 0.2 s, and a pitch needs at least 0.3 s; take another model'):
+        export_instrument(Synth(NoteFormat(16000, 0.2)), tmp_path/'i', 'organ')
+    assert not (tmp_path/'i').exists()
