@@ -39,7 +39,7 @@ from .parts.device import seed_all
 from .train import TokenizerTrainingModule, TrainConfig, default_callbacks, fit
 from .training.log import RunLog
 from .training.reconstruction import MelLoss
-from .training.tokens import to_device
+from .training.tokens import check_nsynth_format, to_device
 from .eval import FULL_SCALE_POWER, frechet_distance
 from .parts.config import EXPERIMENTS, pipeline_of
 
@@ -429,6 +429,7 @@ def run_experiment(
     "Run an experiment and record it."
     run = EXPERIMENTS.find(name)
     if preset not in SIZES: raise ValueError(f'preset must be one of {", ".join(SIZES)}, got {preset!r}')
+    if kwargs.get('notes') is not None: check_nsynth_format(kwargs['notes'], f'the experiment {name}')
     if out is not None: check_results_file(out, name)
     start = time.perf_counter()
     result = run(preset=preset, seed=seed, progress=progress, **kwargs)

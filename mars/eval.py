@@ -605,7 +605,8 @@ def log_mel_error(
     sample_rate=16000, # Hz
 ):                  # MelError: .mse, .mae, .active_mse, .active_mae, .active_relative_mse, .mae_db
     "Errors of log-mel spectrograms, both relative to the maximum of the reference, which must not be silent."
-    return MelError(*clip_errors(*_check_wave_pair(reference_wave, wave), sample_rate=sample_rate).mean(0).tolist())
+    a, b = _check_wave_pair(reference_wave, wave)
+    return MelError(*clip_errors(a, b, sample_rate).mean(0).tolist())
 
 # %% ../nbs/05_eval.ipynb #a0150562
 def _magnitude(wave, window, n_mels=None, sample_rate=16000):

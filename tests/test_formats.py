@@ -2,18 +2,23 @@
 import base64, io, json, math, re
 import numpy as np, pytest, soundfile, torch
 from mars.apps.instruments import export_instrument, play_midi, shift
+from mars.ablations import run_experiment
+from mars.baselines.ddsp import train_ddsp
+from mars.baselines.diffwave import train_diffwave
+from mars.baselines.wavenet import train_wavenet
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
 from mars.eval import f0, full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
 from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, as_int16, evaluate, note_waves
 from mars.evaluation.report import Splits, evaluate_model, read_report
 from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
+from mars.parts.editing import predict_labels
 from mars.parts.files import save_wave
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_tokenizer, train_var
-from mars.training.tokens import names_hash
+from mars.training.tokens import embed_notes, names_hash
 
 FORMATS = [NoteFormat(44100, 1.), NoteFormat(16000, 8.), NoteFormat(48000, 2., 1.)]
 
@@ -173,6 +178,26 @@ def test_overlapping_spectrograms_are_cross_faded():
 @pytest.mark.parametrize('wrong, words', [(dict(overlap=3.), 'overlap must be in 0..2 s'), (dict(wave=torch.rand(2, 100000)), 'takes one sound, got 2')])
 def test_a_wrong_long_reconstruction_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words): reconstruct_long(Lossless(), **dict(wave=torch.rand(100000)) | wrong)
+
+@pytest.mark.parametrize('name, train', [('DDSP', train_ddsp), ('DiffWave', train_diffwave), ('WaveNet', train_wavenet), ('the experiment cmx', lambda n: run_experiment('cmx', notes=n))])
+def test_models_of_one_format_refuse_others(name, train):
+    with pytest.raises(ValueError, match=f'{name} takes notes of 4 s at 16000 Hz, got 1 s at 44100 Hz; open the notes in that format'): train(notes(FORMATS[0]))
+
+def test_labels_of_an_edit_are_predicted_at_other_rates():
+    class Ear:
+        def logits(self, x): self.heard = x; return dict(pitch=torch.eye(128)[[61]*len(x)], family=torch.eye(11)[[4]*len(x)])
+    m = Mars(Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 256, 256))), spectrogram=LogSpectrogram(44100, n_frames=256, duration=1.))
+    m.classifier = Ear()
+    assert predict_labels(m, 0.5*torch.sin(2*torch.pi*440*torch.arange(44100)/44100)[None])['pitch'].tolist() == [61]
+    heard = m.classifier.heard
+    assert heard.shape == (1, 64000) and abs(frequency(heard[0, 1000:15000].numpy(), 16000)/440 - 1) < 1e-3 and heard[0, 40000:47000].any() # continued
+
+def test_references_are_embedded_at_16_khz():
+    class Classifier:
+        digest = 'x'
+        def features(self, waves): return waves[:, 1000:1002].float()
+    slow, fast = (embed_notes(notes(f), Classifier()) for f in (None, NoteFormat(32000, 4.)))
+    assert slow.shape == fast.shape == (2*len(notes())//2, 2) and (slow - fast).abs().max() < 0.1*slow.abs().max() + 0.02
 
 class Synth:
     "A model that generates the additive notes of a format, 20 cents sharp."
