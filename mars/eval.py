@@ -672,7 +672,7 @@ def octave_levels(
     "Compare the mean energies of two sets of notes."
     a, b = (torch.as_tensor(x).double().mean(0) for x in (reference, query))
     levels = 10*torch.log10((b/a.clamp(min=1e-30)).clamp(min=1e-12))
-    return torch.where(a > 1e-9*a.sum(), levels, math.nan).tolist()
+    return torch.where(a > 1e-8*a.sum(), levels, math.nan).tolist()
 
 def band_name(low, high)->str: # of a band in Hz
     return f'{low:g}-{high:g} Hz' if high < 1000 else f'{low/1000:g}-{high/1000:.3g} kHz'

@@ -573,3 +573,24 @@ def test_table1_results_are_complete():
     files = [*clips.glob('*/*.mp3')]
     assert {f.parent.name for f in files} == folders and len(files) == len(folders)*len(result.get('clips', ()))
     assert sum(f.stat().st_size for f in files) < 700000
+
+def test_formats(monkeypatch, tmp_path, capsys):
+    "Both models are trained, measured and added to the file; a second call trains nothing, and other settings are refused."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import formats
+    args = ['--quick', '--steps', '2', '--var-steps', '2', '--batch-size', '2', '--n-measure', '2', '--n-iter', '1', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'f.json')]
+    for name in formats.MODELS: result = formats.main([*args, '--models', name])
+    assert json.loads((tmp_path/'f.json').read_text()) == json.loads(json.dumps(result)) and [*result['models']] == [*formats.MODELS]
+    for name, (format, n_fft) in formats.MODELS.items():
+        r = result['models'][name]
+        assert (r['sizes']['samples'], r['sizes']['sample_rate']) == (format.n_samples, format.sample_rate) and [*r['sizes']['image']][1:] == [256, 256]
+        assert r['generated']['in_tune']['real'] == r['reconstructed']['in_tune']['oracle'] == 1 and set(r['generated']['in_tune']) == {'real', 'generated'}
+        assert set(r['reconstructed']['levels']) == {'reconstructed', 'oracle'} and abs(r['reconstructed']['levels']['oracle']['2-4 kHz']) < 3
+        assert [r['curves'][s]['steps'] for s in ('tokenizer', 'var')] == [2, 2] and r['error']['db_active'] > 0
+    assert '8-16 kHz' in result['models']['44100 Hz, 4 s']['generated']['levels']['generated'] and '8-16 kHz' not in r['generated']['levels']['generated']
+    monkeypatch.setattr(formats, 'train_tokenizer', None), monkeypatch.setattr(formats, 'train_var', None)
+    again = formats.main([*args, '--models', '16000 Hz, 8 s'])
+    assert again['models']['16000 Hz, 8 s']['generated'] == r['generated']
+    with pytest.raises(ValueError, match='holds a run with other settings; give another --folder'): formats.main([*args, '--models', '16000 Hz, 8 s', '--seed', '1'])
+    with pytest.raises(SystemExit): formats.main([*args, '--n-measure', '0'])
+    assert 'must be at least 1' in capsys.readouterr().err and formats.numbers('36-40:2') == [36, 38, 40] and formats.numbers('5,7') == [5, 7]
