@@ -138,13 +138,13 @@ def measure_reconstructed(args, m, notes):
     return found.result('real')
 
 def curve(folder, stage, points=60):
-    "Loss by step and the seconds of a stage."
+    "Loss by step, and the seconds until the last logged step."
     rows = [r for r in read_log(folder) if r.get('stage', stage) == stage]
     key = 'recon' if stage == 'tokenizer' else 'loss'
     rows = [r for r in rows if key in r]
     kept = rows[::max(1, len(rows)//points)] + rows[-1:]
     losses = [[r['step'], float(f'{r[key]:.5g}')] for r in kept]
-    return dict(losses=losses, steps=rows[-1]['step'], seconds=rows[-1]['seconds'])
+    return dict(losses=losses, seconds=rows[-1]['seconds'])
 
 def describe(m):
     "Sizes of the model and the cost of a training step of one note."

@@ -586,7 +586,7 @@ def test_formats(monkeypatch, tmp_path, capsys):
         assert (r['sizes']['samples'], r['sizes']['sample_rate']) == (format.n_samples, format.sample_rate) and [*r['sizes']['image']][1:] == [256, 256]
         assert r['generated']['in_tune']['real'] == r['reconstructed']['in_tune']['oracle'] == 1 and set(r['generated']['in_tune']) == {'real', 'generated'}
         assert set(r['reconstructed']['levels']) == {'reconstructed', 'oracle'} and abs(r['reconstructed']['levels']['oracle']['2-4 kHz']) < 3
-        assert [r['curves'][s]['steps'] for s in ('tokenizer', 'var')] == [2, 2] and r['error']['db_active'] > 0
+        assert all(math.isfinite(loss) for s in ('tokenizer', 'var') for _, loss in r['curves'][s]['losses']) and r['train']['var']['steps'] == 2 and r['error']['db_active'] > 0
     assert '8-16 kHz' in result['models']['44100 Hz, 4 s']['generated']['levels']['generated'] and '8-16 kHz' not in r['generated']['levels']['generated']
     monkeypatch.setattr(formats, 'train_tokenizer', None), monkeypatch.setattr(formats, 'train_var', None)
     again = formats.main([*args, '--models', '16000 Hz, 8 s'])
