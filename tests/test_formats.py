@@ -9,11 +9,13 @@ from mars.baselines.wavenet import train_wavenet
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
 from mars.eval import f0, full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
+from mars.evaluation.classifier import measure_classifier, train_classifier
 from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, as_int16, evaluate, note_waves
 from mars.evaluation.report import Splits, evaluate_model, read_report
 from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
 from mars.parts.editing import predict_labels
 from mars.parts.files import save_wave
+from mars.parts.vocoder import train_vocoder
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
@@ -179,7 +181,8 @@ def test_overlapping_spectrograms_are_cross_faded():
 def test_a_wrong_long_reconstruction_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words): reconstruct_long(Lossless(), **dict(wave=torch.rand(100000)) | wrong)
 
-@pytest.mark.parametrize('name, train', [('DDSP', train_ddsp), ('DiffWave', train_diffwave), ('WaveNet', train_wavenet), ('the experiment cmx', lambda n: run_experiment('cmx', notes=n))])
+@pytest.mark.parametrize('name, train', [('DDSP', train_ddsp), ('DiffWave', train_diffwave), ('WaveNet', train_wavenet), ('the experiment cmx', lambda n: run_experiment('cmx', notes=n)),
+                                         ('the classifier', lambda n: measure_classifier(None, n)), ('the classifier', lambda n: train_classifier(n, n))])
 def test_models_of_one_format_refuse_others(name, train):
     with pytest.raises(ValueError, match=f'{name} takes notes of 4 s at 16000 Hz, got 1 s at 44100 Hz; open the notes in that format'): train(notes(FORMATS[0]))
 
@@ -198,6 +201,9 @@ def test_references_are_embedded_at_16_khz():
         def features(self, waves): return waves[:, 1000:1002].float()
     slow, fast = (embed_notes(notes(f), Classifier()) for f in (None, NoteFormat(32000, 4.)))
     assert slow.shape == fast.shape == (2*len(notes())//2, 2) and (slow - fast).abs().max() < 0.1*slow.abs().max() + 0.02
+
+def test_a_vocoder_refuses_notes_of_another_rate():
+    with pytest.raises(ValueError, match='the notes are 1 s at 44100 Hz and the vocoder takes 16000 Hz; open them at that rate'): train_vocoder(notes(FORMATS[0]), progress=False)
 
 class Synth:
     "A model that generates the additive notes of a format, 20 cents sharp."
