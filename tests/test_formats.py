@@ -250,3 +250,23 @@ def test_a_model_of_very_short_notes_is_no_instrument(tmp_path):
     with pytest.raises(ValueError, match='generates notes of 0.2 s, and a pitch needs at least 0.3 s; take another model'):
         export_instrument(Synth(NoteFormat(16000, 0.2)), tmp_path/'i', 'organ')
     assert not (tmp_path/'i').exists()
+
+@pytest.mark.parametrize('format, n_fft', [(NoteFormat(44100, 1.), 2048), (NoteFormat(16000, 8.), 1024)], ids=str)
+def test_the_exported_graphs_have_the_spectrogram_of_the_format(format, n_fft):
+    ort = pytest.importorskip('onnxruntime')
+    from mars.apps.browser import check_page
+    from mars.parts.onnx_graphs import onnx_files
+    from mars.var import VAR, VARConfig
+    ls = LogSpectrogram.for_duration(format.sample_rate, format.seconds, n_fft, n_fft//4)
+    tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(ls.shape[1]*ls.shape[2]//256**2, 256, 256)))
+    var = VAR(VARConfig.preset('tiny'), tok.cfg)
+    var.bind(tok)
+    m = Mars(tok, var, spectrogram=ls)
+    check_page(m)
+    files = onnx_files(m, 'float', ('encoder', 'decoder'))
+    about = json.loads(files['model.json'])
+    assert (about['n_samples'], about['spectrogram']) == (format.n_samples, ls.config)
+    spec = ls.encode(torch.rand(1, format.n_samples) - 0.5)
+    image, tokens = ort.InferenceSession(files['encoder.onnx']).run(None, dict(spec=spec.numpy()))[:2]
+    want = torch.cat(m.tokenizer.encode(m.cmx.fold(spec)), 1)
+    assert (torch.as_tensor(tokens) == want).float().mean() > 0.95
