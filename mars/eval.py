@@ -7,8 +7,9 @@ __all__ = ['FULL_SCALE_POWER', 'MIN_VOICED', 'frechet_distance', 'frechet_floor'
            'kid_nistal_floor', 'kid_nistal', 'median_distance', 'kad', 'proportion_z', 'NDB', 'ndb', 'inception_score',
            'posterior_kl', 'label_accuracy', 'DensityCoverage', 'density_coverage', 'Memorisation', 'memorisation',
            'vendi_score', 'Interval', 'interval', 'share_interval', 'log_mel', 'MelError', 'clip_errors',
-           'log_mel_error', 'mel_distance', 'stft_distance', 'NearestMel', 'nearest_mel_error', 'mel_features', 'F0',
-           'f0', 'cents_error', 'PitchAccuracy', 'f0_accuracy', 'f0_swift', 'check_f0_swift']
+           'log_mel_error', 'mel_distance', 'stft_distance', 'octave_bands', 'octave_energy', 'octave_levels',
+           'band_name', 'NearestMel', 'full_scale_power', 'nearest_mel_error', 'mel_features', 'F0', 'f0',
+           'cents_error', 'PitchAccuracy', 'f0_accuracy', 'f0_swift', 'check_f0_swift']
 
 # %% ../nbs/05_eval.ipynb #5713c980
 import math
@@ -513,11 +514,13 @@ def share_interval(
     return Interval(p, max(0., centre-half_width), min(1., centre+half_width), math.sqrt(p*(1-p)/n))
 
 # %% ../nbs/05_eval.ipynb #9e698e08
-def _mel_power(wave, n_mels=128):
-    "Compute the mel power spectrogram (..., n_mels, frames) of 16 kHz waves (..., N)."
-    window = torch.hann_window(1024, device=wave.device)
-    s = torch.stft(wave, 1024, 256, window=window, pad_mode='constant', return_complex=True)
-    return (s.abs().square().transpose(-1, -2) @ mel_filters(1024, n_mels).to(wave.device)).transpose(-1, -2)
+def _mel_power(wave, n_mels=128, sample_rate=16000):
+    "Compute the mel power spectrogram (..., n_mels, frames) of waves (..., N): windows of 64 ms every 16 ms."
+    n_fft, hop = 2*round(0.032*sample_rate), round(0.016*sample_rate)
+    window = torch.hann_window(n_fft, device=wave.device)
+    s = torch.stft(wave, n_fft, hop, window=window, pad_mode='constant', return_complex=True)
+    bank = mel_filters(n_fft, n_mels, sample_rate).to(wave.device)
+    return (s.abs().square().transpose(-1, -2) @ bank).transpose(-1, -2)
 
 def _check_waves(wave, name):
     "Return waves as float32 (N,) or (B, N), int16 scaled by 1/32768; raise ValueError for anything else."
@@ -544,13 +547,14 @@ def _check_wave_pair(reference_wave, wave):
 
 # %% ../nbs/05_eval.ipynb #197582b8
 def log_mel(
-    wave,       # (N,) or (B, N) at 16 kHz, tensor or array
+    wave,       # (N,) or (B, N), tensor or array
     ref=None,   # mel power that counts as 0 dB, a number or (B,); None is each clip's own maximum
-    n_mels=128, # bands from 0 to 8000 Hz
+    n_mels=128, # bands from 0 Hz to half the sample rate
     top_db=80., # dB below ref that map to 0
+    sample_rate=16000, # Hz
 ):              # (n_mels, frames) or (B, n_mels, frames); 1 at ref, 0 at top_db below it
     "Compute the log-mel spectrogram in [0, 1] relative to `ref`."
-    power = _mel_power(_check_waves(wave, 'wave'), n_mels)
+    power = _mel_power(_check_waves(wave, 'wave'), n_mels, sample_rate)
     if ref is None: ref = power.amax((-1, -2))
     else: ref = torch.as_tensor(ref, dtype=power.dtype, device=power.device)
     if not (ref > 0).all():
@@ -581,10 +585,11 @@ def _masked_mean(x, mask):
 def clip_errors(
     a, # (B, N) float reference waves, none silent
     b, # (B, N)
+    sample_rate=16000, # Hz
 ):     # (B, 5) float64: the fields of `MelError` for each clip
     "Log-mel errors of each clip."
-    power = _mel_power(a)
-    A, B = (log_mel(x, power.amax((1, 2))) for x in (a, b))
+    power = _mel_power(a, sample_rate=sample_rate)
+    A, B = (log_mel(x, power.amax((1, 2)), sample_rate=sample_rate) for x in (a, b))
     frame_power = power.sum(1)
     active = (frame_power >= 1e-6*frame_power.amax(1, keepdim=True))[:, None]
     error = A-B
@@ -595,51 +600,86 @@ def clip_errors(
     return torch.stack(columns, 1).cpu().double()
 
 def log_mel_error(
-    reference_wave, # (N,) or (B, N) at 16 kHz, tensor or array
+    reference_wave, # (N,) or (B, N), tensor or array
     wave,           # the same shape
+    sample_rate=16000, # Hz
 ):                  # MelError: .mse, .mae, .active_mse, .active_mae, .active_relative_mse, .mae_db
     "Errors of log-mel spectrograms, both relative to the maximum of the reference, which must not be silent."
-    return MelError(*clip_errors(*_check_wave_pair(reference_wave, wave)).mean(0).tolist())
+    a, b = _check_wave_pair(reference_wave, wave)
+    return MelError(*clip_errors(a, b, sample_rate).mean(0).tolist())
 
 # %% ../nbs/05_eval.ipynb #a0150562
-def _magnitude(wave, window, n_mels=None):
+def _magnitude(wave, window, n_mels=None, sample_rate=16000):
     "Magnitude spectrogram (B, bins, frames), or its mel bands."
     hann = torch.hann_window(window, device=wave.device)
     s = torch.stft(wave, window, window//4, window=hann, pad_mode='reflect', return_complex=True).abs()
-    return s if n_mels is None else (s.mT @ mel_filters(window, n_mels).to(wave.device)).mT
+    return s if n_mels is None else (s.mT @ mel_filters(window, n_mels, sample_rate).to(wave.device)).mT
 
-def _scale_distance(a, b, window, n_mels):
+def _scale_distance(a, b, window, n_mels, sample_rate):
     "Return the log and the linear L1 distance of one scale, summed, for each row."
-    A, B = _magnitude(a, window, n_mels), _magnitude(b, window, n_mels)
+    A, B = (_magnitude(x, window, n_mels, sample_rate) for x in (a, b))
     log_distance = 2*(A.clamp(min=1e-5).log10() - B.clamp(min=1e-5).log10()).abs()
     return (log_distance + (A-B).abs()).mean((-1, -2))
 
-def _multiscale(reference_wave, wave, scales):
+def _multiscale(reference_wave, wave, scales, sample_rate=16000):
     "Check two batches and sum the distances of the scales, a few rows at a time."
     a, b = _check_wave_pair(reference_wave, wave)
     if a.shape[-1] < 2048:
         raise ValueError(f"waves have {a.shape[-1]} samples: these distances need at least 2048, so pad them.")
     blocks = zip(a.split(64), b.split(64))
-    rows = [sum(_scale_distance(x, y, window, n_mels) for window, n_mels in scales) for x, y in blocks]
+    rows = [sum(_scale_distance(x, y, window, n_mels, sample_rate) for window, n_mels in scales) for x, y in blocks]
     return torch.cat(rows).cpu().double().numpy()
 
 # %% ../nbs/05_eval.ipynb #2f4ec77e
 def mel_distance(
-    reference_wave, # (N,) or (B, N) at 16 kHz, tensor or array
+    reference_wave, # (N,) or (B, N), tensor or array
     wave,           # the same shape
+    sample_rate=16000, # Hz
 ):                  # (B,) float64 array, one value per note
     "Two-scale mel distance with 150 and 80 bands. Kumar et al. 2024, evaluation settings of their code."
-    return _multiscale(reference_wave, wave, ((2048, 150), (512, 80)))
+    return _multiscale(reference_wave, wave, ((2048, 150), (512, 80)), sample_rate)
 
 def stft_distance(
-    reference_wave, # (N,) or (B, N) at 16 kHz, tensor or array
+    reference_wave, # (N,) or (B, N), tensor or array
     wave,           # the same shape
 ):                  # (B,) float64 array, one value per note
     "Two-scale STFT distance. Kumar et al. 2024, evaluation settings of their code."
     return _multiscale(reference_wave, wave, ((2048, None), (512, None)))
 
+# %% ../nbs/05_eval.ipynb #ef6c4572
+def octave_bands(
+    sample_rate, # Hz
+)->list:         # of (low, high) in Hz, rising; together 0 to half the sample rate
+    "Octave bands up to the Nyquist frequency."
+    edges = [0, *(125*2**i for i in range(12) if 125*2**i < sample_rate/2), sample_rate/2]
+    return list(zip(edges, edges[1:]))
+
+def octave_energy(
+    waves,       # (B, N) float or int16, tensor or array
+    sample_rate, # Hz
+):               # (B, bands) float64, the sum of squares of each band
+    "Energy of notes in octave bands, by Parseval's theorem."
+    x = _check_waves(waves, 'waves')
+    if x.ndim != 2: raise ValueError(f"waves has shape {tuple(x.shape)}: pass a batch of shape (B, N).")
+    power = torch.fft.rfft(x).abs().square().double()*2/x.shape[1]
+    at = torch.arange(power.shape[1], device=x.device)*sample_rate/x.shape[1] # Hz
+    return torch.stack([power[:, (at >= low) & (at < high)].sum(1) for low, high in octave_bands(sample_rate)], 1)
+
+def octave_levels(
+    reference, # (n, bands) of `octave_energy`
+    query,     # (m, bands)
+)->list:       # dB of each band, 0 for equal mean energies; NaN where the reference has nothing
+    "Compare the mean energies of two sets of notes."
+    a, b = (torch.as_tensor(x).double().mean(0) for x in (reference, query))
+    levels = 10*torch.log10((b/a.clamp(min=1e-30)).clamp(min=1e-12))
+    return torch.where(a > 1e-8*a.sum(), levels, math.nan).tolist()
+
+def band_name(low, high)->str: # of a band in Hz
+    return f'{low:g}-{high:g} Hz' if high < 1000 else f'{low/1000:g}-{high/1000:.3g} kHz'
+
+
 # %% ../nbs/05_eval.ipynb #366df5f5
-FULL_SCALE_POWER = 2542.  # mel power of a sine of amplitude 1 at 1 kHz in its strongest band
+FULL_SCALE_POWER = 2542.  # mel power of a sine of amplitude 1 at 1 kHz in its strongest band, at 16 kHz
 
 @dataclass(frozen=True, eq=False)
 class NearestMel:
@@ -648,14 +688,24 @@ class NearestMel:
     mae: np.ndarray    # (n,) to the same neighbour
     index: np.ndarray  # (n,) of the neighbour
 
-def _absolute_log_mel(waves):
-    "Log-mel spectrograms (B, n_mels, frames) relative to full scale."
-    return log_mel(waves, ref=torch.full((len(waves),), FULL_SCALE_POWER, device=waves.device))
+@lru_cache
+def full_scale_power(
+    sample_rate=16000, # Hz
+)->float:
+    "Mel power of a sine of amplitude 1 at 1 kHz in its strongest band."
+    if sample_rate == 16000: return FULL_SCALE_POWER
+    sine = torch.sin(2*math.pi*1000*torch.arange(sample_rate)/sample_rate)
+    return _mel_power(sine, sample_rate=sample_rate).max().item()
 
-def _log_mel_blocks(waves, name, size, device):
+def _absolute_log_mel(waves, sample_rate=16000):
+    "Log-mel spectrograms (B, n_mels, frames) relative to full scale."
+    ref = torch.full((len(waves),), full_scale_power(sample_rate), device=waves.device)
+    return log_mel(waves, ref, sample_rate=sample_rate)
+
+def _log_mel_blocks(waves, name, size, device, sample_rate):
     "Yield (first index, flattened log-mel spectrograms) of blocks of notes."
     for i in range(0, len(waves), size):
-        yield i, _absolute_log_mel(_check_waves(waves[i:i+size], name).to(device)).flatten(1)
+        yield i, _absolute_log_mel(_check_waves(waves[i:i+size], name).to(device), sample_rate).flatten(1)
 
 # %% ../nbs/05_eval.ipynb #762c61df
 def _nearest_in_blocks(a, blocks):
@@ -673,10 +723,11 @@ def _nearest_in_blocks(a, blocks):
     return mse, mae, index
 
 def nearest_mel_error(
-    reference,   # (m, N) real notes at 16 kHz: tensor, array or memory map, float or int16
+    reference,   # (m, N) real notes: tensor, array or memory map, float or int16
     query,       # (n, N) generated notes
     block=256,   # notes in memory at a time, of each
     device=None, # where to compute; None is the CPU
+    sample_rate=16000, # Hz, of both
 ):               # NearestMel: .mse, .mae, .index
     "For each note the real note with the smallest log-mel MSE."
     if min(len(reference), len(query)) == 0:
@@ -686,8 +737,8 @@ def nearest_mel_error(
         raise ValueError(f"reference notes have {reference.shape[-1]} samples and query notes {query.shape[-1]}: "
                          "cut or pad them to one length.")
     device = device or 'cpu'
-    parts = [_nearest_in_blocks(a, _log_mel_blocks(reference, 'reference', block, device))
-             for _, a in _log_mel_blocks(query, 'query', block, device)]
+    parts = [_nearest_in_blocks(a, _log_mel_blocks(reference, 'reference', block, device, sample_rate))
+             for _, a in _log_mel_blocks(query, 'query', block, device, sample_rate)]
     return NearestMel(*(torch.cat(p).cpu().numpy() for p in zip(*parts)))
 
 # %% ../nbs/05_eval.ipynb #49085bfa

@@ -17,7 +17,7 @@ from mars.training.log import RunLog
 from mars.training.reconstruction import MelLoss
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = 'cmx twin gan content truncation scales codes sharing rate'.split()
+NAMES = 'cmx twin gan content growth truncation scales codes sharing rate'.split()
 FACTS = {'patches', 'tokens', 'bits', 'kbps', 'parameters', 'activation_bytes', 'gflop', 'step_seconds', 'seconds', 'mse', 'mae', 'relative_mse', 'db_active', 'frechet', 'used', 'attainable', 'curve', 'memory_ratio'}
 
 @pytest.fixture(scope='module')
@@ -50,7 +50,7 @@ def test_an_experiment_runs_and_is_written(ran, name):
         assert 0 < variant['used'] <= 1 and variant['mse'] > 0 and variant['mae'] > 0 and variant['frechet'] >= 0 and variant['bits'] >= variant['tokens']
     assert len(summary([result, result])) == len(result['variants'])
 
-@pytest.mark.parametrize('name', [n for n in NAMES if n != 'content'])
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'growth')])
 def test_bits_equal_those_of_the_tokens(small, name):
     "Counted on the tokens of an untrained tokenizer."
     ls = small['spectrogram']
@@ -99,6 +99,31 @@ def test_the_content_experiment_uses_the_same_tokens(ran):
     grows = [a['parameters'] for a in variants.values()]
     assert grows[:3] == sorted(grows[:3]) and grows[3:] == sorted(grows[3:])
 
+def test_growing_tokens_grow_with_the_content(ran):
+    variants = ran('growth')[0]['variants']
+    base = variants['0.252 s, 16 kHz, base']
+    assert len(variants) == 13 and base['memory_ratio'] == 1
+    for content, k in (('0.504 s, 16 kHz', 2), ('1.008 s, 16 kHz', 4), ('0.252 s, 44.1 kHz', 3)):
+        cmx, patches, wide, both = (variants[f'{content}, {name}'] for name in ('CMX', 'larger patches', 'CMX, more tokens', 'more patches, more tokens'))
+        assert cmx['tokens'] == patches['tokens'] == base['tokens'] and wide['tokens'] == both['tokens'] == k*base['tokens']
+        assert cmx['parameters'] == patches['parameters'] and both['patches'] == k*base['patches'] == k*wide['patches']
+        assert base['gflop'] < cmx['gflop'] < wide['gflop'] < both['gflop']
+    assert base['attack_ms'] >= 0 and 'level 4-8 kHz' in base and 'level 8-16 kHz' in variants['0.252 s, 44.1 kHz, CMX']
+
+def test_an_interrupted_growth_experiment_continues(ran, small):
+    whole, names = ran('growth')[0]['variants'], []
+    finished = {k: v for k, v in whole.items() if k not in ('0.252 s, 44.1 kHz, CMX', '0.252 s, 44.1 kHz, larger patches')}
+    again = run_experiment('growth', steps=2, finished=finished, on_variant=lambda name, v: names.append(name), **small)['variants']
+    assert names == ['0.252 s, 44.1 kHz, CMX', '0.252 s, 44.1 kHz, larger patches'] and all(again[n]['curve'] == whole[n]['curve'] for n in whole)
+
+def test_detail_metrics_are_zero_for_the_same_and_see_a_slower_attack():
+    ls, t = LogSpectrogram(), torch.arange(64000)/16000
+    x, slow = (ls.encode(0.3*torch.sin(2*torch.pi*5000*t)*(t/rise).clamp(0, 1)) for rise in (0.1, 0.6))
+    same, other = (ablations.detail_metrics(lambda _: (y, None), x, ls) for y in (x, slow))
+    assert same['attack_ms'] == same['level 4-8 kHz'] == 0 and abs(other['attack_ms'] - 400) < 40 and -3 < other['level 4-8 kHz'] < 0
+    two = torch.cat([x[..., :250], slow[..., :251]], -1)
+    assert (ablations.attack_times(two, LogSpectrogram(n_frames=501, duration=8.), 2)[0] - torch.tensor([0.08, 0.48])).abs().max() < 0.04
+
 def test_truncation_alone_is_less_than_a_truncated_variant(ran):
     result = ran('truncation')[0]
     assert 0 < result['references']['truncation alone']['mse'] < result['variants']['truncated']['mse']
@@ -109,7 +134,7 @@ def test_rate_goes_from_half_to_two_kbit_at_full_size():
     assert 0.45 < kbps[0] < 0.5 and 2 < kbps[-1] < 2.1 and kbps == sorted(kbps)
 
 @pytest.mark.parametrize('preset', SIZES)
-@pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'truncation')])
+@pytest.mark.parametrize('name', [n for n in NAMES if n not in ('content', 'growth', 'truncation')])
 def test_variants_can_be_built_at_every_size(name, preset):
     variants = getattr(ablations, f'{name}_variants')(preset, LogSpectrogram())
     assert len({(a.cfg, a.cmx, a.build, a.discriminator, a.unfold, a.mel_weight) for a in variants.values()}) == len(variants), 'two variants are the same'
@@ -196,7 +221,7 @@ def test_cli_passes_the_notes(monkeypatch, capsys):
     assert len(seen['notes']) > 1000 and seen['seed'] == 3
     assert main(['ablate', 'cmx', '--json']) == 0 and seen['notes'] is None
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [n for n in NAMES if n != 'growth' or (ROOT/'results'/'ablations'/'growth.json').exists()])
 def test_committed_results(name):
     "Three seeds of each experiment at `tiny`, with equal versions and notes."
     results = load_results(name, ROOT/'results'/'ablations', 'tiny')

@@ -603,3 +603,43 @@ def test_experiments_on_a_model(script, options, monkeypatch, tmp_path):
     def never(*args): raise AssertionError('measured again')
     monkeypatch.setattr(experiment, 'run_arm', never)
     assert experiment.main(args)['arms'] == result['arms']
+
+def test_formats(monkeypatch, tmp_path, capsys):
+    "Both models are trained, measured and added to the file; a second call trains nothing, and other settings are refused."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import formats
+    args = ['--quick', '--steps', '2', '--var-steps', '2', '--batch-size', '2', '--n-measure', '2', '--n-iter', '1', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'f.json')]
+    for name in formats.MODELS: result = formats.main([*args, '--models', name])
+    assert json.loads((tmp_path/'f.json').read_text()) == json.loads(json.dumps(result)) and [*result['models']] == [*formats.MODELS]
+    for name, (format, n_fft) in formats.MODELS.items():
+        r = result['models'][name]
+        assert (r['sizes']['samples'], r['sizes']['sample_rate']) == (format.n_samples, format.sample_rate) and [*r['sizes']['image']][1:] == [256, 256]
+        assert r['generated']['in_tune']['real'] == r['reconstructed']['in_tune']['oracle'] == 1 and set(r['generated']['in_tune']) == {'real', 'generated'}
+        assert set(r['reconstructed']['levels']) == {'reconstructed', 'oracle'} and abs(r['reconstructed']['levels']['oracle']['2-4 kHz']) < 3
+        assert all(math.isfinite(loss) for s in ('tokenizer', 'var') for _, loss in r['curves'][s]['losses']) and r['train']['var']['steps'] == 2 and r['error']['db_active'] > 0
+    assert '8-16 kHz' in result['models']['44100 Hz, 4 s']['generated']['levels']['generated'] and '8-16 kHz' not in r['generated']['levels']['generated']
+    monkeypatch.setattr(formats, 'train_tokenizer', None), monkeypatch.setattr(formats, 'train_var', None)
+    again = formats.main([*args, '--models', '16000 Hz, 8 s'])
+    assert again['models']['16000 Hz, 8 s']['generated'] == r['generated']
+    with pytest.raises(ValueError, match='holds a run with other settings; give another --folder'): formats.main([*args, '--models', '16000 Hz, 8 s', '--seed', '1'])
+    with pytest.raises(SystemExit): formats.main([*args, '--n-measure', '0'])
+    assert 'must be at least 1' in capsys.readouterr().err and formats.numbers('36-40:2') == [36, 38, 40] and formats.numbers('5,7') == [5, 7]
+
+def test_growth(monkeypatch, tmp_path, capsys):
+    "Finished variants are kept and not trained again; other settings are refused."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    for name in ('ablations', 'growth'): monkeypatch.delitem(sys.modules, name, raising=False)
+    import growth
+    from mars import ablations
+    from mars.data import AdditiveNotes
+    from mars.stft import LogSpectrogram
+    monkeypatch.setattr(growth, 'training_notes', lambda data: AdditiveNotes(None, 60, 100))
+    monkeypatch.setattr(ablations, 'GROWTH', ((1, 16000), (2, 16000)))
+    monkeypatch.setattr(ablations.growth_experiment, '__defaults__', tuple(LogSpectrogram(n_fft=256, hop_length=64, n_frames=64) if i == 6 else v for i, v in enumerate(ablations.growth_experiment.__defaults__)))
+    args = ['--steps', '2', '--seeds', '0', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'growth.json')]
+    result = growth.main(args)
+    kept = json.loads((tmp_path/'runs'/'tiny-0.json').read_text())['variants']
+    assert [*kept] == [*result['variants']] and len(kept) == 5 and 'larger patches' in capsys.readouterr().out
+    monkeypatch.setattr(ablations, 'run_variant', None)
+    assert growth.main(args)['variants'] == result['variants'] and len(json.loads((tmp_path/'growth.json').read_text())) == 1
+    with pytest.raises(ValueError, match='variants of other settings; give another --folder'): growth.main([*args, '--steps', '3'])

@@ -1,15 +1,26 @@
 """Notes of another rate and length: sources, caches, training, commands."""
-import json
+import base64, io, json, math, re
 import numpy as np, pytest, soundfile, torch
+from mars.apps.instruments import export_instrument, play_midi, shift
+from mars.ablations import run_experiment
+from mars.baselines.ddsp import train_ddsp
+from mars.baselines.diffwave import train_diffwave
+from mars.baselines.wavenet import train_wavenet
 from mars.cli.dispatch import main
 from mars.data import AdditiveNotes, AugmentedNotes, NoteFolder, NoteFormat, NSynth
+from mars.eval import f0, full_scale_power, log_mel, mel_distance, nearest_mel_error, octave_energy, octave_levels
+from mars.evaluation.classifier import measure_classifier, train_classifier
+from mars.evaluation.protocol import MelPCA, NoteSet, ProtocolConfig, Row, as_int16, evaluate, note_waves
+from mars.evaluation.report import Splits, evaluate_model, read_report
 from mars.parts.codec import Codec, cross_fade, reconstruct_long, window_starts
+from mars.parts.editing import predict_labels
 from mars.parts.files import save_wave
+from mars.parts.vocoder import train_vocoder
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import TrainConfig, train_tokenizer, train_var
-from mars.training.tokens import names_hash
+from mars.training.tokens import embed_notes, names_hash
 
 FORMATS = [NoteFormat(44100, 1.), NoteFormat(16000, 8.), NoteFormat(48000, 2., 1.)]
 
@@ -87,10 +98,18 @@ def test_train_generate_and_reconstruct_at_another_rate(tmp_path, capsys):
     for file in (tmp_path/'g'/'flute-060.wav', tmp_path/'r'/'flute-060-reconstructed.wav'):
         info = soundfile.info(file)
         assert (info.samplerate, info.frames) == (32000, 64000)
-    for command, words in ((['export', '--family', 'flute', '--out', str(tmp_path/'i')], 'instruments have 16000 Hz'),
-                           (['evaluate', '--data', 'additive', '--out', str(tmp_path/'e')], 'of 64000 samples at 32000 Hz')):
-        capsys.readouterr()
-        assert main([*command, '--model', run]) and words in capsys.readouterr().err
+    main(['evaluate', '--model', run, '--data', 'additive', '--n', '20', '--seeds', '1', '--n-f0', '4', '--n-train', '100', '--n-resamples', '10', '--n-iter', '1',
+          '--out', str(tmp_path/'e'), '--json'])
+    report = read_report(tmp_path/'e'/'report.json')
+    s, rows, text = report['settings'], report['rows'], (tmp_path/'e'/'table.md').read_text()
+    assert (s['rate'], s['samples']) == (32000, 64000) and s['embedders']['mel-PCA']['n_samples'] == s['classifier']['n_samples'] == 64000
+    assert 'The notes are 2 s at 32000 Hz' in text and 'mel-PCA and the classifier cut or padded with silence to 4 s' in text
+    exact, lowpass = rows['true-phase oracle'], rows['low-pass 3.5 kHz']
+    assert rows['reference itself']['f0 within 50 cents'].value == 1 and abs(exact['level 8-16 kHz'].value) < 1 and lowpass['level 8-16 kHz'].value < -40
+    assert abs(lowpass['level 1-2 kHz'].value) < 0.2 and 'level 16-16 kHz' not in exact and '| 8-16 kHz |' in text
+    page = (tmp_path/'e'/'listen.html').read_text()
+    player = base64.b64decode(re.search('base64,([^"]*)"', page)[1])
+    assert soundfile.info(io.BytesIO(player)).samplerate == 32000
 
 def test_a_model_refuses_notes_of_another_format():
     m = Codec(Tokenizer(TokenizerConfig.preset('tiny')))
@@ -98,6 +117,35 @@ def test_a_model_refuses_notes_of_another_format():
         train_var(notes(FORMATS[0]), m, TrainConfig.preset('tiny', 'var', steps=1))
     with pytest.raises(ValueError, match='the notes are 2 s at 48000 Hz and the model takes 4 s at 16000 Hz'):
         train_tokenizer(notes(FORMATS[2]), TrainConfig.preset('tiny', steps=1), spectrogram=LogSpectrogram())
+
+def test_an_evaluation_refuses_notes_of_another_format():
+    with pytest.raises(ValueError, match='the reference notes are 8 s at 16000 Hz and the model generates 4 s at 16000 Hz; open the notes in its format'):
+        evaluate_model(Mars(Tokenizer(TokenizerConfig.preset('tiny'))), Splits(notes(FORMATS[1])), 20)
+
+@pytest.mark.parametrize('rate', [16000, 44100])
+def test_errors_and_levels_are_measured_at_the_rate(rate):
+    t = torch.arange(rate)/rate
+    low, high = (0.4*torch.sin(2*torch.pi*hz*t) for hz in (440., 0.4*rate))
+    wave, band = low + high, math.floor(math.log2(0.4*rate/125)) + 1
+    levels = octave_levels(octave_energy(wave[None], rate), octave_energy((low + high/2)[None], rate))
+    assert levels[band] == pytest.approx(-6.02, abs=.05) and levels[2] == pytest.approx(0, abs=.05)
+    assert octave_energy(wave[None], rate).sum() == pytest.approx(wave.square().sum().item(), rel=1e-3)
+    near = nearest_mel_error(torch.stack([low, wave]), wave[None]/10**0.5, sample_rate=rate)
+    assert near.index[0] == 1 and mel_distance(wave, low, rate)[0] > mel_distance(wave, wave/1.01, rate)[0]
+    assert log_mel(wave, sample_rate=rate).shape == (128, 1 + rate//round(.016*rate))
+    assert abs(log_mel(low, full_scale_power(rate), sample_rate=rate).max() - (1 + 20*math.log10(.4)/80)) < .05
+
+def test_networks_take_notes_at_16_khz():
+    wave = torch.sin(2*torch.pi*440*torch.arange(44100)/44100)[None]
+    out = note_waves(as_int16(wave/2), 44100, MelPCA(n_samples=64000))
+    assert out.shape == (1, 64000) and out.dtype == torch.int16 and not out[0, 16000:].any()
+    assert abs(frequency(out[0, 1000:15000].numpy(), 16000)/440 - 1) < 1e-3 and note_waves(out, 16000, object()) is out
+
+def test_short_notes_have_no_pitch_and_say_so():
+    short = NoteSet(torch.randn(24, 8000, generator=torch.Generator().manual_seed(0)).mul(.1), dict(pitch=[60]*24, family=[0]*24), 44100)
+    result = evaluate(short, [Row('same', short, True)], embedders=[MelPCA(4, 8, 4).fit(short)], cfg=ProtocolConfig(n_f0=4, n_resamples=10))
+    assert 'notes of 0.181406 s are too short for a pitch' in result['left_out']['f0'] and 'f0 within 50 cents' not in result['rows']['same']
+    assert result['rows']['same']['level 16-22.1 kHz'].value == 0 == result['rows']['same']['MSE'].value
 
 class Lossless: # a codec whose tokens are the spectrogram
     spectrogram, sample_rate = LogSpectrogram(), 16000
@@ -132,3 +180,93 @@ def test_overlapping_spectrograms_are_cross_faded():
 @pytest.mark.parametrize('wrong, words', [(dict(overlap=3.), 'overlap must be in 0..2 s'), (dict(wave=torch.rand(2, 100000)), 'takes one sound, got 2')])
 def test_a_wrong_long_reconstruction_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words): reconstruct_long(Lossless(), **dict(wave=torch.rand(100000)) | wrong)
+
+@pytest.mark.parametrize('name, train', [('DDSP', train_ddsp), ('DiffWave', train_diffwave), ('WaveNet', train_wavenet), ('the experiment cmx', lambda n: run_experiment('cmx', notes=n)),
+                                         ('the classifier', lambda n: measure_classifier(None, n)), ('the classifier', lambda n: train_classifier(n, n))])
+def test_models_of_one_format_refuse_others(name, train):
+    with pytest.raises(ValueError, match=f'{name} takes notes of 4 s at 16000 Hz, got 1 s at 44100 Hz; open the notes in that format'): train(notes(FORMATS[0]))
+
+def test_labels_of_an_edit_are_predicted_at_other_rates():
+    class Ear:
+        def logits(self, x): self.heard = x; return dict(pitch=torch.eye(128)[[61]*len(x)], family=torch.eye(11)[[4]*len(x)])
+    m = Mars(Tokenizer(TokenizerConfig.preset('tiny', image_shape=(2, 256, 256))), spectrogram=LogSpectrogram(44100, n_frames=256, duration=1.))
+    m.classifier = Ear()
+    assert predict_labels(m, 0.5*torch.sin(2*torch.pi*440*torch.arange(44100)/44100)[None])['pitch'].tolist() == [61]
+    heard = m.classifier.heard
+    assert heard.shape == (1, 64000) and abs(frequency(heard[0, 1000:15000].numpy(), 16000)/440 - 1) < 1e-3 and heard[0, 40000:47000].any() # continued
+
+def test_references_are_embedded_at_16_khz():
+    class Classifier:
+        digest = 'x'
+        def features(self, waves): return waves[:, 1000:1002].float()
+    slow, fast = (embed_notes(notes(f), Classifier()) for f in (None, NoteFormat(32000, 4.)))
+    assert slow.shape == fast.shape == (2*len(notes())//2, 2) and (slow - fast).abs().max() < 0.1*slow.abs().max() + 0.02
+
+def test_a_vocoder_refuses_notes_of_another_rate():
+    with pytest.raises(ValueError, match='the notes are 1 s at 44100 Hz and the vocoder takes 16000 Hz; open them at that rate'): train_vocoder(notes(FORMATS[0]), progress=False)
+
+class Synth:
+    "A model that generates the additive notes of a format, 20 cents sharp."
+    classifier = None
+    def __init__(self, format):
+        self.format, self.sample_rate, self.n_samples = format, format.sample_rate, format.n_samples
+        self.info = dict(data=dict(pitches=[55, 67]), format=dict(sample_rate=format.sample_rate, seconds=format.seconds, held=format.held))
+    def stream(self, n, *, pitch, velocity=None, family=None, source=None, seed=0, progress=None):
+        def one(i):
+            wave = shift(AdditiveNotes(family[i], pitch[i], 100, format=self.format)[0][0].numpy(), 20)[:self.n_samples]
+            return torch.from_numpy(np.pad(wave, (0, self.n_samples - len(wave))))
+        return (torch.stack([one(i)]) for i in range(n))
+
+@pytest.mark.parametrize('format', [NoteFormat(44100, 2.), NoteFormat(16000, 8., 5.)], ids=str)
+def test_an_instrument_has_the_rate_and_length_of_the_model(format, tmp_path):
+    m, rate = Synth(format), format.sample_rate
+    made = export_instrument(m, tmp_path/'sfz', 'organ', pitches=(58, 62), velocities=100, tries=1, loop=True)
+    for row in made['samples']:
+        wave, found = soundfile.read(tmp_path/'sfz'/row['file'])
+        assert (found, len(wave)) == (rate, format.n_samples) and row['cents'] == pytest.approx(20, abs=3)
+        start, end = row['loop']
+        assert end + 1 == round(format.hold*rate)*5//6 and 11/30 < (end - start)/(format.hold*rate) < 17/30
+        held = np.concatenate([wave[:end + 1], wave[start:end + 1]])
+        assert np.abs(np.diff(held))[end - 50:end + 50].max() < 1.5*np.abs(np.diff(wave)).max()
+    plain = export_instrument(m, tmp_path/'wav', 'organ', 'electronic', pitches=60, velocities=100, tries=1, format='wav')
+    ds = NSynth(tmp_path/'wav', cache=False, format=format)
+    assert json.loads((tmp_path/'wav'/'examples.json').read_text())[ds.notes[0].note_str]['sample_rate'] == rate
+    assert soundfile.info(plain['folder'] + '/' + plain['samples'][0]['file']).frames == format.n_samples
+    assert abs(f0(ds[0][0], rate).midi - 60) < 0.05
+
+def test_a_tune_has_the_rate_of_the_model(tmp_path):
+    import mido
+    track = mido.MidiTrack(m for i, p in enumerate((60, 64)) for m in (mido.Message('note_on', note=p, velocity=100), mido.Message('note_off', note=p, time=960*(1 + 3*i))))
+    file = mido.MidiFile(ticks_per_beat=480)
+    file.tracks.append(track)
+    file.save(tmp_path/'a.mid')
+    wave, about = play_midi(Synth(NoteFormat(44100, 2.)), tmp_path/'a.mid', tmp_path/'a.wav', family='organ', tries=1, release=.1)
+    info = soundfile.info(tmp_path/'a.wav')
+    assert info.samplerate == about['sample_rate'] == 44100 and info.frames == len(wave) and 5 < about['seconds'] < 5.2
+    first, long = wave[4410:39690], wave[int(3.5*44100):int(4.8*44100)] # the second is held for 4 s by a loop of its 2 s
+    assert abs(f0(first, 44100).midi - 60) < .1 and abs(f0(long, 44100).midi - 64) < .1 and np.abs(long).max() > .05
+
+def test_a_model_of_very_short_notes_is_no_instrument(tmp_path):
+    with pytest.raises(ValueError, match='generates notes of 0.2 s, and a pitch needs at least 0.3 s; take another model'):
+        export_instrument(Synth(NoteFormat(16000, 0.2)), tmp_path/'i', 'organ')
+    assert not (tmp_path/'i').exists()
+
+@pytest.mark.parametrize('format, n_fft', [(NoteFormat(44100, 1.), 2048), (NoteFormat(16000, 8.), 1024)], ids=str)
+def test_the_exported_graphs_have_the_spectrogram_of_the_format(format, n_fft):
+    ort = pytest.importorskip('onnxruntime')
+    from mars.apps.browser import check_page
+    from mars.parts.onnx_graphs import onnx_files
+    from mars.var import VAR, VARConfig
+    ls = LogSpectrogram.for_duration(format.sample_rate, format.seconds, n_fft, n_fft//4)
+    tok = Tokenizer(TokenizerConfig.preset('tiny', image_shape=(ls.shape[1]*ls.shape[2]//256**2, 256, 256)))
+    var = VAR(VARConfig.preset('tiny'), tok.cfg)
+    var.bind(tok)
+    m = Mars(tok, var, spectrogram=ls)
+    check_page(m)
+    files = onnx_files(m, 'float', ('encoder', 'decoder'))
+    about = json.loads(files['model.json'])
+    assert (about['n_samples'], about['spectrogram']) == (format.n_samples, ls.config)
+    spec = ls.encode(torch.rand(1, format.n_samples) - 0.5)
+    image, tokens = ort.InferenceSession(files['encoder.onnx']).run(None, dict(spec=spec.numpy()))[:2]
+    want = torch.cat(m.tokenizer.encode(m.cmx.fold(spec)), 1)
+    assert (torch.as_tensor(tokens) == want).float().mean() > 0.95

@@ -140,7 +140,7 @@ def test_the_wav_folder_has_the_layout_of_nsynth(tmp_path):
 def test_the_classifier_predicts_missing_labels(tmp_path, monkeypatch):
     "With a reference: NSynth's layout needs a family and a source."
     m = hearing(ReferenceVARConfig.preset('tiny'))
-    monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
+    monkeypatch.setattr(instruments, 'measure_f0', lambda waves, rate: np.full(len(waves), 60.))
     made = export_instrument(m, tmp_path/'x', reference=AdditiveNotes('organ', 60, 100)[0][0], pitches=60, velocities=(50, 100), tries=1, format='wav', n_iter=1)
     assert len(NSynth(tmp_path/'x')) == 2 and made['name'] == 'reference'
 
@@ -166,7 +166,7 @@ def hearing(config):
 
 def test_reference_is_passed_to_the_model(tmp_path, monkeypatch):
     m, tone = hearing(ReferenceVARConfig.preset('tiny')), AdditiveNotes('reed', 60, 100)[0][0].numpy()
-    monkeypatch.setattr(instruments, 'measure_f0', lambda waves: np.full(len(waves), 60.))
+    monkeypatch.setattr(instruments, 'measure_f0', lambda waves, rate: np.full(len(waves), 60.))
     soundfile.write(tmp_path/'my note.wav', tone, 16000)
     heard, stream = [], Mars.stream
     monkeypatch.setattr(Mars, 'stream', lambda self, *args, **kw: heard.append(kw['reference']) or stream(self, *args, **kw))

@@ -68,7 +68,7 @@ def test_write_notes_writes_a_file(tmp_path):
 
 def test_invalid_sets_are_refused():
     w = torch.zeros(3, N)
-    for call, message in [(lambda: NoteSet(w, rate=44100), 'resample both sides'), (lambda: NoteSet(w[0]), 'at least one note'), (lambda: NoteSet(w[:0]), 'at least one note'),
+    for call, message in [(lambda: NoteSet(w, rate=44), 'must be in 1000'), (lambda: NoteSet(w[0]), 'at least one note'), (lambda: NoteSet(w[:0]), 'at least one note'),
                       (lambda: NoteSet(w[:, :100]), '4096 samples'), (lambda: NoteSet(w, dict(pitch=[1])), 'one label per note'), (lambda: NoteSet(w*math.nan)[:], 'NaN or infinite'),
                       (lambda: NoteSet(w.int())[:], 'int16'), (lambda: write_notes([w], 4, None), 'ended after 3 of 4'), (lambda: write_notes([w, w], 4, None), 'more than the 4')]:
         with pytest.raises(ValueError, match=message): call()
@@ -88,7 +88,7 @@ def test_check_labels():
     a, b = tones(24, 0), tones(24, 1)
     check_labels(a, b)
     moved = NoteSet(b[:], dict(b.labels, pitch=b.labels['pitch']+1), name='moved')
-    for other, message in [(moved, 'another label mix'), (tones(20, 1), 'equal numbers'), (NoteSet(b[:][:, :5000], b.labels), 'one length')]:
+    for other, message in [(moved, 'another label mix'), (tones(20, 1), 'equal numbers'), (NoteSet(b[:][:, :5000], b.labels), 'one length'), (NoteSet(b[:], b.labels, 44100), 'are at 44100 Hz')]:
         with pytest.raises(ValueError, match=message): check_labels(a, other)
 
 # Embedders
@@ -293,11 +293,11 @@ def test_two_estimators_of_pitch(monkeypatch, pca):
     ref = tones(24, 0)
     labels = iter(ref.labels['pitch'].tolist())
     wrong, truth = iter([1]*6 + [0]*18), {}
-    def first(wave):
+    def first(wave, rate):
         p = truth[wave.numpy().tobytes()] = next(labels)
         return F0(p + 12*next(wrong), 1.)
     hits = iter([0]*3 + [1]*3 + [0]*4 + [1]*14) # wrong in half of the notes that the first misses, and in four others
-    def second(wave): return F0(truth[wave.numpy().tobytes()] + 3 - 3*next(hits), 1.)
+    def second(wave, rate): return F0(truth[wave.numpy().tobytes()] + 3 - 3*next(hits), 1.)
     monkeypatch.setattr(protocol, 'f0', first)
     monkeypatch.setattr(protocol, 'f0_swift', second)
     monkeypatch.setattr(protocol, 'check_f0_swift', lambda: None)

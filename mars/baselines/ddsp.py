@@ -38,7 +38,7 @@ from ..pipeline import Mars, find_model, size_of
 from ..stft import LogSpectrogram
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
-from ..training.tokens import names_hash, read_cached, spread, to_device, write_cached
+from ..training.tokens import check_nsynth_format, names_hash, read_cached, spread, to_device, write_cached
 from .flow import note_noise
 
 # %% ../../nbs/baselines/ddsp.ipynb #5bd91294
@@ -736,6 +736,7 @@ def train_ddsp(
 )->DDSPMars: # trained, in eval mode
     "Train a DDSP autoencoder, then fit its prior."
     if train is not None and train.compile: raise ValueError('ddsp has no compiled step; leave compile out')
+    check_nsynth_format(notes, 'DDSP')
     run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'ddsp'), out, **options)
     train, cfg = run.cfg, cfg or DDSPConfig.preset('tiny')
     seed_all(train.seed)

@@ -29,7 +29,7 @@ from ..pipeline import Mars, size_of
 from ..stft import LogSpectrogram, compress, mel_filters
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
-from ..training.tokens import Images, names_hash
+from ..training.tokens import Images, check_nsynth_format, names_hash
 from .ddsp import TwoNetworks
 from .flow import Flow, FlowConfig, flow_loss
 
@@ -489,6 +489,7 @@ def train_diffwave(
 )->DiffWaveMars: # trained, in eval mode
     "Train a DiffWave, then its label-to-mel stage if the condition is a mel spectrogram."
     if train is not None and train.compile: raise ValueError('diffwave has no compiled step; leave compile out')
+    check_nsynth_format(notes, 'DiffWave')
     run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'diffwave'), out, **options)
     train, cfg = run.cfg, cfg or DiffWaveConfig.preset('tiny')
     seed_all(train.seed)

@@ -33,7 +33,7 @@ from ..pipeline import Mars, size_of
 from ..stft import LogSpectrogram
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.run import TrainingRun
-from ..training.tokens import names_hash, spread
+from ..training.tokens import check_nsynth_format, names_hash, spread
 
 # %% ../../nbs/baselines/wavenet.ipynb #4e4a876e
 WAVENET_PRESETS = dict(
@@ -550,6 +550,7 @@ def train_wavenet(
 )->WaveNetMars: # trained, in eval mode
     "Train a WaveNet autoencoder, then fit its prior."
     if train is not None and train.compile: raise ValueError('wavenet has no compiled step; leave compile out')
+    check_nsynth_format(notes, 'WaveNet')
     run = TrainingRun(notes, train or TrainConfig.preset('tiny', 'wavenet'), out, **options)
     train, cfg = run.cfg, cfg or WaveNetConfig.preset('tiny')
     seed_all(train.seed)

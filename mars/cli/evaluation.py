@@ -10,18 +10,20 @@ __all__ = ['EVALUATE', 'EVALUATES', 'ABLATE', 'COMMANDS', 'reference_notes', 'ru
 import inspect, json
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand
-from .data import DATA_HELP, FILTERS, LABELS, filters_of, make_folder, open_notes, register_models
+from .data import DATA_HELP, FILTERS, LABELS, filters_of, make_folder, model_format, open_notes, register_models
 from .sounds import PHASE, SAMPLING, sampling_of
 
 # %% ../../nbs/cli/evaluation.ipynb #c34c7505
 def reference_notes(a, m): # -> (`Splits`, filters that were used)
-    "Open the real notes for an evaluation."
+    "Open the real notes for an evaluation, in the format of the model."
     from mars.evaluation.report import filter_splits, make_splits, training_split
     data = m.info.get('data') or {}
     label = data.get('label', 'key') # pitch labels of a SoundFont, as in training; older models do not record them
     label = 'key' if label == 'key' else 'sound'
-    train = training_split(open_notes(a.train_data, 'train', label)) if a.train_data else None
-    splits, filters = make_splits(open_notes(a.data, 'test', label, labels=a.labels), train), filters_of(a)
+    format = model_format(m)
+    train = training_split(open_notes(a.train_data, 'train', label, format=format)) if a.train_data else None
+    splits = make_splits(open_notes(a.data, 'test', label, labels=a.labels, format=format), train)
+    filters = filters_of(a)
     trained = data.get('pitches')
     if filters['pitches'] is None and trained: filters['pitches'] = range(trained[0], trained[1] + 1)
     return filter_splits(splits, **filters), filters

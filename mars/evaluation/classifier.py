@@ -19,6 +19,7 @@ from ..parts.config import STAGES
 from ..train import TrainingModule, TrainConfig, default_callbacks, fit
 from ..training.checkpoints import CheckpointManager, resume_config
 from ..training.log import RunLog, versions
+from ..training.tokens import check_nsynth_format
 
 # %% ../../nbs/evaluation/classifier.ipynb #5ec6464f
 def delay_and_cut(
@@ -207,6 +208,7 @@ def train_classifier(
     "Train a classifier; raise ValueError for notes outside its pitch range or an instrument in both sets."
     train = (train or TrainConfig.preset('tiny', 'classifier')).for_notes(len(notes))
     cfg, device = cfg or ClassifierConfig.preset('tiny'), pick_device(device)
+    for source in (notes, valid): check_nsynth_format(source, 'the classifier')
     _check_training(notes, valid, out)
     seed_all(train.seed)
     clf = Classifier(cfg, info).to(device)
@@ -260,6 +262,7 @@ def measure_classifier(
     transform=lambda waves: waves, # applied to float waves (B, 64000) first: a reconstruction, for example
 )->dict: # shares 0..1, losses in nats, calibration errors, confusion (11, 11; rows are labels), by_instrument
     "Measure accuracy and calibration."
+    check_nsynth_format(notes, 'the classifier')
     logits, labels = _predict_all(clf, notes, batch_size, transform)
     calibrated = {k: logits[k]/t for k, t in zip(HEADS, clf.temperature.cpu())}
     correct = {k: logits[k].argmax(1) == labels[k] for k in HEADS}

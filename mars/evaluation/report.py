@@ -13,9 +13,9 @@ __all__ = ['SPLIT', 'Splits', 'COPIES', 'DECODED_COPIES', 'ALARMS', 'EXTRA_COLUM
            'sample_training_notes', 'select_matching', 'raised_alarms', 'memorisation_alarms', 'check_reference',
            'describe_data', 'describe_sample', 'same_instrument_share', 'vggish_embedders', 'peak_memory', 'RowWriter',
            'value_of', 'seed_spread', 'scratch_folder', 'evaluate_model', 'present_columns', 'swapped_name',
-           'swapped_table', 'report_markdown', 'describe_classifier', 'report_notes', 'write_report', 'summary_line',
-           'merge_seeds', 'is_spread', 'short', 'format_html', 'best_rows', 'style_report', 'compact_report',
-           'read_report']
+           'swapped_table', 'octave_table', 'report_markdown', 'describe_classifier', 'report_notes', 'write_report',
+           'summary_line', 'merge_seeds', 'is_spread', 'short', 'format_html', 'best_rows', 'style_report',
+           'compact_report', 'read_report']
 
 # %% ../../nbs/evaluation/report.ipynb #8ac0c8ea
 import hashlib, json, math, shutil, tempfile, time
@@ -29,7 +29,7 @@ import numpy as np, torch
 from ..parts.classifier import Classifier
 from ..data import FAMILIES, NSYNTH_SPLITS, NSynth, NoteFolder
 from ..eval import cents_error, clip_errors, f0, frechet_distance, interval, share_interval
-from ..parts.files import make_folder, temporary_path
+from ..parts.files import N_SAMPLES, SAMPLE_RATE, make_folder, temporary_path
 from ..parts.vocoder import Vocoder
 from ..parts.config import Config, PHASES, setting
 from ..parts.device import in_batches, pick_device
@@ -37,10 +37,11 @@ from ..parts.inference import generate
 from ..parts.sampling import note_uniforms
 from ..pipeline import Mars, find_model
 from ..training.log import versions
-from .protocol import LABEL_KEYS, MelPCA, NoteSet, PAPER_COLUMNS, ProtocolConfig, Row, VGGish, add_noise
-from .protocol import as_int16, audio_player, class_means, columns_table, distance_columns, evaluate
+from .protocol import LABEL_KEYS, MelPCA, NoteSet, OctaveLevels, PAPER_COLUMNS, ProtocolConfig, Row
+from .protocol import SHORTEST_F0, VGGish, add_noise, as_int16, audio_player, class_means
+from .protocol import columns_table, distance_columns, embed_notes, evaluate
 from .protocol import griffin_lim_oracle, iter_batches, label_tuples, lowpass
-from .protocol import match_labels, result_json, save_report, table_markdown
+from .protocol import match_labels, note_waves, result_json, save_report, table_markdown
 from .protocol import true_phase_oracle, write_notes
 
 # %% ../../nbs/evaluation/report.ipynb #7d743b60
@@ -50,7 +51,8 @@ Splits = namedtuple('Splits', 'test valid train description', defaults=(None, No
 def _nsynth_splits(notes, whole, train):
     "Find the other splits of NSynth in the parent folder."
     folders = {s: whole.folder.parent/f'nsynth-{s}' for s in NSYNTH_SPLITS}
-    others = {s: NSynth(f) for s, f in folders.items() if f != whole.folder and (f/'examples.json').is_file()}
+    others = {s: NSynth(f, format=whole.format) for s, f in folders.items()
+              if f != whole.folder and (f/'examples.json').is_file()}
     description = f'reference: the notes of {whole.folder.name}; other splits there: {", ".join(others) or "none"}'
     return Splits(notes, others.get('valid'), train or others.get('train'), description)
 
@@ -204,7 +206,7 @@ def generate_timed(
     phase='griffinlim', # phase reconstruction method
     batch_size=16,      # notes at a time
     **sampling,         # top_k, top_p, cfg_scale, temperature
-):                      # iterator of (batch_size, 64000) float32 on the CPU
+):                      # iterator of (batch_size, n_samples) float32 on the CPU
     "Generate notes for labels and time the steps; the notes are those of `Mars.generate`."
     def now():
         if m.device.type == 'cuda': torch.cuda.synchronize()
@@ -219,12 +221,13 @@ def generate_timed(
         return waves
     return in_batches(batch, len(labels['pitch']), batch_size)
 
-def summarise_speed(batch_times, device)->dict: # notes a second, real-time factor, seconds a note of each step
+def summarise_speed(batch_times, device, duration=4.)->dict: # notes/s, real-time factor, s of each step
     "Median speed over the batches of `generate_timed`, without the first where there are several."
     rows = np.array(batch_times[1:] or batch_times)
     seconds = np.median(rows[:, 1:]/rows[:, :1], axis=0)
     return dict(device=versions(device)['device'], threads=torch.get_num_threads(), batch=int(rows[0, 0]),
-                batches=len(rows), notes_per_second=float(1/seconds.sum()), real_time_factor=float(4/seconds.sum()),
+                batches=len(rows), notes_per_second=float(1/seconds.sum()),
+                real_time_factor=float(duration/seconds.sum()),
                 seconds_per_note=dict(zip(('tokens', 'decoder', 'phase'), seconds.tolist())))
 
 # %% ../../nbs/evaluation/report.ipynb #6f85c811
@@ -298,7 +301,7 @@ def other_half_notes(p): return _available(p.other_half)
 def validation_notes(p): return _available(p.validation)
 def copied_notes(p): return _available(p.copies)
 
-def lowpass_notes(p): return p.transform(lambda w, i: lowpass(w))
+def lowpass_notes(p): return p.transform(lambda w, i: lowpass(w, rate=p.reference.rate))
 
 def noisy_notes(p): return p.transform(lambda w, i: add_noise(w, seed=p.cfg.seed, first=i))
 
@@ -443,7 +446,7 @@ class SwapTest:
         self.decoding = dict(n_iter=n_iter, phase=phase, seed=seed)
         batches = [m.encode(w) for _, w in iter_batches(notes, 16)]
         self.tokens = [torch.cat(maps) for maps in zip(*batches)]
-        self.real = torch.cat([embedder.embed(w).cpu() for _, w in iter_batches(notes, 16)])
+        self.real = embed_notes(embedder, notes, 16)[:, 0]
         self.clean = self.measure(self.tokens, range(len(notes)))
 
     @torch.no_grad()
@@ -451,12 +454,14 @@ class SwapTest:
         values:dict = dict(within=[], classifier=[], MSE=[], features=[])
         for i in rows:
             wave = as_int16(self.m.decode([t[i:i+1] for t in tokens], first=i, **self.decoding))
-            real, pitch = self.notes[[i]], int(self.notes.labels['pitch'][i])
-            values['within'].append(abs(cents_error(f0(wave[0]).midi, pitch)) <= 50)
-            values['classifier'].append(int(self.clf.predict(wave)[1]['pitch'].argmax()) == pitch)
-            errors = clip_errors(real.float()/32768, wave.float()/32768) if real.any() else torch.full((1, 1), math.nan)
-            values['MSE'].append(float(errors[0, 0]))
-            values['features'].append(self.embedder.embed(wave)[0].cpu().numpy())
+            real, pitch, rate = self.notes[[i]], int(self.notes.labels['pitch'][i]), self.notes.rate
+            prediction = self.clf.predict(note_waves(wave, rate, self.clf))[1]['pitch'].argmax()
+            values['within'].append(abs(cents_error(f0(wave[0], rate).midi, pitch)) <= 50)
+            values['classifier'].append(int(prediction) == pitch)
+            pair = real.float()/32768, wave.float()/32768
+            values['MSE'].append(float(clip_errors(*pair, rate)[0, 0]) if real.any() else math.nan)
+            features = self.embedder.embed(note_waves(wave, rate, self.embedder))
+            values['features'].append(features[0].cpu().numpy())
         return {k: np.array(v) for k, v in values.items()}
 
     def summary(self, values): # -> column: value or interval over notes
@@ -486,6 +491,8 @@ def swapped_codes(context, clf, embedder)->dict: # notes and rows, or a reason
     cfg, reference = context.cfg, context.reference
     rows = torch.linspace(0, len(reference)-1, min(cfg.n_f0, len(reference))).round().long()
     if len(rows) < 4: return dict(reason=f'intervals need at least 4 notes, and n_f0 is {len(rows)}')
+    if reference.seconds < SHORTEST_F0:
+        return dict(reason=f'notes of {reference.seconds:g} s are too short for a pitch')
     try:
         test = SwapTest(context.model, reference.subset(rows), clf, embedder, cfg.n_iter, cfg.phase, cfg.seed)
     except ValueError as e: return dict(reason=str(e))
@@ -549,10 +556,11 @@ def memorisation_alarms(
 # %% ../../nbs/evaluation/report.ipynb #863e4bc2
 def check_reference(m, clf, test):
     "Raise ValueError for a model or notes that cannot be evaluated, before anything is generated."
-    if (m.n_samples, m.sample_rate) != (64000, 16000):
-        raise ValueError(f'this model generates notes of {m.n_samples} samples at {m.sample_rate} Hz; '
-                         'the classifier takes 64000 at 16000 Hz.')
     if not len(test): raise ValueError('the reference is empty; widen the filters, or take another source.')
+    format = test.format
+    if (m.n_samples, m.sample_rate) != (format.n_samples, format.sample_rate):
+        raise ValueError(f'the reference notes are {format} and the model generates '
+                         f'{m.n_samples/m.sample_rate:g} s at {m.sample_rate} Hz; open the notes in its format')
     (lo, hi), pitch = clf.cfg.pitch_range, test.targets['pitch']
     if outside := int(((pitch < lo) | (pitch > hi)).sum()):
         raise ValueError(f'{outside} of {len(pitch)} reference notes lie outside the pitches {lo}-{hi} of the '
@@ -582,8 +590,11 @@ def same_instrument_share(names, rows, partners):
     return None if isinstance(partners, str) else float(np.mean([names[i] == names[j] for i, j in zip(rows, partners)]))
 
 # %% ../../nbs/evaluation/report.ipynb #5b1f0027
-def vggish_embedders(left_out):
+def vggish_embedders(left_out, seconds=4.): # of a note
     "A list with VGGish where its weights are on disk; otherwise an empty one, and the reason in `left_out`."
+    if seconds < 0.975: # a window of VGGish
+        left_out['FAD (VGGish)'] = f'notes of {seconds:g} s are shorter than a window of VGGish, 0.975 s'
+        return []
     try: return [VGGish()]
     except (ImportError, OSError) as e: left_out['FAD (VGGish)'] = str(e).replace(str(Path.home()), '~')
     return []
@@ -597,7 +608,8 @@ def peak_memory(device)->dict: # MiB
 
 class RowWriter:
     "Write the waves of each row to a file in a folder, with one progress bar over all rows."
-    def __init__(self, folder, n, labels=None, total=0, progress=False):
+    def __init__(self, folder, n, labels=None, total=0, progress=False, rate=SAMPLE_RATE):
+        self.rate = rate # Hz, of the waves
         self.folder, self.n, self.labels, self.seconds, self.done, self.total = folder, n, labels, {}, 0, total
         self.bar = None
         if progress:
@@ -616,7 +628,7 @@ class RowWriter:
     def __call__(self, waves, name): # iterable of (b, N) -> NoteSet
         start = time.perf_counter()
         path = f'{self.folder}/{len(self.seconds)}.npy'
-        notes = write_notes(self.counted(waves, name), self.n, path, self.labels, name)
+        notes = write_notes(self.counted(waves, name), self.n, path, self.labels, name, self.rate)
         self.seconds[name] = time.perf_counter()-start
         return notes
 
@@ -692,11 +704,11 @@ def _add_run(result, context, rows, left_out):
     result |= dict(
         alarms=memorisation_alarms(result['rows']), left_out=left_out | result['left_out'],
         seed_spread=seed_spread(result['rows']), memory=peak_memory(m.device),
-        speed=summarise_speed(context.batch_times, m.device) if context.batch_times else None)
+        speed=summarise_speed(times, m.device, context.reference.seconds) if (times := context.batch_times) else None)
 
 def evaluate_model(
     model,           # Mars, a folder, or the name of weights in the package; `load_model` chooses a device
-    splits,          # `Splits`: notes that the model has not seen, and, if any, training notes and validation notes
+    splits,          # `Splits` in the format of the model: notes that it has not seen and, if any, those of training
     n=256,           # notes of each row
     out=None,        # folder of the report; None writes nothing
     classifier=None, # a Classifier; None is the one in the package
@@ -715,12 +727,12 @@ def evaluate_model(
     if m.device.type == 'cuda': torch.cuda.reset_peak_memory_stats()
     with scratch_folder(out) as scratch:
         n_written = 8 + cfg.seeds*(m.var is not None) + (cfg.phase != 'griffinlim')
-        write = RowWriter(scratch, n, total=n_written*n, progress=progress)
+        write = RowWriter(scratch, n, total=n_written*n, progress=progress, rate=m.sample_rate)
         notes, facts = _collect_notes(m, cfg, write, splits)
         context = RowContext(m, cfg=cfg, write=write, sampling=sampling, **notes)
         rows, left_out = make_rows(context)
         write.close()
-        result = _measure(context, rows, [pca, *vggish_embedders(left_out)], clf, progress)
+        result = _measure(context, rows, [pca, *vggish_embedders(left_out, context.reference.seconds)], clf, progress)
         if cfg.n_f0 and cfg.swap_share: _add_swapped(result, swapped_codes(context, clf, pca), left_out)
         if n < 100: left_out['memorisation'] = f'{n} notes are too few to compare distances: use at least 100'
         _add_run(result, context, rows, left_out)
@@ -762,6 +774,14 @@ def swapped_table(
             "are kept. *within*: share within 50 cents by pYIN; *change*: against the reconstruction, paired; "
             "*classifier*: pitch accuracy.", '', *columns_table(rows, present_columns(rows, SWAPPED_COLUMNS)), '']
 
+def octave_table(rows)->list: # Markdown lines; empty for reports without levels
+    "Write the energy per octave band of every row."
+    columns = list(dict.fromkeys(c for row in rows.values() for c in row if c.startswith(OctaveLevels.prefix)))
+    if not columns: return []
+    levels = {name: {c.removeprefix(OctaveLevels.prefix): row.get(c) for c in columns} for name, row in rows.items()}
+    return ['## Energy per octave band', '', 'In dB against the reference; 0 is its energy.', '',
+            *columns_table(levels, [c.removeprefix(OctaveLevels.prefix) for c in columns]), '']
+
 def report_markdown(
     result, # of `evaluate_model`, or its JSON read back by `read_report`
 )->str:     # Markdown
@@ -775,7 +795,7 @@ def report_markdown(
              *columns_table(rows, present_columns(rows, EXTRA_COLUMNS), alarms=alarms), '',
              *(f'- {v}.' for v in report_notes(result)), '',
              *(swapped_table(result['swapped']) if 'swapped' in result else []),
-             '## Details', '', *columns_table(rows, present_columns(rows, details)), '']
+             *octave_table(rows), '## Details', '', *columns_table(rows, present_columns(rows, details)), '']
     return '\n'.join(lines)
 
 # %% ../../nbs/evaluation/report.ipynb #517c5141
@@ -856,14 +876,25 @@ def _resource_notes(result):
     return [*out, f"Peak memory of the process: {memory['process_mib']:.0f} MiB{gpu}; {seconds['total']:.0f} s in all, "
                   f"{seconds.get('cpu', math.nan):.0f} s of CPU time"]
 
+def _format_notes(result): # nothing for 4 s at 16 kHz
+    s = result['settings']
+    samples, rate = s.get('samples', N_SAMPLES), s.get('rate', SAMPLE_RATE)
+    if (samples, rate) == (N_SAMPLES, SAMPLE_RATE): return []
+    users = [*s['embedders'].items(), ('the classifier', s['classifier'] or {})]
+    cut = ' and '.join(name for name, v in users if v.get('n_samples'))
+    return [f'The notes are {samples/rate:g} s at {rate} Hz; errors, f0, mel and STFT distances and the energy per '
+            'octave are measured at this rate and length',
+            'Features and predicted labels are of the notes at 16 kHz'
+            + (f', for {cut} cut or padded with silence to 4 s' if cut else '')]
+
 def report_notes(
     result, # of `evaluate_model`, or its JSON read back by `read_report`
 )->list:    # sentences without a full stop
     "What the values of a report depend on, and their limits."
     classifier = describe_classifier(result['settings']['classifier'].get('info') or {})
     left_out = [f'Left out: {k}: {v}'.rstrip('.') for k, v in result['left_out'].items()]
-    return [*_floor_notes(result), *_seed_notes(result), *_copies_notes(result), *_search_notes(result), *classifier,
-            *left_out, *_resource_notes(result)]
+    return [*_format_notes(result), *_floor_notes(result), *_seed_notes(result), *_copies_notes(result),
+            *_search_notes(result), *classifier, *left_out, *_resource_notes(result)]
 
 # %% ../../nbs/evaluation/report.ipynb #3477a7c0
 def _generated_section(reference, generated, n=12):
@@ -871,7 +902,7 @@ def _generated_section(reference, generated, n=12):
     page = ['<h2>generated</h2><p>Left: a real note. Right: a generated one with the same labels.</p>']
     for i in torch.linspace(0, len(reference)-1, min(n, len(reference))).round().long().tolist():
         family, pitch = FAMILIES[reference.labels['family'][i]], int(reference.labels['pitch'][i])
-        players = ' '.join(audio_player(notes[[i]][0]) for notes in (reference, generated))
+        players = ' '.join(audio_player(notes[[i]][0], notes.rate) for notes in (reference, generated))
         page.append(f'<p>{family}, pitch {pitch}<br>{players}</p>')
     return '\n'.join(page)
 

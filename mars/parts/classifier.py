@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIERS', 'FORMAT', 'HEADS', 'ClassifierConfig', 'mel_bank', 'LogMel', 'Residual', 'make_trunk', 'is_classifier',
-           'find_classifier', 'whole_notes', 'check_folder', 'ClassifierNetwork', 'Classifier']
+           'find_classifier', 'whole_notes', 'check_folder', 'classifier_notes', 'ClassifierNetwork', 'Classifier']
 
 # %% ../../nbs/parts/classifier.ipynb #f1d898aa
 import hashlib, json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,7 +18,9 @@ import mars
 from ..data import FAMILIES, SOURCES
 from .config import Config, setting
 from .device import pick_device
-from .files import check_sizes, finish_save, load_network, read_json, save_together, weights_bytes
+from .files import N_SAMPLES, SAMPLE_RATE, check_sizes, finish_save, load_network, read_json, resample
+from .files import save_together, weights_bytes
+from .preparation import extend_note
 from ..stft import mel_filters
 
 # %% ../../nbs/parts/classifier.ipynb #474612e1
@@ -172,9 +175,20 @@ def check_folder(folder:Path):
     if (folder/'config.json').exists() and not is_classifier(folder):
         raise ValueError(f'{folder} holds a model that is no classifier; choose another folder')
 
+def classifier_notes(
+    waves,                # (n, N) float, tensor or array
+    rate:int=SAMPLE_RATE, # Hz
+)->torch.Tensor: # (n, 64000) float32; whole notes at 16 kHz are returned as they are
+    "Resample notes to 16 kHz, cut them to 4 s and continue short ones."
+    waves = torch.as_tensor(waves)
+    if (waves.shape[-1], rate) == (N_SAMPLES, SAMPLE_RATE): return waves
+    rows = [resample(w.float().numpy(), rate)[:N_SAMPLES] for w in waves.detach().cpu()]
+    return torch.from_numpy(np.stack([extend_note(np.pad(w, (0, N_SAMPLES - len(w)))) for w in rows]))
+
 # %% ../../nbs/parts/classifier.ipynb #7c4594de
 class ClassifierNetwork(nn.Module):
     "Pitch, family and source of whole 4 s notes at 16 kHz, and the features behind them."
+    n_samples = N_SAMPLES # of a note at 16 kHz
     temperature: torch.Tensor # (3,) of the heads
     unknown: torch.Tensor     # (128,) pitches outside pitch_range
     def __init__(self,

@@ -16,10 +16,11 @@ from ..stft import _stft, _window_gain, _istft, get_phase_method, random_phases
 from .sampling import check_seed, note_uniforms
 from .inference import Sampler
 from ..var import VAR
-from .classifier import Classifier
+from .classifier import Classifier, classifier_notes
 from .codec import prepare_sounds
 from .conditioning import resolve_labels
 from .device import in_batches
+from .files import N_SAMPLES, SAMPLE_RATE
 from .preparation import PreparedWaves
 
 # %% ../../nbs/guides/editing.ipynb #d0cadff9
@@ -224,10 +225,10 @@ def predict_labels(
     "Complete labels by the predictions of a classifier."
     labels = dict(labels or {})
     missing = [name for name in ('pitch', 'family') if name not in labels]
-    whole_notes = (m.sample_rate, m.n_samples) == (16000, 64000) # what the classifier was trained on
-    if not missing or not whole_notes: return labels
+    if not missing or m.n_samples < 0.3*m.sample_rate: return labels # too short for a prediction
     m.classifier = m.classifier or Classifier.from_pretrained()
-    logits = m.classifier.logits(PreparedWaves(wave.detach(), 64000, 16000, extend=True).waves)
+    notes = classifier_notes(wave, m.sample_rate)
+    logits = m.classifier.logits(PreparedWaves(notes, N_SAMPLES, SAMPLE_RATE, extend=True).waves)
     return {**labels, **{name: logits[name].argmax(-1).cpu() for name in missing}}
 
 # %% ../../nbs/guides/editing.ipynb #c7feb3b0

@@ -17,14 +17,14 @@ K_FILTERS = ( # of BS.1770-4, (b, a) at 48 kHz
     ([1, -2, 1], [1, -1.99004745483398, 0.99007225036621]))
 
 def k_response(
-    f:np.ndarray, # Hz, below 24 kHz
+    f:np.ndarray, # Hz
 )->np.ndarray: # magnitude
-    "Magnitude of the K-weighting."
-    return np.prod([np.abs(freqz(b, a, 2*np.pi*f/48000)[1]) for b, a in K_FILTERS], 0)
+    "Magnitude of the K-weighting; above 24 kHz, where the filters end, it is that at 24 kHz."
+    return np.prod([np.abs(freqz(b, a, 2*np.pi*np.minimum(f, 24000)/48000)[1]) for b, a in K_FILTERS], 0)
 
 def k_weighted(
     wave:np.ndarray, # (N,)
-    sample_rate:int=16000, # Hz, at most 48000
+    sample_rate:int=16000, # Hz
 )->np.ndarray: # (N,) float64
     "Weight the frequencies of a wave."
     n = len(wave) + sample_rate//10 # the response of the filters is shorter than 0.1 s
@@ -34,7 +34,7 @@ def k_weighted(
 # %% ../../nbs/parts/loudness.ipynb #402d0bfe
 def loudness(
     wave, # (N,), shorter waves than 0.4 s are one block
-    sample_rate:int=16000, # Hz, at most 48000
+    sample_rate:int=16000, # Hz
 )->float: # LUFS; -inf for silence
     "Gated loudness of a mono wave, K-weighted by ITU-R BS.1770-4."
     y = k_weighted(np.asarray(wave), sample_rate)

@@ -312,6 +312,9 @@ def train_vocoder(
     device, own_log = pick_device(device), log is None
     seed_all(train.seed)
     vocoder = _initial_vocoder(cfg, spectrogram, init_from).to(device, memory_format=torch.channels_last)
+    rate = vocoder.spectrogram.sample_rate
+    if notes.format.sample_rate != rate:
+        raise ValueError(f'the notes are {notes.format} and the vocoder takes {rate} Hz; open them at that rate')
     crops = Crops(notes, vocoder.spectrogram, train.batch_size, frames, train.seed, margin, reconstructions)
     log = RunLog(out) if own_log else log
     def batch(step, micro_batch): return crops(step, micro_batch, train.accumulate, device)

@@ -154,8 +154,9 @@ def cost(
 def disk(
     notes:int, # how many
     cfg:TokenizerConfig=None, # None is the paper's
+    n_samples:int=N_SAMPLES,  # of a note
 )->dict: # GB of the archive, the waves, the rows and the tokens
     "Compute the disk space of a data set."
     cfg = cfg or TokenizerConfig.preset('paper')
-    size = dict(archive=85.3e3, waves=2*N_SAMPLES, rows=2*N_SAMPLES, tokens=4*cfg.n_tokens) # bytes a note
+    size = dict(archive=85.3e3, waves=2*n_samples, rows=2*n_samples, tokens=4*cfg.n_tokens) # bytes a note
     return {k: notes*v/1e9 for k, v in size.items()}

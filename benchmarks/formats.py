@@ -1,0 +1,222 @@
+"""Train models of other rates and lengths and measure them:  python benchmarks/formats.py --preset small --out x.json
+
+Trains a tokenizer and a transformer for each of --models on SoundFont notes rendered in its format: `44100 Hz, 4 s`
+and `16000 Hz, 8 s`. Then it generates notes with labels of training notes and reconstructs notes of held-out
+instruments, and measures, on the waves:
+
+pitch     share of notes within 50 cents of the requested pitch by pYIN: generated, reconstructed and real
+levels    energy in octave bands against real notes with the same labels in dB, of generated notes, of
+          reconstructions, and of real notes through the spectrogram and Griffin-Lim (`oracle`)
+error     MSE of the reconstructed spectrograms, on all and on active frames, and its RMS there in dB
+
+Runs are kept in --folder and continue where they were stopped; a finished stage is not repeated. The result of each
+model is added to --out, with losses, seconds, parameters and FLOPs.
+"""
+import argparse, json, time
+from dataclasses import asdict
+from pathlib import Path
+import numpy as np, torch
+from mars.ablations import run_info, step_flops
+from mars.cli.data import with_data
+from mars.data import AdditiveNotes, NoteFormat, SoundFontNotes
+from mars.eval import band_name, cents_error, f0, octave_bands, octave_energy, octave_levels
+from mars.evaluation.protocol import griffin_lim_oracle
+from mars.evaluation.report import make_splits
+from mars.parts.files import make_folder, write_atomic
+from mars.pipeline import Mars
+from mars.stft import LogSpectrogram
+from mars.tokenizer import TokenizerConfig
+from mars.train import TrainConfig, train_tokenizer, train_var
+from mars.training.log import read_log
+from mars.training.reconstruction import reconstruction_error
+from mars.training.tokens import spread
+from mars.var import VARConfig
+
+MODELS = {'44100 Hz, 4 s': (NoteFormat(44100, 4.), 2048), '16000 Hz, 8 s': (NoteFormat(16000, 8.), 1024)} # n_fft
+BATCH = 8 # notes measured at a time
+
+# ---- data and configurations
+
+def open_notes(args, format):
+    "Training and test notes of different instruments in a format."
+    if args.quick: notes = AdditiveNotes(None, range(60, 68, 4), (100,), format=format)
+    else: notes = SoundFontNotes(pitches=args.pitches, velocities=args.velocities, label='key', format=format)
+    splits = make_splits(notes)
+    return splits.train, splits.test
+
+def spectrogram_of(format, n_fft):
+    "The spectrogram of a format with a window of `n_fft` samples and a quarter of it as hop."
+    return LogSpectrogram.for_duration(format.sample_rate, format.seconds, n_fft, n_fft//4)
+
+def tokenizer_config(args, ls):
+    "The preset with an image of 256 x 256 and as many channels as CMX needs."
+    return TokenizerConfig.preset(args.preset, image_shape=(ls.shape[1]*ls.shape[2]//256**2, 256, 256))
+
+def train_configs(args):
+    "Settings of both stages."
+    given = dict(batch_size=args.batch_size, precision=args.precision, seed=args.seed)
+    given = {k: v for k, v in given.items() if v is not None}
+    steps = dict(tokenizer=args.steps, var=args.var_steps)
+    return {stage: TrainConfig.preset(args.preset, stage, **given, **(dict(steps=n) if n else {}))
+            for stage, n in steps.items()}
+
+# ---- training
+
+def check_settings(folder, settings):
+    "ValueError if the folder holds a run with other settings."
+    file = folder/'benchmark.json'
+    if file.exists() and json.loads(file.read_text()) != settings:
+        raise ValueError(f'{folder} holds a run with other settings; give another --folder')
+    write_atomic(file, json.dumps(settings, indent=1))
+
+def finished(folder, stage): return (folder/f'{stage}.safetensors').exists()
+
+def train_model(args, folder, notes, format, n_fft):
+    "Train or continue both stages in a run folder -> the model."
+    ls, train = spectrogram_of(format, n_fft), train_configs(args)
+    cfg = tokenizer_config(args, ls)
+    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), notes=len(notes),
+                    train={k: asdict(v) for k, v in train.items()})
+    check_settings(make_folder(folder), json.loads(json.dumps(settings)))
+    options = dict(device=args.device, progress=False, resume=True)
+    if not finished(folder, 'tokenizer'):
+        train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, **options)
+    if not finished(folder, 'var'):
+        m = Mars.from_pretrained(folder)
+        m.info = with_data(m.info, notes)
+        train_var(notes, m, train['var'], VARConfig.preset(args.preset), folder, **options)
+    return Mars.from_pretrained(folder, args.device)
+
+# ---- measurements
+
+def in_tune(waves, pitches, rate):
+    "Share of notes within 50 cents of a pitch; an unvoiced one is a miss."
+    return float(np.mean([abs(cents_error(f0(w, rate).midi, p)) <= 50 for w, p in zip(waves, pitches)]))
+
+def batches(notes, n):
+    "Waves as floats and labels of n notes that are spread over a set, a few at a time."
+    rows = spread(len(notes), n)
+    for i in range(0, len(rows), BATCH):
+        waves, labels = notes.batch(rows[i:i+BATCH])
+        yield i, waves.float()/32768, labels
+
+class Levels:
+    "Octave-band energies and pitches of sets of notes, collected batch by batch."
+    def __init__(self, rate): self.rate, self.energy, self.pitch = rate, {}, {}
+
+    def add(self, name, waves, pitches=None):
+        self.energy.setdefault(name, []).append(octave_energy(waves, self.rate))
+        if pitches is not None: self.pitch.setdefault(name, []).append((in_tune(waves, pitches, self.rate), len(waves)))
+
+    def result(self, reference): # -> levels against the reference, shares in tune
+        energy = {name: torch.cat(parts) for name, parts in self.energy.items()}
+        bands = [band_name(*b) for b in octave_bands(self.rate)]
+        real = energy.pop(reference)
+        levels = {name: dict(zip(bands, octave_levels(real, x))) for name, x in energy.items()}
+        shares = {name: sum(share*n for share, n in parts)/sum(n for _, n in parts)
+                  for name, parts in self.pitch.items()}
+        return dict(levels=levels, in_tune=shares)
+
+def measure_generated(args, m, notes):
+    "Generated notes with labels of training notes against those notes."
+    found = Levels(m.sample_rate)
+    for i, real, labels in batches(notes, args.n_measure):
+        asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
+        waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False)
+        found.add('real', real, asked['pitch'])
+        found.add('generated', waves, asked['pitch'])
+    return found.result('real')
+
+def measure_reconstructed(args, m, notes):
+    "Reconstructions of held-out instruments, and the notes through the spectrogram alone."
+    found = Levels(m.sample_rate)
+    for i, real, labels in batches(notes, args.n_measure):
+        pitches = labels['pitch'].tolist()
+        found.add('real', real, pitches)
+        found.add('reconstructed', m.decode(m.encode(real), n_iter=args.n_iter, first=i), pitches)
+        found.add('oracle', griffin_lim_oracle(real, m.spectrogram, m.cmx, args.n_iter, first=i), pitches)
+    return found.result('real')
+
+def curve(folder, stage, points=60):
+    "Loss by step, and the seconds until the last logged step."
+    rows = [r for r in read_log(folder) if r.get('stage', stage) == stage]
+    key = 'recon' if stage == 'tokenizer' else 'loss'
+    rows = [r for r in rows if key in r]
+    kept = rows[::max(1, len(rows)//points)] + rows[-1:]
+    losses = [[r['step'], float(f'{r[key]:.5g}')] for r in kept]
+    return dict(losses=losses, seconds=rows[-1]['seconds'])
+
+def describe(m):
+    "Sizes of the model and the cost of a training step of one note."
+    tok, cfg = m.tokenizer, m.tokenizer.cfg
+    image = torch.zeros(1, *cfg.image_shape, device=m.device)
+    return dict(samples=m.n_samples, sample_rate=m.sample_rate, spectrogram=m.spectrogram.config, image=cfg.image_shape,
+                fold=[m.cmx.f, m.cmx.t], tokens=cfg.n_tokens, gflop_per_note=step_flops(tok, image)/1e9,
+                parameters=dict(tokenizer=sum(p.numel() for p in tok.parameters()),
+                                var=sum(p.numel() for p in m.var.parameters())))
+
+def measure_model(args, name):
+    "Train one model and measure it."
+    start, (format, n_fft) = time.perf_counter(), MODELS[name]
+    train, test = open_notes(args, format)
+    folder = Path(args.folder)/name.replace(' ', '').replace(',', '-')
+    print(f'{name}: {len(train)} training notes, {len(test)} test notes, run folder {folder}', flush=True)
+    m = train_model(args, folder, train, format, n_fft)
+    some = test.select(spread(len(test), args.n_measure))
+    return dict(sizes=describe(m), generated=measure_generated(args, m, train),
+                reconstructed=measure_reconstructed(args, m, some), error=reconstruction_error(m, some, BATCH),
+                curves={s: curve(folder, s) for s in ('tokenizer', 'var')},
+                notes=dict(train=len(train), test=len(test), measured=len(some), n_iter=args.n_iter,
+                           train_instruments=len(train.instruments), test_instruments=len(test.instruments)),
+                train={k: asdict(v) for k, v in train_configs(args).items()}, info=run_info(start, args.device))
+
+# ---- command
+
+def numbers(text):
+    "Whole numbers, such as 48-72, 36-84:3 or 50,100."
+    if '-' not in text: return [int(x) for x in text.split(',')]
+    ends, _, step = text.partition(':')
+    low, high = map(int, ends.split('-'))
+    return list(range(low, high + 1, int(step or 1)))
+
+def parser():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--preset', default='tiny', help='tiny, small or paper; default: %(default)s')
+    ap.add_argument('--models', nargs='+', default=[*MODELS], choices=[*MODELS], metavar='NAME',
+                    help=f'of {"; ".join(MODELS)}; default: all')
+    ap.add_argument('--steps', type=int, help="of the tokenizer; default: the preset's")
+    ap.add_argument('--var-steps', type=int, help="of the transformer; default: the preset's")
+    ap.add_argument('--batch-size', type=int, help="notes a step; default: the preset's")
+    ap.add_argument('--precision', choices=('fp32', 'bf16'), help='default: bf16 on a GPU and fp32 elsewhere')
+    ap.add_argument('--pitches', type=numbers, default='48-72:2', metavar='LOW-HIGH:STEP', help='default: %(default)s')
+    ap.add_argument('--velocities', type=numbers, default='75,127', help='default: %(default)s')
+    ap.add_argument('--n-measure', type=int, default=64, help='notes measured of each set; default: %(default)s')
+    ap.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim; default: %(default)s')
+    ap.add_argument('--seed', type=int, default=0)
+    ap.add_argument('--device', help='cpu or cuda; default: a GPU if there is one')
+    ap.add_argument('--folder', default='runs/formats', help='of the runs; default: %(default)s')
+    ap.add_argument('--quick', action='store_true', help='a few synthesised notes, to test the script')
+    ap.add_argument('--out', help='a JSON file')
+    return ap
+
+def print_model(name, r):
+    for key in ('generated', 'reconstructed'):
+        print(f'{name}, {key}: within 50 cents', {k: round(v, 3) for k, v in r[key]['in_tune'].items()})
+        for row, levels in r[key]['levels'].items():
+            print(f'  {row:14}', {k: round(v, 1) for k, v in levels.items()}, 'dB')
+    print(f'  error {({k: round(v, 4) for k, v in r["error"].items()})}', flush=True)
+
+def main(argv=None):
+    ap = parser()
+    args = ap.parse_args(argv)
+    if min(args.n_measure, args.batch_size or 1, args.steps or 1, args.var_steps or 1) < 1 or args.n_iter < 0:
+        ap.error('--n-measure, --batch-size, --steps and --var-steps must be at least 1, and --n-iter at least 0')
+    old = json.loads(Path(args.out).read_text())['models'] if args.out and Path(args.out).exists() else {}
+    result = dict(experiment='formats', preset=args.preset, models=old)
+    for name in args.models:
+        result['models'][name] = measure_model(args, name)
+        print_model(name, result['models'][name])
+        if args.out: write_atomic(args.out, json.dumps(result, indent=1))
+    return result
+
+if __name__ == '__main__': main()
