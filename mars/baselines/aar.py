@@ -63,7 +63,7 @@ SAT_PRESETS = dict(
               lengths=scale_lengths(200, 10, 'logarithmic')),
     small=dict(width=32, ratios=(4, 4, 5, 4), dimension=128, lstm=0, activation='leaky_relu', code_dim=32, n_phi=4,
                n_mels=128, mel_floor=1e-3, time_weight=10., lengths=tuple(4*n for n in scale_lengths(50, 10))),
-    paper=dict())
+    paper=dict(lengths=tuple(4*n for n in scale_lengths(50))))
 
 @dataclass(frozen=True)
 class SATConfig(Config, presets=SAT_PRESETS):
