@@ -56,7 +56,7 @@ def test_tokenizers_of_the_presets_accept_four_seconds():
     assert [t.shape for t in tokens] == [(2, n) for n in (1, 2, 3, 5, 10, 18, 34, 61, 111, 200)]
     assert all(t.dtype == torch.int64 and 0 <= t.min() and t.max() < 256 for t in tokens)
     assert tok.decode(tokens).shape == (2, 64000) and tok.cfg.n_tokens == 445
-    assert [SATConfig.preset(p).n_tokens for p in ('small', 'paper')] == [1171, 1171]
+    assert [SATConfig.preset(p).n_tokens for p in ('small', 'paper')] == [784, 1236]
 
 @pytest.mark.parametrize('frames, K, rule, want', [(75, 16, 'quadratic', 455), (75, 16, 'linear', 601), (75, 16, 'logarithmic', 303), (75, 8, 'quadratic', 234), (75, 8, 'linear', 301),
     (75, 8, 'logarithmic', 159), (200, 16, 'quadratic', 1171), (200, 16, 'logarithmic', 669), (200, 10, 'logarithmic', 445)])

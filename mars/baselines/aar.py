@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['SCALE_RULES', 'SAT_PRESETS', 'SAT_DISCRIMINATOR_PRESETS', 'BASELINES', 'AAR_SAMPLING', 'scale_lengths',
-           'SATQuantizer', 'SATConfig', 'rvq', 'SAT', 'SATDiscriminatorConfig', 'SATAdversarialLoss',
-           'SATTrainingModule', 'SATCodec', 'WaveMars', 'train_sat', 'BaselineConfig']
+           'SATQuantizer', 'SATConfig', 'rvq', 'kmeans', 'SAT', 'SATDiscriminatorConfig', 'SATAdversarialLoss',
+           'random_crops', 'SATTrainingModule', 'QuantizerStart', 'SATCodec', 'WaveMars', 'train_sat', 'BaselineConfig']
 
 # %% ../../nbs/baselines/aar.ipynb #5ef57fc2
-import math
-from dataclasses import dataclass
+import copy, math
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 import torch, torch.nn.functional as F
 from torch import nn
 from .seanet import MultiScaleSTFTDiscriminator, SConv1d, SEANetDecoder, SEANetEncoder
+from .seanet import ACTIVATIONS
 from .seanet import adversarial_loss, data_dependent_init, discriminator_loss, feature_loss, mel_loss
 from ..cmx import CMX
 from ..parts.codec import Codec
@@ -25,6 +27,7 @@ from ..parts.quantizer import make_quantizer
 from ..pipeline import Mars
 from ..stft import LogSpectrogram, _as_wave
 from ..train import TokenizerTrainingModule, TrainConfig, train_tokenizer
+from ..training.tokens import spread
 from ..var import VARConfig
 
 # %% ../../nbs/baselines/aar.ipynb #b2528e50
@@ -58,8 +61,9 @@ class SATQuantizer(PerScaleQuantizer):
 SAT_PRESETS = dict(
     tiny=dict(width=8, dimension=64, lstm=1, code_dim=16, codebook_size=256, n_phi=4,
               lengths=scale_lengths(200, 10, 'logarithmic')),
-    small=dict(width=16, dimension=128, code_dim=32),
-    paper=dict())
+    small=dict(width=32, ratios=(4, 4, 5, 4), dimension=128, lstm=0, activation='leaky_relu', code_dim=32, n_phi=4,
+               n_mels=128, mel_floor=1e-3, time_weight=10., lengths=tuple(4*n for n in scale_lengths(50, 10))),
+    paper=dict(lengths=tuple(4*n for n in scale_lengths(50))))
 
 @dataclass(frozen=True)
 class SATConfig(Config, presets=SAT_PRESETS):
@@ -70,6 +74,7 @@ class SATConfig(Config, presets=SAT_PRESETS):
     ratios:tuple = setting((8, 5, 4, 2))    # strides of the decoder; their product is the hop
     dimension:int = setting(1024, ge=1)     # channels of a frame
     lstm:int = setting(2, ge=0)             # layers of the LSTM
+    activation:str = setting('elu', choices=tuple(ACTIVATIONS)) # between the convolutions
     code_dim:int = setting(64, ge=1)        # length of a code
     codebook_size:int = setting(1024, ge=1) # codes of each scale
     lengths:tuple = setting(())             # tokens of each scale; () is 16 quadratic ones
@@ -79,6 +84,8 @@ class SATConfig(Config, presets=SAT_PRESETS):
     beta:float = setting(1.)                # weight of the commitment loss
     lookup:str = setting('euclidean', choices=('cosine', 'euclidean')) # nearest code
     time_weight:float = setting(0.1)        # of the mean difference of the waves, relative to the mel loss
+    n_mels:int = setting(64, ge=1)          # bands of the mel loss, at most
+    mel_floor:float = setting(1e-5, gt=0)   # least power of a band in the mel loss
 
     quantizer: ClassVar[type] = SATQuantizer
 
@@ -91,6 +98,16 @@ class SATConfig(Config, presets=SAT_PRESETS):
         if self.lengths[-1] != self.n_frames or min(self.lengths) < 1 or [*self.lengths] != sorted(self.lengths):
             raise ValueError(f'lengths must grow and end with {self.n_frames} (frames), got {self.lengths}')
         if self.phi_kernel % 2 == 0: raise ValueError(f'phi_kernel must be odd, got {self.phi_kernel}')
+
+    def resized(self,
+        n_samples:int, # of a clip
+    )->'SATConfig': # the scales have as many tokens a second as before
+        "The shape of the same tokenizer for clips of another length."
+        lengths = [n*n_samples/self.n_samples for n in self.lengths]
+        if any(n % 1 for n in lengths):
+            raise ValueError(f'n_samples must leave whole numbers of tokens of the scales {self.lengths}, '
+                             f'got {n_samples} in place of {self.n_samples}')
+        return replace(self, n_samples=n_samples, lengths=tuple(int(n) for n in lengths))
 
     @property
     def n_frames(self)->int: return self.n_samples//math.prod(self.ratios)
@@ -107,6 +124,17 @@ def rvq(
     return dict(lengths=(n_frames,)*n_codebooks, n_phi=0)
 
 # %% ../../nbs/baselines/aar.ipynb #3ed44ea7
+def kmeans(
+    x:torch.Tensor,       # (n, d) vectors
+    centers:torch.Tensor, # (V, d), the start
+    n_iter:int,           # rounds; 0 returns the start
+)->torch.Tensor: # (V, d)
+    "Lloyd's k-means."
+    if not n_iter or len(x) <= len(centers): return centers
+    from sklearn.cluster import KMeans
+    km = KMeans(len(centers), init=centers.cpu().numpy(), n_init=1, max_iter=n_iter).fit(x.cpu().numpy())
+    return torch.from_numpy(km.cluster_centers_).to(centers)
+
 class SAT(nn.Module):
     "Wave <-> tokens of scales of time (AAR, section 3.1)."
     def __init__(self,
@@ -114,10 +142,21 @@ class SAT(nn.Module):
     ):
         super().__init__()
         self.cfg, c = cfg, cfg
-        self.encoder = SEANetEncoder(c.width, c.ratios, c.dimension, c.lstm)
-        self.decoder = SEANetDecoder(c.width, c.ratios, c.dimension, c.lstm)
+        shape = c.width, c.ratios, c.dimension, c.lstm, c.activation
+        self.encoder, self.decoder = SEANetEncoder(*shape), SEANetDecoder(*shape)
         self.quant_conv, self.post_quant_conv = SConv1d(c.dimension, c.code_dim, 1), SConv1d(c.code_dim, c.dimension, 1)
-        self.quantizer = make_quantizer(c)
+        self.quantizer, self.quantizing = make_quantizer(c), True
+
+    def resized(self,
+        n_samples:int, # of a clip
+    )->'SAT': # shares all weights and code counts with this one
+        "The same tokenizer for clips of another length."
+        other = copy.copy(self)
+        other.cfg, other._modules = self.cfg.resized(n_samples), dict(self._modules)
+        other.quantizer, q = make_quantizer(other.cfg).to(self.quantizer.codebook.device), self.quantizer
+        other.quantizer.codebook, other.quantizer.phi = q.codebook, q.phi
+        for name in ('hits', 'idle'): setattr(other.quantizer, name, getattr(q, name))
+        return other.train(self.training)
 
     def check(self, wave):
         "Raise `ValueError` for what is not a wave of this tokenizer."
@@ -127,10 +166,14 @@ class SAT(nn.Module):
         if not wave.isfinite().all(): raise ValueError('wave must be finite, got NaN or infinite values')
 
     def latent(self, wave): # (B, N) -> (B, d, 1, T)
-        return self.quant_conv(self.encoder(wave.to(self.quant_conv.conv.bias.dtype)))[:, :, None]
+        return self.quant_conv(self.encoder(wave.to(self.quant_conv.conv.bias.dtype))[:, :, None])
 
     def decode_latent(self, latent): # (B, d, 1, T) -> (B, N)
-        return self.decoder(self.post_quant_conv(latent[:, :, 0].to(self.quant_conv.conv.bias.dtype)))
+        return self.decoder(self.post_quant_conv(latent.to(self.quant_conv.conv.bias.dtype))[:, :, 0])
+
+    def quantize(self, latent): # (B, d, 1, T) -> (quantized, losses vq and commit); as it is if `quantizing` is off
+        if self.quantizing: return self.quantizer(latent)[:2]
+        return latent, dict(vq=latent.new_zeros(()), commit=latent.new_zeros(()))
 
     @torch.no_grad()
     def encode(self, wave:torch.Tensor)->list: # (B, N) -> K int64 tensors (B, s_k), coarse to fine
@@ -146,10 +189,11 @@ class SAT(nn.Module):
 
     def forward(self, wave): # (B, N) -> (reconstruction (B, N), scalar losses: recon, vq, commit, total)
         "Reconstruct, with all losses but the adversarial ones."
-        latent, losses, _ = self.quantizer(self.latent(wave))
+        latent, losses = self.quantize(self.latent(wave))
         recon = self.decode_latent(latent).float()
-        mel = mel_loss(recon, wave, sample_rate=self.cfg.sample_rate)
-        losses = dict(recon=mel + self.cfg.time_weight*(recon - wave).abs().mean(), **losses)
+        c = self.cfg
+        mel = mel_loss(recon, wave, n_mels=c.n_mels, sample_rate=c.sample_rate, floor=c.mel_floor)
+        losses = dict(recon=mel + c.time_weight*(recon - wave).abs().mean(), **losses)
         return recon, dict(losses, total=sum(losses.values()))
 
     @torch.no_grad()
@@ -160,15 +204,24 @@ class SAT(nn.Module):
     @torch.no_grad()
     def warm_start(self, wave)->'SAT': # (B, N) of training notes -> itself
         "Initialise all convolutions and the codes of every scale from a batch; surplus codes keep their values."
-        frames = data_dependent_init(self.quant_conv, data_dependent_init(self.encoder, wave))
-        data_dependent_init(self.decoder, data_dependent_init(self.post_quant_conv, frames), wave.std().item())
-        q, residual = self.quantizer, frames[:, :, None]
+        frames = data_dependent_init(self.quant_conv, data_dependent_init(self.encoder, wave)[:, :, None])
+        latent = data_dependent_init(self.post_quant_conv, frames)
+        data_dependent_init(self.decoder, latent[:, :, 0], wave.std().item())
+        self.init_codes(frames)
+        return self
+
+    @torch.no_grad()
+    def init_codes(self,
+        latent:torch.Tensor, # (B, d, 1, T)
+        n_iter:int=0,        # rounds of k-means; 0 leaves the codes on random vectors
+    ):
+        "Move the codes of every scale onto what the earlier scales leave of the frames."
+        q, residual = self.quantizer, latent.float()
         for k in range(len(q.scales)):
             vectors = q.downsample(k, residual).flatten(0, 1)
-            chosen = torch.randperm(len(vectors), device=vectors.device)[:self.cfg.codebook_size]
-            q.codes(k)[:len(chosen)] = vectors[chosen]
+            chosen = vectors[torch.randperm(len(vectors), device=vectors.device)[:self.cfg.codebook_size]]
+            q.codes(k)[:len(chosen)] = kmeans(vectors, chosen, n_iter)
             residual = residual - q.contribution(k, q.nearest(k, residual))
-        return self
 
 # %% ../../nbs/baselines/aar.ipynb #3d986da2
 SAT_DISCRIMINATOR_PRESETS = dict(
@@ -223,22 +276,63 @@ class SATAdversarialLoss(AdversarialLoss):
         elif step == self.first: return {} # no update yet whose metrics could be repeated
         return dict(zip(('disc_loss', 'disc_grad_norm'), self.last_metrics.clone()))
 
+# %% ../../nbs/baselines/aar.ipynb #c588fb09
+def random_crops(
+    wave:torch.Tensor, # (B, N)
+    n:int,             # samples of a crop
+)->torch.Tensor: # (B, n)
+    "Crop each wave at random, with a probability in proportion to the level of the crop."
+    if not 0 < n <= wave.shape[1]: raise ValueError(f'a crop must have 1..{wave.shape[1]} samples, got {n}')
+    hop = max(1, n//10)
+    level = F.avg_pool1d(wave.square()[:, None], n, hop)[:, 0].sqrt()
+    start = torch.multinomial(level + 0.02*level.amax(1, keepdim=True) + 1e-9, 1)*hop
+    start = (start + torch.randint(hop, start.shape, device=wave.device)).clamp(max=wave.shape[1] - n)
+    return wave.gather(1, start + torch.arange(n, device=wave.device))
+
 # %% ../../nbs/baselines/aar.ipynb #7c1b7b7c
 class SATTrainingModule(TokenizerTrainingModule):
     "Loss of a tokenizer of waves; waves (B, N) -> (loss, metrics)."
-    def __init__(self, tok, cfg, discriminator=None, mel=None, average=None):
+    def __init__(self, tok, cfg, discriminator=None, mel=None, average=None, notes=None):
         if mel: raise ValueError(f'mel_weight must be 0 (SAT always uses a mel loss), got {cfg.mel_weight}')
-        super().__init__(tok, cfg, discriminator, average=average)
+        n, self.notes = round(cfg.crop*tok.cfg.sample_rate), notes # notes: for the codes, if the quantizer starts late
+        super().__init__(tok.resized(n) if n else tok, cfg, discriminator, average=average)
 
     def make_discriminator(self, cfg, device, average):
         return SATAdversarialLoss(cfg, 1, self.cfg.steps, device, average)
 
     def adversarial_term(self, step, image, recon, losses): return self.adversary.generator_loss(step, recon, image)
 
+    def crop(self, wave): return random_crops(wave, self.tok.cfg.n_samples) if self.cfg.crop else wave
+    def forward(self, wave): return super().forward(self.crop(wave))
+
+    @torch.no_grad()
+    def start_quantizer(self):
+        "Move the codes onto k-means centres of the encoder's outputs, about 20 frames for each code."
+        device, c = next(self.parameters()).device, self.tok.cfg
+        numbers, latents = spread(len(self.notes), min(len(self.notes), 20*c.codebook_size//c.n_frames + 1)), []
+        for i in range(0, len(numbers), 64):
+            wave = self.crop(self.notes.batch(numbers[i:i+64])[0].to(device).float()/32768)
+            latents.append(self.tok.latent(wave[:, :self.tok.cfg.n_samples]))
+        self.tok.init_codes(torch.cat(latents), n_iter=10)
+
+    def callbacks(self): return [QuantizerStart(self), *super().callbacks()]
+
+class QuantizerStart:
+    "Train the encoder and decoder of a `SATTrainingModule` alone first, then initialise the codes and quantize."
+    def __init__(self, module): self.module = module
+
+    def before_step(self, learn):
+        start, tok = round(learn.cfg.quantizer_start*learn.cfg.steps), self.module.tok
+        if start and learn.step == start: self.module.start_quantizer()
+        tok.quantizing = learn.step >= start
+
+    def after_fit(self, learn): self.module.tok.quantizing = True
+
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
-    small=dict(steps=6000, batch_size=64, lr=3e-4, warmup=120, betas=(0.5, 0.9), ema=0.999),
-    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0.,
+    small=dict(steps=4000, batch_size=16, lr=1e-3, warmup=100, betas=(0.8, 0.99), ema=0.998, crop=1., warm_start=32,
+               quantizer_start=0.4, revive_every=20, revive_patience=20),
+    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0., crop=1.,
                betas=(0.5, 0.9)))
 
 # %% ../../nbs/baselines/aar.ipynb #bf8c620f
@@ -315,7 +409,7 @@ def train_sat(
     "Train a tokenizer of waves; `train_var` trains transformers on its tokens."
     train = train or TrainConfig.preset('tiny', 'sat')
     return train_tokenizer(notes, train, cfg or SATConfig.preset('tiny'), out, discriminator=discriminator,
-                           module=SATTrainingModule, **options)
+                           module=partial(SATTrainingModule, notes=notes), **options)
 
 # %% ../../nbs/baselines/aar.ipynb #e2300825
 BASELINES = dict(

@@ -89,8 +89,8 @@ def train_shared_tokenizer(name, train, preset, steps, fields, folder, device, p
         cfg = TrainConfig.preset(preset, steps=steps, batch_size=min(16, len(train)))
         shape = TokenizerConfig.preset(preset, **{**(STRIPS if preset == 'tiny' else {}), **fields})
         return train_tokenizer(train, cfg, shape, folder, device=device, progress=progress)
-    layout = dict(lengths=scale_lengths(200)) if name == 'sat' else rvq(6)
-    shape = SATConfig.preset(preset, **{**layout, **fields})
+    layouts = dict(sat=dict(lengths=scale_lengths(200)), rvq=rvq(6)) if preset == 'tiny' else dict(sat={}, rvq=rvq(4))
+    shape = SATConfig.preset(preset, **{**layouts[name], **fields})
     settings = TrainConfig.preset(preset, 'sat', steps=steps)
     return train_sat(train, settings, shape, folder, device=device, progress=progress)
 
