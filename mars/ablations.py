@@ -7,17 +7,17 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'GROWTH', 'Variant', 'SpectrogramData', '
            'encode_notes', 'twin_config', 'make_twin', 'conv_block', 'conv_widths', 'ConvEncoder', 'ConvDecoder',
            'ConvTokenizer', 'per_scale_tokenizer', 'spec_features', 'spec_metrics', 'usage_metrics', 'activation_bytes',
            'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantTrainingModule', 'train_variant',
-           'cost_metrics', 'run_variant', 'compare_variants', 'train_settings', 'prepare_data', 'tokenizer_config',
-           'run_info', 'read_results', 'add_result', 'check_results_file', 'run_experiment', 'load_results', 'values',
-           'format_mean', 'summary', 'difference', 'format_difference', 'plot_variants', 'plot_against',
-           'register_experiment', 'cmx_variants', 'twin_variants', 'gan_variants', 'parameters_by_term',
-           'count_parameters', 'note_at_rate', 'longer_spectrogram', 'encode_sequences', 'content_data',
-           'content_experiment', 'attack_times', 'band_energy', 'detail_metrics', 'growth_variants', 'growth_content',
-           'growth_experiment', 'truncation_experiment', 'token_counts', 'map_sides', 'folded_variant',
-           'scales_variants', 'codes_variants', 'sharing_variants', 'rate_variants']
+           'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants', 'train_settings', 'prepare_data',
+           'tokenizer_config', 'run_info', 'read_results', 'add_result', 'check_results_file', 'has_result',
+           'run_experiment', 'load_results', 'values', 'format_mean', 'summary', 'difference', 'format_difference',
+           'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants', 'twin_variants', 'gan_variants',
+           'parameters_by_term', 'count_parameters', 'note_at_rate', 'longer_spectrogram', 'encode_sequences',
+           'content_data', 'content_experiment', 'attack_times', 'band_energy', 'detail_metrics', 'growth_variants',
+           'growth_content', 'growth_experiment', 'truncation_experiment', 'token_counts', 'map_sides',
+           'folded_variant', 'scales_variants', 'codes_variants', 'sharing_variants', 'rate_variants']
 
 # %% ../nbs/06_ablations.ipynb #618ce1b0
-import copy, json, math, platform, time
+import copy, inspect, json, math, platform, time
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +42,7 @@ from .parts.device import seed_all
 from .train import TokenizerTrainingModule, TrainConfig, default_callbacks, fit
 from .training.log import RunLog
 from .training.reconstruction import MelLoss
-from .training.tokens import check_nsynth_format, to_device
+from .training.tokens import check_nsynth_format, names_hash, to_device
 from .eval import FULL_SCALE_POWER, band_name, frechet_distance, octave_bands
 from .parts.config import EXPERIMENTS, pipeline_of
 
@@ -330,6 +330,25 @@ def run_variant(variants, name, data, train, seconds=None, progress=False, measu
     return dict(**cost, step_seconds=seconds, seconds=train_seconds, **errors, **usage, curve=curve)
 
 # %% ../nbs/06_ablations.ipynb #eca49eab
+class FinishedVariants:
+    "Finished variants of an experiment in a file, from which an interrupted run continues."
+    def __init__(self,
+        file:Path=None,   # JSON; None keeps nothing
+        settings:dict={}, # of the run; ValueError if the file holds variants of others
+    ):
+        self.file, self.settings, self.rows = file and Path(file), json.loads(json.dumps(settings)), {}
+        if not file or not self.file.exists(): return
+        stored = json.loads(self.file.read_text(encoding='utf-8'))
+        if stored['settings'] != self.settings:
+            raise ValueError(f'{file} holds variants of other settings; remove it, or give another folder')
+        self.rows = stored['variants']
+
+    def get(self, name, run): # -> result of a variant; `run(name)` where there is none yet
+        if name not in self.rows:
+            self.rows[name] = run(name)
+            if self.file: write_atomic(self.file, json.dumps(dict(settings=self.settings, variants=self.rows)))
+        return dict(self.rows[name])
+
 def compare_variants(
     name:str,            # of the experiment
     variants:dict,       # name -> `Variant`
@@ -339,18 +358,21 @@ def compare_variants(
     base:str,            # the variant that ratios refer to
     timing_rounds:int=0, # steps of each variant that are timed in turn; 0 times nothing
     progress:bool=False, # show bars
+    finished:FinishedVariants=None, # of an interrupted run, and to which variants are added
 )->dict:
     "Train and measure all variants of an experiment alike."
+    finished = finished or FinishedVariants()
     seconds = {}
     if timing_rounds:
         toks = {n: init_tokenizer(variants, n, data, train) for n in variants}
         images = {n: v.spec_to_image(data[v.data].train[:train.batch_size]) for n, v in variants.items()}
         seconds = step_seconds(toks, images, timing_rounds)
         del toks
-    out = {n: run_variant(variants, n, data, train, seconds.get(n), progress) for n in variants}
-    for v in out.values():
+    def run(n): return run_variant(variants, n, data, train, seconds.get(n), progress)
+    out = {n: finished.get(n, run) for n in variants}
+    for n, v in out.items():
         v['memory_ratio'] = v['activation_bytes']/out[base]['activation_bytes']
-        if timing_rounds: v['time_ratio'] = v['step_seconds']/out[base]['step_seconds']
+        if timing_rounds: v |= dict(step_seconds=seconds[n], time_ratio=seconds[n]/seconds[base])
     notes = next(iter(data.values())).info
     return dict(experiment=name, preset=preset, seed=train.seed, steps=train.steps, batch_size=train.batch_size,
                 lr=train.lr, base=base, notes=notes['train'], data=notes, variants=out)
@@ -421,6 +443,15 @@ def check_results_file(file, name):
     other = next((r['experiment'] for r in read_results(file) if r['experiment'] != name), None)
     if other: raise ValueError(f'{file} holds results of {other!r}; give another file for {name!r}')
 
+def has_result(
+    file:Path,      # of `read_results`
+    preset:str,     # of this size
+    seed:int,       # and this seed
+    steps:int=None, # and, unless None, of so many steps
+)->bool:
+    "Tell whether a file holds the result of a run."
+    return any((r['preset'], r['seed']) == (preset, seed) and steps in (None, r.get('steps')) for r in read_results(file))
+
 # %% ../nbs/06_ablations.ipynb #9aa45b5a
 def run_experiment(
     name:str,            # an experiment
@@ -428,6 +459,7 @@ def run_experiment(
     seed:int=0,          # of everything
     out=None,            # JSON file that the result is added to; None does not write
     progress:bool=False, # show bars
+    resume:Path=None,    # folder of finished variants; an interrupted run continues there
     **kwargs,            # more arguments of the experiment
 )->dict: # the result; ValueError for an unknown experiment or size
     "Run an experiment and record it."
@@ -435,10 +467,15 @@ def run_experiment(
     if preset not in SIZES: raise ValueError(f'preset must be one of {", ".join(SIZES)}, got {preset!r}')
     if kwargs.get('notes') is not None: check_nsynth_format(kwargs['notes'], f'the experiment {name}')
     if out is not None: check_results_file(out, name)
-    start = time.perf_counter()
+    start, finished = time.perf_counter(), FinishedVariants()
+    if resume is not None and 'finished' in inspect.signature(run).parameters:
+        notes, steps = (kwargs.get(k) for k in ('notes', 'steps'))
+        settings = dict(steps=steps, precision=kwargs.get('precision'), notes=notes and names_hash(notes))
+        finished = kwargs['finished'] = FinishedVariants(Path(resume)/f'{name}-{preset}-{seed}.json', settings)
     result = run(preset=preset, seed=seed, progress=progress, **kwargs)
     result['info'] = run_info(start, kwargs.get('device'))
     if out is not None: add_result(out, result)
+    if out is not None and finished.file: finished.file.unlink(missing_ok=True)
     return result
 
 def load_results(
@@ -455,7 +492,7 @@ def load_results(
 
 # %% ../nbs/06_ablations.ipynb #66741517
 KEYS = ('patches', 'kbps', 'parameters', 'gflop', 'time_ratio', 'memory_ratio',
-        'mse', 'mae', 'relative_mse', 'db_active', 'frechet', 'used')
+        'mse', 'mae', 'relative_mse', 'db_active', 'attack_ms', 'frechet', 'used')
 
 def values(results, variant, key): # -> (seeds,) float64
     "A measurement of a variant in all results."
@@ -560,12 +597,14 @@ def register_experiment(
         device=None,      # None takes the GPU if there is one
         progress=False,   # show bars
         spectrogram=None, # another `LogSpectrogram`, for tests
+        finished=None,    # `FinishedVariants` of an interrupted run
     ):
         ls, steps = spectrogram or LogSpectrogram(), steps or default_steps.get(preset)
         train, n_train, n_test = train_settings(preset, seed, steps, **train_fields)
         bins = ls.shape[1]//2 if lower_half else None
         data = prepare_data(notes, n_train, n_test, ls, pick_device(device), bins)
-        return compare_variants(name, make_variants(preset, ls), data, train, preset, base, timing_rounds, progress)
+        return compare_variants(name, make_variants(preset, ls), data, train, preset, base, timing_rounds, progress,
+                                finished)
     EXPERIMENTS[name] = run
     return run
 
@@ -674,7 +713,8 @@ def content_data(train, test, n_train, n_test, times, rate, ls, info, device): #
                            encode_sequences(test, n_test, times, one, long, 1, device), long,
                            {**info, 'train': n_train, 'test': n_test})
 
-def content_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None, progress=False, spectrogram=None):
+def content_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None, progress=False, spectrogram=None,
+                       finished=None):
     "Let the content grow under a fixed token budget."
     ls, device, steps = spectrogram or LogSpectrogram(), pick_device(device), steps or dict(tiny=40).get(preset)
     cfg, n_train, n_test = train_settings(preset, seed, steps, warm_start=16)
@@ -686,7 +726,7 @@ def content_experiment(preset='tiny', seed=0, steps=None, notes=None, device=Non
         long = data[name].ls
         cmx = CMX.fit(long.shape[1:], (ls.shape[1]//2, ls.n_frames))
         variants[name] = Variant(tokenizer_config(preset, long, cmx), cmx, data=name)
-    return compare_variants('content', variants, data, cfg, preset, next(iter(variants)), 5, progress)
+    return compare_variants('content', variants, data, cfg, preset, next(iter(variants)), 5, progress, finished)
 
 EXPERIMENTS['content'] = content_experiment
 
@@ -744,24 +784,22 @@ def growth_variants(
 def growth_content(ls, times, rate): return f'{times*ls.n_samples/ls.sample_rate:g} s, {rate/1000:g} kHz'
 
 def growth_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None, progress=False, spectrogram=None,
-                      precision='fp32', finished=None, on_variant=None):
-    "Let the content grow with fixed and with growing tokens; `finished`: variants of an earlier call, not repeated."
+                      precision='fp32', finished=None):
+    "Let the content grow with fixed and with growing tokens."
     ls, device, steps = spectrogram or LogSpectrogram(), pick_device(device), steps or dict(tiny=40).get(preset)
     cfg, n_train, n_test = train_settings(preset, seed, steps, warm_start=64, precision=precision)
     train, test, info = split_notes(synthetic_notes() if notes is None else notes, n_train, n_test)
-    out = dict(finished or {})
+    finished, out = finished or FinishedVariants(), {}
     for times, rate in GROWTH:
         one, long = longer_spectrogram(ls, 1, rate), longer_spectrogram(ls, times, rate)
         content = growth_content(ls, times, rate)
         variants = {f'{content}, {name}': v for name, v in growth_variants(preset, ls, long).items()}
-        if all(name in out for name in variants): continue
-        sides = [encode_sequences(s, len(s), times, one, long, i, device) for i, s in enumerate((train, test))]
-        data = dict(notes=SpectrogramData(*sides, long, info)) # one content in memory at a time
-        for name in variants:
-            if name in out: continue
-            measure = partial(detail_metrics, times=times)
-            out[name] = run_variant(variants, name, data, cfg, progress=progress, measure=measure)
-            if on_variant: on_variant(name, out[name])
+        data, measure = {}, partial(detail_metrics, times=times)
+        if any(name not in finished.rows for name in variants): # one content in memory at a time
+            sides = [encode_sequences(s, len(s), times, one, long, i, device) for i, s in enumerate((train, test))]
+            data = dict(notes=SpectrogramData(*sides, long, info))
+        def run(name): return run_variant(variants, name, data, cfg, progress=progress, measure=measure)
+        out |= {name: finished.get(name, run) for name in variants}
     base = next(iter(out))
     for v in out.values(): v['memory_ratio'] = v['activation_bytes']/out[base]['activation_bytes']
     return dict(experiment='growth', preset=preset, seed=seed, steps=cfg.steps, batch_size=cfg.batch_size, lr=cfg.lr,
@@ -770,7 +808,8 @@ def growth_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None
 EXPERIMENTS['growth'] = growth_experiment
 
 # %% ../nbs/06_ablations.ipynb #ebb000e5
-def truncation_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None, progress=False, spectrogram=None):
+def truncation_experiment(preset='tiny', seed=0, steps=None, notes=None, device=None, progress=False, spectrogram=None,
+                          finished=None):
     "The folded full band against its lower half."
     ls, steps = spectrogram or LogSpectrogram(), steps or dict(tiny=70).get(preset)
     train, n_train, n_test = train_settings(preset, seed, steps, warm_start=64)
@@ -779,7 +818,7 @@ def truncation_experiment(preset='tiny', seed=0, steps=None, notes=None, device=
     variants = {'full band': Variant(full, CMX(2, 1)), 'truncated': Variant(truncated)}
     def truncate(x): return F.pad(x[:, :, :half], (0, 0, 0, x.shape[2]-half), value=-1.), None
     truncation, _ = spec_metrics(truncate, data['notes'].test, ls)
-    result = compare_variants('truncation', variants, data, train, preset, 'full band', 0, progress)
+    result = compare_variants('truncation', variants, data, train, preset, 'full band', 0, progress, finished)
     return dict(result, references={'truncation alone': truncation})
 
 EXPERIMENTS['truncation'] = truncation_experiment

@@ -110,11 +110,23 @@ def test_growing_tokens_grow_with_the_content(ran):
         assert base['gflop'] < cmx['gflop'] < wide['gflop'] < both['gflop']
     assert base['attack_ms'] >= 0 and 'level 4-8 kHz' in base and 'level 8-16 kHz' in variants['0.252 s, 44.1 kHz, CMX']
 
-def test_an_interrupted_growth_experiment_continues(ran, small):
-    whole, names = ran('growth')[0]['variants'], []
-    finished = {k: v for k, v in whole.items() if k not in ('0.252 s, 44.1 kHz, CMX', '0.252 s, 44.1 kHz, larger patches')}
-    again = run_experiment('growth', steps=2, finished=finished, on_variant=lambda name, v: names.append(name), **small)['variants']
-    assert names == ['0.252 s, 44.1 kHz, CMX', '0.252 s, 44.1 kHz, larger patches'] and all(again[n]['curve'] == whole[n]['curve'] for n in whole)
+@pytest.mark.parametrize('name, keep', [('growth', 3), ('twin', 1)])
+def test_an_interrupted_experiment_continues(ran, small, name, keep, monkeypatch, tmp_path):
+    "Finished variants are kept and not trained again, the result is that of an uninterrupted run, and other settings are refused."
+    whole, trained, run = ran(name)[0]['variants'], [], ablations.run_variant
+    def interrupted(variants, n, *args, **kwargs):
+        trained.append(n)
+        if len(trained) == keep + 1: raise KeyboardInterrupt
+        return run(variants, n, *args, **kwargs)
+    monkeypatch.setattr(ablations, 'run_variant', interrupted)
+    settings = dict(steps=2, resume=tmp_path, out=tmp_path/'r.json', **small)
+    with pytest.raises(KeyboardInterrupt): run_experiment(name, **settings)
+    file, = tmp_path.glob('*.json')
+    assert [*json.loads(file.read_text())['variants']] == [*whole][:keep]
+    with pytest.raises(ValueError, match='holds variants of other settings'): run_experiment(name, **{**settings, 'steps': 3})
+    again = run_experiment(name, **settings)['variants']
+    assert trained[keep+1:] == [*whole][keep:] and [*again] == [*whole]
+    assert all(again[n]['curve'] == whole[n]['curve'] for n in whole) and not file.exists() and (tmp_path/'r.json').exists()
 
 def test_detail_metrics_are_zero_for_the_same_and_see_a_slower_attack():
     ls, t = LogSpectrogram(), torch.arange(64000)/16000
@@ -183,6 +195,21 @@ def test_runs_are_appended_to_one_file(monkeypatch, tmp_path, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ['cmx.json'] # nothing half-written
     monkeypatch.setitem(EXPERIMENTS, 'gan', lambda **kwargs: 1/0)
     assert main(['ablate', 'gan', '--out', str(out)]) == 2 and "holds results of 'cmx'" in capsys.readouterr().err
+
+def test_ablate_all_goes_through_experiments_and_seeds(monkeypatch, tmp_path, capsys):
+    "--resume skips the seeds in the files; --steps is passed on where an experiment has steps."
+    from mars.cli import evaluation, main
+    calls = []
+    def trains(preset, seed, steps=None, finished=None, **kwargs): return calls.append(('trains', seed, steps)) or dict(experiment='trains', preset=preset, seed=seed, steps=steps)
+    def fixed(preset, seed, **kwargs): return calls.append(('fixed', seed, kwargs.get('steps'))) or dict(experiment='fixed', preset=preset, seed=seed)
+    monkeypatch.setattr(evaluation, 'experiments', lambda: dict(trains=trains, fixed=fixed))
+    for name, function in dict(trains=trains, fixed=fixed).items(): monkeypatch.setitem(EXPERIMENTS, name, function)
+    def ablate(*more): return main(['ablate', 'all', '--out', str(tmp_path), '--steps', '7', '--resume', *more])
+    assert ablate('--seeds', '2') == 0 and calls == [('fixed', 0, None), ('trains', 0, 7), ('fixed', 1, None), ('trains', 1, 7)]
+    assert ablate('--seeds', '3') == 0 and calls[4:] == [('fixed', 2, None), ('trains', 2, 7)]
+    assert [r['seed'] for r in read_results(tmp_path/'trains.json')] == [0, 1, 2]
+    assert main(['ablate', 'trains', '--resume']) == 2 and 'give --out FILE.json' in capsys.readouterr().err
+    assert main(['ablate', 'trains', '--seeds', '2']) == 2 and 'give --out FILE.json' in capsys.readouterr().err
 
 @pytest.mark.parametrize('content', ['[{"experiment": "cmx", "preset": "tiny"', '{"experiment": "cmx"}', '[{"seed": 0}]', '[3]'])
 def test_a_damaged_file_of_results_is_refused_before_the_run(monkeypatch, tmp_path, capsys, content):

@@ -624,22 +624,3 @@ def test_formats(monkeypatch, tmp_path, capsys):
     with pytest.raises(ValueError, match='holds a run with other settings; give another --folder'): formats.main([*args, '--models', '16000 Hz, 8 s', '--seed', '1'])
     with pytest.raises(SystemExit): formats.main([*args, '--n-measure', '0'])
     assert 'must be at least 1' in capsys.readouterr().err and formats.numbers('36-40:2') == [36, 38, 40] and formats.numbers('5,7') == [5, 7]
-
-def test_growth(monkeypatch, tmp_path, capsys):
-    "Finished variants are kept and not trained again; other settings are refused."
-    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
-    for name in ('ablations', 'growth'): monkeypatch.delitem(sys.modules, name, raising=False)
-    import growth
-    from mars import ablations
-    from mars.data import AdditiveNotes
-    from mars.stft import LogSpectrogram
-    monkeypatch.setattr(growth, 'training_notes', lambda data: AdditiveNotes(None, 60, 100))
-    monkeypatch.setattr(ablations, 'GROWTH', ((1, 16000), (2, 16000)))
-    monkeypatch.setattr(ablations.growth_experiment, '__defaults__', tuple(LogSpectrogram(n_fft=256, hop_length=64, n_frames=64) if i == 6 else v for i, v in enumerate(ablations.growth_experiment.__defaults__)))
-    args = ['--steps', '2', '--seeds', '0', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'growth.json')]
-    result = growth.main(args)
-    kept = json.loads((tmp_path/'runs'/'tiny-0.json').read_text())['variants']
-    assert [*kept] == [*result['variants']] and len(kept) == 5 and 'larger patches' in capsys.readouterr().out
-    monkeypatch.setattr(ablations, 'run_variant', None)
-    assert growth.main(args)['variants'] == result['variants'] and len(json.loads((tmp_path/'growth.json').read_text())) == 1
-    with pytest.raises(ValueError, match='variants of other settings; give another --folder'): growth.main([*args, '--steps', '3'])

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['EVALUATE', 'EVALUATES', 'ABLATE', 'COMMANDS', 'reference_notes', 'run_evaluate', 'experiments', 'experiment_options',
-           'run_ablate', 'ablate_name']
+           'experiment_notes', 'run_all', 'run_ablate', 'ablate_name']
 
 # %% ../../nbs/cli/evaluation.ipynb #882a32a8
-import inspect, json
+import inspect, json, sys
 from pathlib import Path
 from .arguments import Arg, Number, Subcommand
 from .data import DATA_HELP, FILTERS, LABELS, filters_of, make_folder, model_format, open_notes, register_models
@@ -81,26 +81,53 @@ def experiment_options(a, function)->dict:
         raise ValueError(f'{a.name} has a fixed number of steps; leave --steps out')
     return options
 
-def run_ablate(a):
-    from mars.ablations import run_experiment
-    function, filters = experiments()[a.name], filters_of(a)
-    if a.out: make_folder(Path(a.out).parent) # before the work
+def experiment_notes(a): # -> notes of --data, or None
+    filters = filters_of(a)
     if a.data is None and any(filters.values()):
         raise ValueError('families, pitches and velocities filter the notes of --data; give --data as well')
-    notes = None if a.data is None else open_notes(a.data, 'train', labels=a.labels, **filters)
-    result = run_experiment(a.name, preset=a.preset, seed=a.seed, out=a.out, device=a.device, progress=not a.json,
-                            notes=notes,
-                            **experiment_options(a, function))
-    return result, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
+    return None if a.data is None else open_notes(a.data, 'train', labels=a.labels, **filters)
+
+def run_all(a):
+    "Run every experiment with every seed; with --resume those without a result in the folder."
+    from mars.ablations import has_result, run_experiment
+    folder, notes, done = make_folder(a.out or 'ablations'), experiment_notes(a), {}
+    work = make_folder(folder/'unfinished') if a.resume else None
+    for seed in range(a.seed, a.seed + a.seeds):
+        for name, function in sorted(experiments().items()):
+            options = {k: getattr(a, k) for k in ('steps', 'model') if getattr(a, k) is not None}
+            options = {k: v for k, v in options.items() if k in inspect.signature(function).parameters}
+            file = folder/f'{name}.json'
+            if a.resume and has_result(file, a.preset, seed, options.get('steps')): continue
+            result = run_experiment(name, a.preset, seed, file, not a.json, work, device=a.device, notes=notes, **options)
+            done.setdefault(name, []).append(seed)
+            print(f"{name}, seed {seed}: {result['info']['wall_seconds']:.0f} s", file=sys.stderr, flush=True)
+    return done, f'{sum(map(len, done.values()))} runs at {a.preset}: {folder}'
+
+def run_ablate(a):
+    from mars.ablations import has_result, run_experiment
+    if a.name == 'all': return run_all(a)
+    if a.seeds > 1 and not a.out: raise ValueError('several seeds need a file for their results; give --out FILE.json')
+    function, notes = experiments()[a.name], experiment_notes(a)
+    options = experiment_options(a, function)
+    if a.out: make_folder(Path(a.out).parent) # before the work
+    if a.resume and not a.out: raise ValueError('there is no file to resume from; give --out FILE.json')
+    work, results = make_folder(Path(a.out).parent/'unfinished') if a.resume else None, []
+    for seed in range(a.seed, a.seed + a.seeds):
+        if a.resume and has_result(a.out, a.preset, seed, a.steps): continue
+        results.append(run_experiment(a.name, a.preset, seed, a.out, not a.json, work, device=a.device, notes=notes,
+                                      **options))
+    return results[0] if len(results) == 1 else results, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
 
 def ablate_name()->tuple: # of one `Arg`
     "The argument that names the experiment."
-    return (Arg('name', choices=sorted(experiments()), metavar='NAME', help='the experiment: %(choices)s'),)
+    return (Arg('name', choices=['all', *sorted(experiments())], metavar='NAME', help='the experiment: %(choices)s'),)
 
 ABLATE = (
     Arg('--preset', default='tiny', metavar='SIZE', help='tiny or small'),
     Arg('--seed', type=Number(int, ge=0), default=0, help='random seed'),
-    Arg('--out', metavar='FILE', help='a JSON file to which the result is added'),
+    Arg('--seeds', type=Number(int, ge=1), default=1, help='number of seeds, from --seed on'),
+    Arg('--out', metavar='FILE', help='a JSON file to which the result is added; for all, the folder of these files'),
+    Arg('--resume', action='store_true', help='skip what --out holds, and continue an interrupted run'),
     Arg('--steps', type=Number(int, ge=1),
         help='optimiser steps of each variant; the number of the preset if not given'),
     Arg('--model', metavar='MODEL', help='the model that labels and guidance evaluate; the packaged one if not given'),
@@ -116,4 +143,5 @@ COMMANDS = (
     Subcommand('ablate', run_ablate, 'Run an experiment of the studies.', args=ABLATE, late_args=ablate_name,
                group='train and evaluate',
         description='The experiments are those of the notebooks 06_ablations, studies and baselines/comparison.',
-        examples=('mars ablate cmx --preset tiny --seed 0 --out cmx.json',)))
+        examples=('mars ablate cmx --preset tiny --seed 0 --out cmx.json',
+                  'mars ablate all --seeds 3 --steps 2000 --resume --out ablations')))
