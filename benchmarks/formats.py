@@ -10,12 +10,13 @@ levels    energy in octave bands against real notes with the same labels in dB, 
 error     MSE of the reconstructed spectrograms, on all and on active frames, and its RMS there in dB
 
 Runs are kept in --folder and continue where they were stopped; a finished stage is not repeated. The result of each
-model is added to --out, with losses, seconds, parameters and FLOPs.
+model is added to --out, with losses, seconds, parameters and FLOPs. --clips writes a few notes of each model, real and
+generated, as MP3.
 """
 import argparse, json, time
 from dataclasses import asdict
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, soundfile as sf, torch
 from mars.ablations import run_info, step_flops
 from mars.cli.data import with_data
 from mars.data import AdditiveNotes, NoteFormat, SoundFontNotes
@@ -137,6 +138,19 @@ def measure_reconstructed(args, m, notes):
         found.add('oracle', griffin_lim_oracle(real, m.spectrogram, m.cmx, args.n_iter, first=i), pitches)
     return found.result('real')
 
+def save_clips(args, m, notes, folder, n=3):
+    "Write n notes and generated ones with their labels as MP3 -> file names."
+    rows = spread(len(notes), n + 2)[1:-1] # not the lowest and the highest
+    waves, labels = notes.batch(rows)
+    asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
+    made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False)
+    names = [f'{notes.notes[i].family}-{notes.notes[i].pitch:03d}' for i in rows]
+    for name, real, generated in zip(names, waves.float()/32768, made):
+        for kind, wave in (('real', real), ('generated', generated)):
+            path = make_folder(folder/kind)/f'{name}.mp3'
+            sf.write(path, wave.numpy(), m.sample_rate, format='MP3', compression_level=.7)
+    return names
+
 def curve(folder, stage, points=60):
     "Loss by step, and the seconds until the last logged step."
     rows = [r for r in read_log(folder) if r.get('stage', stage) == stage]
@@ -163,7 +177,8 @@ def measure_model(args, name):
     print(f'{name}: {len(train)} training notes, {len(test)} test notes, run folder {folder}', flush=True)
     m = train_model(args, folder, train, format, n_fft)
     some = test.select(spread(len(test), args.n_measure))
-    return dict(sizes=describe(m), generated=measure_generated(args, m, train),
+    clips = save_clips(args, m, train, args.clips/folder.name) if args.clips else []
+    return dict(sizes=describe(m), clips=clips, generated=measure_generated(args, m, train),
                 reconstructed=measure_reconstructed(args, m, some), error=reconstruction_error(m, some, BATCH),
                 curves={s: curve(folder, s) for s in ('tokenizer', 'var')},
                 notes=dict(train=len(train), test=len(test), measured=len(some), n_iter=args.n_iter,
@@ -197,6 +212,7 @@ def parser():
     ap.add_argument('--folder', default='runs/formats', help='of the runs; default: %(default)s')
     ap.add_argument('--quick', action='store_true', help='a few synthesised notes, to test the script')
     ap.add_argument('--out', help='a JSON file')
+    ap.add_argument('--clips', type=Path, help='a folder for a few notes of each model')
     return ap
 
 def print_model(name, r):

@@ -608,7 +608,7 @@ def test_formats(monkeypatch, tmp_path, capsys):
     "Both models are trained, measured and added to the file; a second call trains nothing, and other settings are refused."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
     import formats
-    args = ['--quick', '--steps', '2', '--var-steps', '2', '--batch-size', '2', '--n-measure', '2', '--n-iter', '1', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'f.json')]
+    args = ['--quick', '--steps', '2', '--var-steps', '2', '--batch-size', '2', '--n-measure', '2', '--n-iter', '1', '--folder', str(tmp_path/'runs'), '--out', str(tmp_path/'f.json'), '--clips', str(tmp_path/'clips')]
     for name in formats.MODELS: result = formats.main([*args, '--models', name])
     assert json.loads((tmp_path/'f.json').read_text()) == json.loads(json.dumps(result)) and [*result['models']] == [*formats.MODELS]
     for name, (format, n_fft) in formats.MODELS.items():
@@ -616,6 +616,7 @@ def test_formats(monkeypatch, tmp_path, capsys):
         assert (r['sizes']['samples'], r['sizes']['sample_rate']) == (format.n_samples, format.sample_rate) and [*r['sizes']['image']][1:] == [256, 256]
         assert r['generated']['in_tune']['real'] == r['reconstructed']['in_tune']['oracle'] == 1 and set(r['generated']['in_tune']) == {'real', 'generated'}
         assert set(r['reconstructed']['levels']) == {'reconstructed', 'oracle'} and abs(r['reconstructed']['levels']['oracle']['2-4 kHz']) < 3
+        assert len(r['clips']) and {f.stem for f in (tmp_path/'clips').rglob('generated/*.mp3')} >= {*r['clips']}
         assert all(math.isfinite(loss) for s in ('tokenizer', 'var') for _, loss in r['curves'][s]['losses']) and r['train']['var']['steps'] == 2 and r['error']['db_active'] > 0
     assert '8-16 kHz' in result['models']['44100 Hz, 4 s']['generated']['levels']['generated'] and '8-16 kHz' not in r['generated']['levels']['generated']
     monkeypatch.setattr(formats, 'train_tokenizer', None), monkeypatch.setattr(formats, 'train_var', None)
