@@ -101,7 +101,7 @@ def run_all(a):
             result = run_experiment(name, a.preset, seed, file, not a.json, work, device=a.device, notes=notes, **options)
             done.setdefault(name, []).append(seed)
             print(f"{name}, seed {seed}: {result['info']['wall_seconds']:.0f} s", file=sys.stderr, flush=True)
-    return done, f'{sum(len(seeds) for seeds in done.values())} runs at {a.preset}: {folder}'
+    return done, f'{len([s for seeds in done.values() for s in seeds])} runs at {a.preset}: {folder}'
 
 def run_ablate(a):
     from mars.ablations import has_result, run_experiment
