@@ -450,7 +450,8 @@ def has_result(
     steps:int=None, # and, unless None, of so many steps
 )->bool:
     "Tell whether a file holds the result of a run."
-    return any((r['preset'], r['seed']) == (preset, seed) and steps in (None, r.get('steps')) for r in read_results(file))
+    def same(r): return (r['preset'], r['seed']) == (preset, seed) and steps in (None, r.get('steps'))
+    return any(same(r) for r in read_results(file))
 
 # %% ../nbs/06_ablations.ipynb #9aa45b5a
 def run_experiment(

@@ -294,7 +294,8 @@ class SATTrainingModule(TokenizerTrainingModule):
     "Loss of a tokenizer of waves; waves (B, N) -> (loss, metrics)."
     def __init__(self, tok, cfg, discriminator=None, mel=None, average=None, notes=None):
         if mel: raise ValueError(f'mel_weight must be 0 (SAT always uses a mel loss), got {cfg.mel_weight}')
-        n, self.notes = round(cfg.crop*tok.cfg.sample_rate), notes # notes: for the codes, if the quantizer starts late
+        # notes are for the codes, if the quantizer starts late
+        n, self.notes = round(cfg.crop_seconds*tok.cfg.sample_rate), notes
         super().__init__(tok.resized(n) if n else tok, cfg, discriminator, average=average)
 
     def make_discriminator(self, cfg, device, average):
@@ -302,7 +303,7 @@ class SATTrainingModule(TokenizerTrainingModule):
 
     def adversarial_term(self, step, image, recon, losses): return self.adversary.generator_loss(step, recon, image)
 
-    def crop(self, wave): return random_crops(wave, self.tok.cfg.n_samples) if self.cfg.crop else wave
+    def crop(self, wave): return random_crops(wave, self.tok.cfg.n_samples) if self.cfg.crop_seconds else wave
     def forward(self, wave): return super().forward(self.crop(wave))
 
     @torch.no_grad()
@@ -330,9 +331,9 @@ class QuantizerStart:
 
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
-    small=dict(steps=4000, batch_size=16, lr=1e-3, warmup=100, betas=(0.8, 0.99), ema=0.998, crop=1., warm_start=32,
-               quantizer_start=0.4, revive_every=20, revive_patience=20),
-    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0., crop=1.,
+    small=dict(steps=4000, batch_size=16, lr=1e-3, warmup=100, betas=(0.8, 0.99), ema=0.998, crop_seconds=1.,
+               warm_start=32, quantizer_start=0.4, revive_every=20, revive_patience=20),
+    paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0., crop_seconds=1.,
                betas=(0.5, 0.9)))
 
 # %% ../../nbs/baselines/aar.ipynb #bf8c620f

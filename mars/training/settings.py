@@ -38,7 +38,7 @@ class TrainConfig(Config, presets=STAGES):
     max_nonfinite:int = setting(10, ge=1)       # skipped steps in a row, NaN or infinite, after which a run gives up
     plot_every:int = setting(0, ge=0)           # steps between previews; 0 is never
     mel_weight:float = setting(0., ge=0)        # weight of `MelLoss` in stage one; 0 leaves it out
-    crop:float = setting(0., ge=0)              # seconds of the crops that train a tokenizer of waves; 0: whole notes
+    crop_seconds:float = setting(0., ge=0)      # of the crops that train a tokenizer of waves; 0: whole notes
     quantizer_start:float = setting(0., ge=0, lt=1) # share of the steps before a tokenizer of waves quantizes
 
     def __post_init__(self):
