@@ -331,7 +331,7 @@ class QuantizerStart:
 
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
-    small=dict(steps=4000, batch_size=16, lr=1e-3, warmup=100, betas=(0.8, 0.99), ema=0.998, crop_seconds=1.,
+    small=dict(steps=4000, batch_size=16, lr=3e-4, warmup=100, betas=(0.8, 0.99), ema=0.998, crop_seconds=1.,
                warm_start=32, quantizer_start=0.4, revive_every=20, revive_patience=20),
     paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0., crop_seconds=1.,
                betas=(0.5, 0.9)))
