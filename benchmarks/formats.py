@@ -35,6 +35,7 @@ from mars.var import VARConfig
 
 MODELS = {'44100 Hz, 4 s': (NoteFormat(44100, 4.), 2048), '16000 Hz, 8 s': (NoteFormat(16000, 8.), 1024)} # n_fft
 BATCH = 8 # notes measured at a time
+SAMPLING = dict(cfg_scale=2., cfg_ramp=False, top_k=20, temperature=.8)
 
 # ---- data and configurations
 
@@ -44,6 +45,13 @@ def open_notes(args, format):
     else: notes = SoundFontNotes(pitches=args.pitches, velocities=args.velocities, label='key', format=format)
     splits = make_splits(notes)
     return splits.train, splits.test
+
+def of_instruments(notes, n):
+    "Notes of n instruments, evenly spaced in the list of all; 0 is all."
+    if not n: return notes
+    names = sorted({note.instrument for note in notes.notes})
+    chosen = {names[i] for i in spread(len(names), n)}
+    return notes.select([note.instrument in chosen for note in notes.notes])
 
 def spectrogram_of(format, n_fft):
     "The spectrogram of a format with a window of `n_fft` samples and a quarter of it as hop."
@@ -72,11 +80,11 @@ def check_settings(folder, settings):
 
 def finished(folder, stage): return (folder/f'{stage}.safetensors').exists()
 
-def train_model(args, folder, notes, format, n_fft):
+def train_model(args, folder, notes, known, format, n_fft): # known: notes of the transformer
     "Train or continue both stages in a run folder -> the model."
     ls, train = spectrogram_of(format, n_fft), train_configs(args)
     cfg = tokenizer_config(args, ls)
-    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), notes=len(notes),
+    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), notes=[len(notes), len(known)],
                     train={k: asdict(v) for k, v in train.items()})
     check_settings(make_folder(folder), json.loads(json.dumps(settings)))
     options = dict(device=args.device, progress=False, resume=True)
@@ -84,8 +92,8 @@ def train_model(args, folder, notes, format, n_fft):
         train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, **options)
     if not finished(folder, 'var'):
         m = Mars.from_pretrained(folder)
-        m.info = with_data(m.info, notes)
-        train_var(notes, m, train['var'], VARConfig.preset(args.preset), folder, **options)
+        m.info = with_data(m.info, known)
+        train_var(known, m, train['var'], VARConfig.preset(args.preset), folder, **options)
     return Mars.from_pretrained(folder, args.device)
 
 # ---- measurements
@@ -123,7 +131,8 @@ def measure_generated(args, m, notes):
     found = Levels(m.sample_rate)
     for i, real, labels in batches(notes, args.n_measure):
         asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
-        waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False)
+        waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False,
+                           **SAMPLING)
         found.add('real', real, asked['pitch'])
         found.add('generated', waves, asked['pitch'])
     return found.result('real')
@@ -143,7 +152,7 @@ def save_clips(args, m, notes, folder, n=3):
     rows = spread(len(notes), n + 2)[1:-1] # not the lowest and the highest
     waves, labels = notes.batch(rows)
     asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
-    made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False)
+    made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False, **SAMPLING)
     names = [f'{notes.notes[i].family}-{notes.notes[i].pitch:03d}' for i in rows]
     for name, real, generated in zip(names, waves.float()/32768, made):
         for kind, wave in (('real', real), ('generated', generated)):
@@ -175,14 +184,16 @@ def measure_model(args, name):
     train, test = open_notes(args, format)
     folder = Path(args.folder)/name.replace(' ', '').replace(',', '-')
     print(f'{name}: {len(train)} training notes, {len(test)} test notes, run folder {folder}', flush=True)
-    m = train_model(args, folder, train, format, n_fft)
+    known = of_instruments(train, args.instruments)
+    m = train_model(args, folder, train, known, format, n_fft)
     some = test.select(spread(len(test), args.n_measure))
-    clips = save_clips(args, m, train, args.clips/folder.name) if args.clips else []
-    return dict(sizes=describe(m), clips=clips, generated=measure_generated(args, m, train),
+    clips = save_clips(args, m, known, args.clips/folder.name) if args.clips else []
+    return dict(sizes=describe(m), clips=clips, generated=measure_generated(args, m, known),
                 reconstructed=measure_reconstructed(args, m, some), error=reconstruction_error(m, some, BATCH),
                 curves={s: curve(folder, s) for s in ('tokenizer', 'var')},
                 notes=dict(train=len(train), test=len(test), measured=len(some), n_iter=args.n_iter,
-                           train_instruments=len(train.instruments), test_instruments=len(test.instruments)),
+                           train_instruments=len(train.instruments), test_instruments=len(test.instruments),
+                           var=len(known), var_instruments=len(known.instruments)),
                 train={k: asdict(v) for k, v in train_configs(args).items()}, info=run_info(start, args.device))
 
 # ---- command
@@ -205,6 +216,8 @@ def parser():
     ap.add_argument('--precision', choices=('fp32', 'bf16'), help='default: bf16 on a GPU and fp32 elsewhere')
     ap.add_argument('--pitches', type=numbers, default='48-72:2', metavar='LOW-HIGH:STEP', help='default: %(default)s')
     ap.add_argument('--velocities', type=numbers, default='75,127', help='default: %(default)s')
+    ap.add_argument('--instruments', type=int, default=0,
+                    help='of the transformer, evenly spaced; 0 (default) is all')
     ap.add_argument('--n-measure', type=int, default=64, help='notes measured of each set; default: %(default)s')
     ap.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim; default: %(default)s')
     ap.add_argument('--seed', type=int, default=0)
