@@ -98,7 +98,8 @@ def run_all(a):
             options = {k: v for k, v in options.items() if k in inspect.signature(function).parameters}
             file = folder/f'{name}.json'
             if a.resume and has_result(file, a.preset, seed, options.get('steps')): continue
-            result = run_experiment(name, a.preset, seed, file, not a.json, work, device=a.device, notes=notes, **options)
+            result = run_experiment(name, a.preset, seed, file, not a.json, work, device=a.device, notes=notes,
+                                    **options)
             done.setdefault(name, []).append(seed)
             print(f"{name}, seed {seed}: {result['info']['wall_seconds']:.0f} s", file=sys.stderr, flush=True)
     return done, f'{len([s for seeds in done.values() for s in seeds])} runs at {a.preset}: {folder}'
@@ -116,7 +117,8 @@ def run_ablate(a):
         if a.resume and has_result(a.out, a.preset, seed, a.steps): continue
         results.append(run_experiment(a.name, a.preset, seed, a.out, not a.json, work, device=a.device, notes=notes,
                                       **options))
-    return results[0] if len(results) == 1 else results, f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
+    line = f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
+    return results[0] if len(results) == 1 else results, line
 
 def ablate_name()->tuple: # of one `Arg`
     "The argument that names the experiment."
