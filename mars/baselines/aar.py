@@ -123,7 +123,7 @@ def rvq(
     "Fields that make SAT a residual vector quantizer: K codebooks at the full frame rate, without phi."
     return dict(lengths=(n_frames,)*n_codebooks, n_phi=0)
 
-# %% ../../nbs/baselines/aar.ipynb #3ed44ea7
+# %% ../../nbs/baselines/aar.ipynb #e652d849
 def kmeans(
     x:torch.Tensor,       # (n, d) vectors
     centers:torch.Tensor, # (V, d), the start
@@ -135,6 +135,7 @@ def kmeans(
     km = KMeans(len(centers), init=centers.cpu().numpy(), n_init=1, max_iter=n_iter).fit(x.cpu().numpy())
     return torch.from_numpy(km.cluster_centers_).to(centers)
 
+# %% ../../nbs/baselines/aar.ipynb #3ed44ea7
 class SAT(nn.Module):
     "Wave <-> tokens of scales of time (AAR, section 3.1)."
     def __init__(self,

@@ -120,6 +120,7 @@ def run_ablate(a):
     line = f'{a.name} at {a.preset}: {a.out or "not written; give --out FILE.json"}'
     return results[0] if len(results) == 1 else results, line
 
+# %% ../../nbs/cli/evaluation.ipynb #b1dd4533
 def ablate_name()->tuple: # of one `Arg`
     "The argument that names the experiment."
     return (Arg('name', choices=['all', *sorted(experiments())], metavar='NAME', help='the experiment: %(choices)s'),)
