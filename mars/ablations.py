@@ -70,7 +70,7 @@ class Variant:
 
 # %% ../nbs/06_ablations.ipynb #8961602a
 SIZES = dict(
-    tiny=dict(train=384, test=96, steps=100, batch_size=8, warmup=10, revive_every=20, revive_patience=20),
+    tiny=dict(train=2048, test=256, steps=100, batch_size=8, warmup=10, revive_every=20, revive_patience=20),
     small=dict(train=8192, test=1024, steps=2000, batch_size=64, warmup=100))
 
 @dataclass

@@ -20,6 +20,7 @@ from .parts.config import STAGES, pipeline_of
 from .parts.device import seed_all, step_if_finite
 from .parts.discriminator import AdversarialLoss, DiscriminatorConfig
 from .parts.files import _digest
+from .parts.warm_start import init_from_format
 from .stft import LogSpectrogram
 from .tokenizer import Tokenizer, TokenizerConfig
 from .training.callbacks import AdversarialTraining, CodebookRevival
@@ -250,7 +251,7 @@ def train_tokenizer(
     spectrogram:LogSpectrogram=None, # None is that of the notes' rate and length
     discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     module:type=TokenizerTrainingModule, # class of the training module
-    init:Tokenizer=None,         # a trained tokenizer of the same shape, to continue from
+    init:Tokenizer|Codec=None,   # a trained tokenizer of the same shape, or a `Codec` of another format, to start from
     **options,                   # device, progress, log, resume, trackers: as for `TrainingRun`
 )->nn.Module: # the tokenizer, trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."
@@ -263,7 +264,8 @@ def train_tokenizer(
     m = codec(codec.tokenizer_cls(cfg).to(run.device), cmx=cmx, spectrogram=spectrogram)
     check_format(notes, m)
     images = Images(notes, m.wave_to_image, run.device, gpu_share=.3)
-    if init: m.tokenizer.load_state_dict(init.state_dict())
+    if isinstance(init, nn.Module): m.tokenizer.load_state_dict(init.state_dict())
+    elif init: init_from_format(m.tokenizer, m.cmx, init.tokenizer, init.cmx)
     elif train.warm_start:
         m.tokenizer.warm_start(images(Batches(notes, min(len(notes), train.warm_start), train.seed).at(0))[0])
     mel = MelLoss(m.spectrogram, m.cmx).to(run.device) if train.mel_weight else None

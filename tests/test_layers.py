@@ -6,8 +6,8 @@ import mars
 
 PACKAGE = Path(mars.__file__).parent
 LAYERS = '''
-cmx parts.config parts.codebook parts.warm_start parts.preparation parts.midi parts.loudness
-parts.files parts.device parts.sampling parts.quantizer stft
+cmx parts.config parts.codebook parts.preparation parts.midi parts.loudness
+parts.files parts.device parts.warm_start parts.sampling parts.quantizer stft
 parts.candidates
 tokenizer parts.discriminator parts.phase data.notes
 data.soundfont data.folder data.nsynth data.augment

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGE_HELP', 'RUN', 'TRACKER', 'MEMORY', 'AUGMENT', 'INIT', 'FORMAT', 'N_FFT', 'HELD_OUT', 'SELECT_DATA', 'EXTRA',
            'COMMANDS', 'stage_configs', 'stage_args', 'transformer_of', 'init_model', 'note_format', 'spectrogram_of',
-           'image_shape', 'run_tokenizer', 'run_transformer', 'select_by_samples', 'run_sat', 'run_ddsp',
+           'start_from', 'image_shape', 'run_tokenizer', 'run_transformer', 'select_by_samples', 'run_sat', 'run_ddsp',
            'run_diffwave', 'run_wavenet', 'run_vocoder', 'run_train', 'run_classifier', 'stage_command']
 
 # %% ../../nbs/cli/training.ipynb #dfa7a41e
@@ -115,16 +115,17 @@ def init_model(
 
 # %% ../../nbs/cli/training.ipynb #13f89c56
 def note_format(a): # parsed arguments -> `NoteFormat`
-    "Format of the training notes: that of the options, else that of the model whose training continues."
+    "Format of the training notes: that of the model whose training continues, changed by the options."
     from mars.data import NoteFormat
     from mars.pipeline import find_model
     given = {k: v for k in ('sample_rate', 'seconds', 'held') if (v := getattr(a, k, None)) is not None}
-    before = getattr(a, 'init', None)
-    if before is None and a.stage != 'tokenizer' and (Path(a.out)/'config.json').exists(): before = a.out
+    trained = a.stage != 'tokenizer' and (Path(a.out)/'config.json').exists()
+    before = a.out if trained else getattr(a, 'init', None)
     if before is None: return NoteFormat(**given)
-    if given: raise ValueError(f'--{next(iter(given)).replace("_", "-")} is fixed by {before}; omit it')
     config = json.loads((find_model(before)/'config.json').read_text(encoding='utf-8'))
-    return NoteFormat(**config.get('info', {}).get('format', {}))
+    stored = config.get('info', {}).get('format', {})
+    if 'seconds' in given and 'held' not in given: stored = {k: v for k, v in stored.items() if k != 'held'}
+    return NoteFormat(**{**stored, **given})
 
 def spectrogram_of(format, n_fft=None): # -> `LogSpectrogram`; None for NSynth's format and the usual window
     "The spectrogram of notes of another format, or with another window; the hop is a quarter of the window."
@@ -133,6 +134,18 @@ def spectrogram_of(format, n_fft=None): # -> `LogSpectrogram`; None for NSynth's
     if format == NoteFormat() and n_fft is None: return None
     size = n_fft or 1024
     return LogSpectrogram.for_duration(format.sample_rate, format.seconds, size, size//4)
+
+def start_from(
+    m,       # the model of --init
+    format,  # of the notes
+    n_fft=None, # of --n-fft
+)->tuple: # config of the tokenizer, arguments of `train_tokenizer`
+    "Continue a tokenizer as it is, or start one of another format from its weights."
+    from mars.data import NoteFormat
+    same = format == NoteFormat(**m.info.get('format', {})) and n_fft in (None, m.spectrogram.n_fft)
+    if same: return m.tokenizer.cfg, dict(init=m.tokenizer, cmx=m.cmx, spectrogram=m.spectrogram)
+    ls = spectrogram_of(format, n_fft or m.spectrogram.n_fft)
+    return replace(m.tokenizer.cfg, **image_shape(ls)), dict(init=m, spectrogram=ls)
 
 def image_shape(ls)->dict: # of `TokenizerConfig`
     "The CMX image of another spectrogram: 256 x 256, with as many channels as it needs."
@@ -161,8 +174,7 @@ def run_tokenizer(a, notes, given):
     train, shape = TrainConfig.preset(a.preset, 'tokenizer', **given), config_values(a, TokenizerConfig)
     init, ls = init_model(a, shape), spectrogram_of(notes.format, a.n_fft)
     start = dict(spectrogram=ls)
-    if init and a.n_fft: raise ValueError(f'--n-fft is fixed by {a.init}; omit it')
-    if init: cfg, start = init.tokenizer.cfg, dict(init=init.tokenizer, cmx=init.cmx, spectrogram=init.spectrogram)
+    if init: cfg, start = start_from(init, notes.format, a.n_fft)
     else:
         shape = {**image_shape(ls), **shape}
         if a.branches == 1: cfg = TokenizerConfig.preset(a.preset, **shape)

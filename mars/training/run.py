@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import gather_object
 from ..parts.device import seed_all
 from ..parts.files import lock_folder, make_folder, unlock_folder
+from ..parts.warm_start import same_tokens
 from .callbacks import Checkpointing, MetricsLogger, ProgressBar, SigtermHandler
 from .checkpoints import CheckpointManager, resume_config
 from .distributed import make_accelerator, process_error
@@ -104,7 +105,7 @@ def init_from(var, init):
     "Copy the weights of a trained transformer; `ValueError` where shape or tokenizer differ."
     # fields that only the new config has belong to labels that are added
     differ = [k for k, v in asdict(init.cfg).items() if getattr(var.cfg, k, None) != v and 'drop' not in k]
-    if init.tok_cfg != var.tok_cfg: differ.append('tokenizer')
+    if not same_tokens(init.tok_cfg, var.tok_cfg): differ.append('tokenizer')
     if differ: raise ValueError(f'init has another {", ".join(differ)}; start from a transformer of the same shape')
     weights = {k: v for k, v in init.state_dict().items() if not k.startswith('quantizer.')} # codes are those of `bind`
     var.load_state_dict({k: v.to(var.start) if v.is_floating_point() else v for k, v in weights.items()}, strict=False)
