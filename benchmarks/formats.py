@@ -14,7 +14,7 @@ model is added to --out, with losses, seconds, parameters and FLOPs. --clips wri
 generated, as MP3.
 """
 import argparse, json, time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, soundfile as sf, torch
 from mars.ablations import run_info, step_flops
@@ -57,9 +57,11 @@ def spectrogram_of(format, n_fft):
     "The spectrogram of a format with a window of `n_fft` samples and a quarter of it as hop."
     return LogSpectrogram.for_duration(format.sample_rate, format.seconds, n_fft, n_fft//4)
 
-def tokenizer_config(args, ls):
-    "The preset with an image of 256 x 256 and as many channels as CMX needs."
-    return TokenizerConfig.preset(args.preset, image_shape=(ls.shape[1]*ls.shape[2]//256**2, 256, 256))
+def configs(args, ls, init):
+    "Shapes of tokenizer and transformer: those of --init or the preset, with as many channels as CMX needs."
+    image = dict(image_shape=(ls.shape[1]*ls.shape[2]//256**2, 256, 256))
+    if init: return replace(init.tokenizer.cfg, **image), init.var.cfg
+    return TokenizerConfig.preset(args.preset, **image), VARConfig.preset(args.preset)
 
 def train_configs(args):
     "Settings of both stages."
@@ -83,17 +85,18 @@ def finished(folder, stage): return (folder/f'{stage}.safetensors').exists()
 def train_model(args, folder, notes, known, format, n_fft): # known: notes of the transformer
     "Train or continue both stages in a run folder -> the model."
     ls, train = spectrogram_of(format, n_fft), train_configs(args)
-    cfg = tokenizer_config(args, ls)
-    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), notes=[len(notes), len(known)],
-                    train={k: asdict(v) for k, v in train.items()})
+    init = Mars.from_pretrained(args.init) if args.init else None
+    cfg, var_cfg = configs(args, ls, init)
+    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), var=asdict(var_cfg), init=args.init,
+                    notes=[len(notes), len(known)], train={k: asdict(v) for k, v in train.items()})
     check_settings(make_folder(folder), json.loads(json.dumps(settings)))
     options = dict(device=args.device, progress=False, resume=True)
     if not finished(folder, 'tokenizer'):
-        train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, **options)
+        train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, init=init, **options)
     if not finished(folder, 'var'):
         m = Mars.from_pretrained(folder)
         m.info = with_data(m.info, known)
-        train_var(known, m, train['var'], VARConfig.preset(args.preset), folder, **options)
+        train_var(known, m, train['var'], var_cfg, folder, init=init and init.var, **options)
     return Mars.from_pretrained(folder, args.device)
 
 # ---- measurements
@@ -210,6 +213,7 @@ def parser():
     ap.add_argument('--preset', default='tiny', help='tiny, small or paper; default: %(default)s')
     ap.add_argument('--models', nargs='+', default=[*MODELS], choices=[*MODELS], metavar='NAME',
                     help=f'of {"; ".join(MODELS)}; default: all')
+    ap.add_argument('--init', metavar='MODEL', help='start from its weights, such as small; default: from scratch')
     ap.add_argument('--steps', type=int, help="of the tokenizer; default: the preset's")
     ap.add_argument('--var-steps', type=int, help="of the transformer; default: the preset's")
     ap.add_argument('--batch-size', type=int, help="notes a step; default: the preset's")

@@ -54,7 +54,7 @@ def stretch_patch_weight(
 )->torch.Tensor: # (D, C'*h'*w')
     "Stretch filters over the patches of one format to those of another; ValueError for layout 'block'."
     x = unfold_patch_weight(weight.float().unflatten(1, (cmx.channels, *patch)), cmx) # (D, 1, bins, frames)
-    y = F.interpolate(x, (new_patch[0]*new_cmx.f, new_patch[1]*new_cmx.t), mode='bilinear')
+    y = F.interpolate(x, (new_patch[0]*new_cmx.f, new_patch[1]*new_cmx.t), mode='nearest-exact')
     if average: y = y*(x[0].numel()/y[0].numel())
     return fold_patch_weight(y, new_cmx).flatten(1).to(weight.dtype)
 
