@@ -156,7 +156,7 @@ def save_clips(args, m, notes, folder, n=3):
     waves, labels = notes.batch(rows)
     asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
     made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False, **SAMPLING)
-    names = [f'{notes.notes[i].family}-{notes.notes[i].pitch:03d}' for i in rows]
+    names = [f'{k}-{notes.notes[i].pitch:03d}-{notes.notes[i].family}' for k, i in enumerate(rows)]
     for name, real, generated in zip(names, waves.float()/32768, made):
         for kind, wave in (('real', real), ('generated', generated)):
             path = make_folder(folder/kind)/f'{name}.mp3'

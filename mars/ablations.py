@@ -12,9 +12,9 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'GROWTH', 'Variant', 'SpectrogramData', '
            'run_experiment', 'load_results', 'values', 'format_mean', 'summary', 'difference', 'format_difference',
            'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants', 'twin_variants', 'gan_variants',
            'parameters_by_term', 'count_parameters', 'note_at_rate', 'longer_spectrogram', 'encode_sequences',
-           'content_data', 'content_experiment', 'attack_times', 'band_energy', 'detail_metrics', 'growth_variants',
-           'growth_content', 'growth_experiment', 'truncation_experiment', 'token_counts', 'map_sides',
-           'folded_variant', 'scales_variants', 'codes_variants', 'sharing_variants', 'rate_variants']
+           'content_data', 'content_experiment', 'attack_times', 'band_energy', 'db_by_note', 'detail_metrics',
+           'growth_variants', 'growth_content', 'growth_experiment', 'truncation_experiment', 'token_counts',
+           'map_sides', 'folded_variant', 'scales_variants', 'codes_variants', 'sharing_variants', 'rate_variants']
 
 # %% ../nbs/06_ablations.ipynb #618ce1b0
 import copy, inspect, json, math, platform, time
@@ -753,20 +753,27 @@ def band_energy(spec, ls, low=4000.): # -> dict of float: energy of the octave b
     bands = [b for b in octave_bands(ls.sample_rate) if b[0] >= low]
     return {band_name(*b): float(power[(f >= b[0]) & (f < b[1])].sum()) for b in bands}
 
+def db_by_note(x, y, ls)->list: # spectrograms (B, 1, F, T) -> B numbers
+    "RMS of each note's error on active frames in dB."
+    active = active_frames(x, floor=ls.floor).float()
+    squared = ((x - y).square().mean((1, 2))*active).sum(1)/active.sum(1).clamp(min=1)
+    return [round(v, 3) for v in (squared.sqrt()*-10*math.log10(ls.floor)).tolist()]
+
 @torch.no_grad()
-def detail_metrics(reconstruct, spec, ls, times=1)->dict: # attack_ms, and the level of each high octave in dB
-    "Errors of attacks and of high frequencies; arguments as for `spec_metrics`."
-    errors, energy, ours = [], Counter(), Counter()
+def detail_metrics(reconstruct, spec, ls, times=1)->dict: # attack_ms, level of each high octave in dB, db of each note
+    "Errors of attacks and of high frequencies, and of single notes; arguments as for `spec_metrics`."
+    errors, by_note, energy, ours = [], [], Counter(), Counter()
     for x in spec.split(16):
         y = reconstruct(x.float())[0]
+        by_note += db_by_note(x.float(), y, ls)
         errors.append((attack_times(y, ls, times) - attack_times(x, ls, times)).abs())
         energy.update(band_energy(x, ls))
         ours.update(band_energy(y, ls))
     levels = {f'level {k}': 10*math.log10(max(ours[k], 1e-12)/max(v, 1e-12)) for k, v in energy.items()}
-    return dict(attack_ms=1000*float(torch.cat(errors).median()), **levels)
+    return dict(attack_ms=1000*float(torch.cat(errors).median()), db_by_note=by_note, **levels)
 
 # %% ../nbs/06_ablations.ipynb #06f56c3f
-GROWTH = ((1, 16000), (2, 16000), (4, 16000), (1, 44100)) # notes of a sequence, Hz
+GROWTH = ((1, 16000), (2, 16000), (1, 44100)) # notes of a sequence, Hz
 
 def growth_variants(
     preset, ls, # size, and the spectrogram of a note

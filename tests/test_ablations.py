@@ -102,8 +102,8 @@ def test_the_content_experiment_uses_the_same_tokens(ran):
 def test_growing_tokens_grow_with_the_content(ran):
     variants = ran('growth')[0]['variants']
     base = variants['0.252 s, 16 kHz, base']
-    assert len(variants) == 13 and base['memory_ratio'] == 1
-    for content, k in (('0.504 s, 16 kHz', 2), ('1.008 s, 16 kHz', 4), ('0.252 s, 44.1 kHz', 3)):
+    assert len(variants) == 9 and base['memory_ratio'] == 1
+    for content, k in (('0.504 s, 16 kHz', 2), ('0.252 s, 44.1 kHz', 3)):
         cmx, patches, wide, both = (variants[f'{content}, {name}'] for name in ('CMX', 'larger patches', 'CMX, more tokens', 'more patches, more tokens'))
         assert cmx['tokens'] == patches['tokens'] == base['tokens'] and wide['tokens'] == both['tokens'] == k*base['tokens']
         assert cmx['parameters'] == patches['parameters'] and both['patches'] == k*base['patches'] == k*wide['patches']

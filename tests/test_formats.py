@@ -111,6 +111,27 @@ def test_train_generate_and_reconstruct_at_another_rate(tmp_path, capsys):
     player = base64.b64decode(re.search('base64,([^"]*)"', page)[1])
     assert soundfile.info(io.BytesIO(player)).samplerate == 32000
 
+def test_a_model_of_another_format_starts_from_trained_weights(tmp_path):
+    "--init with --seconds stretches the patch layers, and the transformer continues on the new tokens."
+    few = ['--data', 'additive', '--families', 'flute', '--pitches', '60-63', '--velocities', '100', '--batch-size', '4', '--json']
+    a, b = str(tmp_path/'a'), str(tmp_path/'b')
+    still = ['--steps', '1', '--lr', '1e-9', '--ema', '0', '--revive-every', '0']
+    for argv in (['tokenizer', '--out', a, '--steps', '4'], ['var', '--out', a, '--steps', '2'],
+                 ['tokenizer', '--init', a, '--seconds', '8', '--out', b, *still], ['var', '--init', a, '--out', b, *still]):
+        assert main(['train', *argv, *few]) == 0
+    old, new = Mars.from_pretrained(a), Mars.from_pretrained(b)
+    assert new.n_samples == 2*old.n_samples and new.tokenizer.cfg.image_shape == (4, 256, 256) and new.info['format']['seconds'] == 8
+    torch.testing.assert_close(new.var.head.weight, old.var.head.weight)
+    image = old.wave_to_image(notes().batch([0, 1])[0])
+    slow = new.cmx.fold(old.cmx.unfold(image).repeat_interleave(2, -1))
+    with torch.no_grad(): torch.testing.assert_close(new.tokenizer.encoder(slow), old.tokenizer.encoder(image), atol=1e-3, rtol=1e-3)
+    assert main(['train', 'tokenizer', '--init', b, '--n-fft', '2048', '--out', str(tmp_path/'c'), *few, *still]) == 0
+    assert Mars.from_pretrained(tmp_path/'c').spectrogram.n_fft == 2048
+
+def test_a_start_from_another_format_needs_the_same_tokens():
+    small, other = (Tokenizer(TokenizerConfig.preset('tiny', codebook_size=n)) for n in (256, 128))
+    with pytest.raises(ValueError, match='differs in its image only'): train_tokenizer(notes(), TrainConfig.preset('tiny', steps=1), small.cfg, init=Codec(other), progress=False)
+
 def test_a_model_refuses_notes_of_another_format():
     m = Codec(Tokenizer(TokenizerConfig.preset('tiny')))
     with pytest.raises(ValueError, match='the notes are 1 s at 44100 Hz and the model takes 4 s at 16000 Hz; open them in its format'):
