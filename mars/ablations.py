@@ -6,15 +6,16 @@
 __all__ = ['SIZES', 'KEYS', 'CONTENT', 'GROWTH', 'Variant', 'SpectrogramData', 'synthetic_notes', 'sample_notes', 'split_notes',
            'encode_notes', 'twin_config', 'make_twin', 'conv_block', 'conv_widths', 'ConvEncoder', 'ConvDecoder',
            'ConvTokenizer', 'per_scale_tokenizer', 'spec_features', 'spec_metrics', 'usage_metrics', 'activation_bytes',
-           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantTrainingModule', 'train_variant',
-           'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants', 'train_settings', 'prepare_data',
-           'tokenizer_config', 'run_info', 'read_results', 'add_result', 'check_results_file', 'has_result',
-           'run_experiment', 'load_results', 'values', 'format_mean', 'summary', 'difference', 'format_difference',
-           'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants', 'twin_variants', 'gan_variants',
-           'parameters_by_term', 'count_parameters', 'note_at_rate', 'longer_spectrogram', 'encode_sequences',
-           'content_data', 'content_experiment', 'attack_times', 'band_energy', 'db_by_note', 'detail_metrics',
-           'growth_variants', 'growth_content', 'growth_experiment', 'truncation_experiment', 'token_counts',
-           'map_sides', 'folded_variant', 'scales_variants', 'codes_variants', 'sharing_variants', 'rate_variants']
+           'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantTrainingModule', 'AtHalf',
+           'train_variant', 'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants', 'train_settings',
+           'prepare_data', 'tokenizer_config', 'run_info', 'read_results', 'add_result', 'check_results_file',
+           'has_result', 'run_experiment', 'load_results', 'values', 'format_mean', 'summary', 'difference',
+           'format_difference', 'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants', 'twin_variants',
+           'gan_variants', 'parameters_by_term', 'count_parameters', 'note_at_rate', 'longer_spectrogram',
+           'encode_sequences', 'content_data', 'content_experiment', 'attack_times', 'band_energy', 'db_by_note',
+           'detail_metrics', 'growth_variants', 'growth_content', 'growth_experiment', 'truncation_experiment',
+           'token_counts', 'map_sides', 'folded_variant', 'scales_variants', 'codes_variants', 'sharing_variants',
+           'rate_variants']
 
 # %% ../nbs/06_ablations.ipynb #618ce1b0
 import copy, inspect, json, math, platform, time
@@ -293,7 +294,17 @@ class VariantTrainingModule(TokenizerTrainingModule):
 
     def view(self, image): return self.variant.cmx.unfold(image) if self.variant.unfold else image
 
-def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of the squared error, seconds)
+class AtHalf:
+    "Measure a model after half of its training steps."
+    def __init__(self, measure): self.measure, self.result = measure, {}
+
+    def after_step(self, learn):
+        if learn.step + 1 != learn.cfg.steps//2: return
+        learn.module.eval()
+        self.result = self.measure()
+        learn.module.train()
+
+def train_variant(tok, variant, spec, ls, train, progress=False, extra=()): # -> (curve of the squared error, seconds)
     "Train a tokenizer in place."
     order = Batches(len(spec), train.batch_size, train.seed)
     def batch(step, micro_batch): return variant.spec_to_image(spec[to_device(order.at(step), spec.device)])
@@ -302,7 +313,7 @@ def train_variant(tok, variant, spec, ls, train, progress=False): # -> (curve of
     module = VariantTrainingModule(tok, train, variant, mel)
     seed_all(train.seed)
     log = RunLog()
-    fit(module, batch, train, default_callbacks(train, log, module.callbacks(), progress=progress))
+    fit(module, batch, train, default_callbacks(train, log, [*module.callbacks(), *extra], progress=progress))
     return [float(f"{r['recon']:.7g}") for r in log.rows], log.rows[-1]['seconds']
 
 def cost_metrics(variant, tok, data, batch_size): # data: `SpectrogramData`
@@ -320,14 +331,15 @@ def run_variant(variants, name, data, train, seconds=None, progress=False, measu
     notes = data[variant.data]
     cost = cost_metrics(variant, tok, notes, train.batch_size)
     train = replace(train, mel_weight=variant.mel_weight)
-    curve, train_seconds = train_variant(tok, variant, notes.train, notes.ls, train, progress)
     def reconstruct(x):
         tokens = tok.encode(variant.spec_to_image(x))
         return variant.image_to_spec(tok.decode(tokens), x.shape[2]), tokens
+    half = AtHalf(lambda: spec_metrics(reconstruct, notes.test, notes.ls)[0])
+    curve, train_seconds = train_variant(tok, variant, notes.train, notes.ls, train, progress, [half])
     errors, tokens = spec_metrics(reconstruct, notes.test, notes.ls)
     if measure: errors |= measure(reconstruct, notes.test, notes.ls)
     usage = usage_metrics(tokens, variant.cfg.codebook_size)
-    return dict(**cost, step_seconds=seconds, seconds=train_seconds, **errors, **usage, curve=curve)
+    return dict(**cost, step_seconds=seconds, seconds=train_seconds, **errors, **usage, half=half.result, curve=curve)
 
 # %% ../nbs/06_ablations.ipynb #eca49eab
 class FinishedVariants:
