@@ -27,7 +27,7 @@ from mars.parts.files import make_folder, write_atomic
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
 from mars.tokenizer import TokenizerConfig
-from mars.train import TrainConfig, train_tokenizer, train_var
+from mars.train import DecoderTrainingModule, TokenizerTrainingModule, TrainConfig, train_tokenizer, train_var
 from mars.training.log import read_log
 from mars.training.reconstruction import reconstruction_error
 from mars.training.tokens import spread
@@ -67,8 +67,9 @@ def train_configs(args):
     "Settings of both stages."
     given = dict(batch_size=args.batch_size, precision=args.precision, seed=args.seed)
     given = {k: v for k, v in given.items() if v is not None}
+    kept = dict(revive_every=0) if args.init else {} # codes keep their meaning for the transformer of --init
     steps = dict(tokenizer=args.steps, var=args.var_steps)
-    return {stage: TrainConfig.preset(args.preset, stage, **given, **(dict(steps=n) if n else {}))
+    return {stage: TrainConfig.preset(args.preset, stage, **given, **kept, **(dict(steps=n) if n else {}))
             for stage, n in steps.items()}
 
 # ---- training
@@ -87,12 +88,13 @@ def train_model(args, folder, notes, known, format, n_fft): # known: notes of th
     ls, train = spectrogram_of(format, n_fft), train_configs(args)
     init = Mars.from_pretrained(args.init) if args.init else None
     cfg, var_cfg = configs(args, ls, init)
-    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), var=asdict(var_cfg), init=args.init,
+    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), var=asdict(var_cfg), init=args.init, decoder_only=args.decoder_only,
                     notes=[len(notes), len(known)], train={k: asdict(v) for k, v in train.items()})
     check_settings(make_folder(folder), json.loads(json.dumps(settings)))
     options = dict(device=args.device, progress=False, resume=True)
+    module = DecoderTrainingModule if args.decoder_only else TokenizerTrainingModule
     if not finished(folder, 'tokenizer'):
-        train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, init=init, **options)
+        train_tokenizer(notes, train['tokenizer'], cfg, folder, spectrogram=ls, init=init, module=module, **options)
     if not finished(folder, 'var'):
         m = Mars.from_pretrained(folder)
         m.info = with_data(m.info, known)
@@ -197,7 +199,8 @@ def measure_model(args, name):
                 notes=dict(train=len(train), test=len(test), measured=len(some), n_iter=args.n_iter,
                            train_instruments=len(train.instruments), test_instruments=len(test.instruments),
                            var=len(known), var_instruments=len(known.instruments)),
-                train={k: asdict(v) for k, v in train_configs(args).items()}, info=run_info(start, args.device))
+                train={k: asdict(v) for k, v in train_configs(args).items()}, init=args.init, decoder_only=args.decoder_only,
+                info=run_info(start, args.device))
 
 # ---- command
 
@@ -214,6 +217,7 @@ def parser():
     ap.add_argument('--models', nargs='+', default=[*MODELS], choices=[*MODELS], metavar='NAME',
                     help=f'of {"; ".join(MODELS)}; default: all')
     ap.add_argument('--init', metavar='MODEL', help='start from its weights, such as small; default: from scratch')
+    ap.add_argument('--decoder-only', action='store_true', help='of --init; its tokens stay as they are')
     ap.add_argument('--steps', type=int, help="of the tokenizer; default: the preset's")
     ap.add_argument('--var-steps', type=int, help="of the transformer; default: the preset's")
     ap.add_argument('--batch-size', type=int, help="notes a step; default: the preset's")
@@ -242,6 +246,7 @@ def print_model(name, r):
 def main(argv=None):
     ap = parser()
     args = ap.parse_args(argv)
+    if args.decoder_only and not args.init: ap.error('--decoder-only needs --init')
     if min(args.n_measure, args.batch_size or 1, args.steps or 1, args.var_steps or 1) < 1 or args.n_iter < 0:
         ap.error('--n-measure, --batch-size, --steps and --var-steps must be at least 1, and --n-iter at least 0')
     old = json.loads(Path(args.out).read_text())['models'] if args.out and Path(args.out).exists() else {}

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_DECAY', 'VAR_INFO', 'lr_at', 'TrainingModule', 'param_groups', 'Learner', 'fit', 'LRSchedule', 'EMA',
-           'NonFiniteGuard', 'default_callbacks', 'TokenizerTrainingModule', 'train_tokenizer', 'var_loss',
-           'copy_codec', 'train_var']
+           'NonFiniteGuard', 'default_callbacks', 'TokenizerTrainingModule', 'DecoderTrainingModule', 'train_tokenizer',
+           'var_loss', 'copy_codec', 'train_var']
 
 # %% ../nbs/04_train.ipynb #3d5cea8d
 import math
@@ -241,6 +241,13 @@ class TokenizerTrainingModule(nn.Module):
         "The callbacks that this module needs."
         return [*([AdversarialTraining(self)] if self.adversary else []), CodebookRevival(self)]
 
+# %% ../nbs/04_train.ipynb #ba211ae2
+class DecoderTrainingModule(TokenizerTrainingModule):
+    "Loss of the decoder alone; the encoder and the codes are frozen."
+    def __init__(self, tok, *args, **kwargs):
+        super().__init__(tok, *args, **kwargs)
+        for part in (tok.encoder, tok.quantizer): part.requires_grad_(False)
+
 # %% ../nbs/04_train.ipynb #fa3f02c8
 def train_tokenizer(
     notes,                       # a source of mars.data
@@ -279,6 +286,7 @@ def train_tokenizer(
     with run.record(dict(shape=asdict(cfg), discriminator=gan, notes=names_hash(notes)), preview) as options:
         extra = [*model.callbacks(), *CompiledStep.of(train, m.tokenizer.encoder, m.tokenizer.decoder)]
         fit(model, batch, train, default_callbacks(train, extra=extra, **options), run.accelerator)
+    m.tokenizer.requires_grad_(True) # some modules freeze a part
     other = dict(format=asdict(notes.format)) if notes.format != NoteFormat() else {}
     run.save(m, dict(discriminator=gan, notes=len(notes), **other))
     return m.tokenizer

@@ -170,15 +170,17 @@ def run_tokenizer(a, notes, given):
     from mars.parts.discriminator import DiscriminatorConfig
     from mars.parts.product import ProductTokenizerConfig
     from mars.tokenizer import TokenizerConfig
-    from mars.train import TrainConfig, train_tokenizer
+    from mars.train import DecoderTrainingModule, TrainConfig, train_tokenizer
     train, shape = TrainConfig.preset(a.preset, 'tokenizer', **given), config_values(a, TokenizerConfig)
     init, ls = init_model(a, shape), spectrogram_of(notes.format, a.n_fft)
     start = dict(spectrogram=ls)
+    if a.decoder_only and not init: raise ValueError('--decoder-only continues from a trained tokenizer; give --init')
     if init: cfg, start = start_from(init, notes.format, a.n_fft)
     else:
         shape = {**image_shape(ls), **shape}
         if a.branches == 1: cfg = TokenizerConfig.preset(a.preset, **shape)
         else: cfg = ProductTokenizerConfig.preset(a.preset, branches=a.branches, **shape)
+    if a.decoder_only: start['module'] = DecoderTrainingModule
     disc = _discriminator(DiscriminatorConfig, a)
     train, out = _fit_memory(train, a, cfg, gan=disc), make_folder(a.out)
     train_tokenizer(notes, train, cfg, out, discriminator=disc, **start, **_run_options(a))
@@ -352,6 +354,7 @@ SELECT_DATA = Arg('--select-data', metavar='DATA',
                   help='validation notes of --select-every; a tenth of the pitches of --data if not given')
 EXTRA = dict(
     tokenizer=(*FORMAT, N_FFT, MEMORY, TRACKER, AUGMENT, INIT,
+               Arg('--decoder-only', action='store_true', help='train only the decoder of --init; the tokens stay as they are'),
                Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
                    help='parallel quantizers (product quantization)')),
     var=(MEMORY, TRACKER, AUGMENT, INIT, SELECT_DATA), aar=(TRACKER,), magnet=(TRACKER,), ddsp=(TRACKER,),

@@ -92,6 +92,7 @@ class CodebookRevival:
     def after_step(self, learn):
         cfg, step = learn.cfg, learn.step
         if not (cfg.revive_every and step % cfg.revive_every == 0 and 0 < step < cfg.revive_until*cfg.steps): return
+        if not any(p.requires_grad for p in self.module.tok.quantizer.parameters()): return # the codes are frozen
         patience = cfg.revive_patience*cfg.accumulate # in forward passes
         self.revived += revive_codes(self.module.tok, self.module.recent[-1][0], patience, learn.accelerator)
 
