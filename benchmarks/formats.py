@@ -67,9 +67,9 @@ def train_configs(args):
     "Settings of both stages."
     given = dict(batch_size=args.batch_size, precision=args.precision, seed=args.seed)
     given = {k: v for k, v in given.items() if v is not None}
-    kept = dict(revive_every=0) if args.init else {} # codes keep their meaning for the transformer of --init
+    if args.init: given['revive_every'] = 0 # codes keep their meaning for the transformer of --init
     steps = dict(tokenizer=args.steps, var=args.var_steps)
-    return {stage: TrainConfig.preset(args.preset, stage, **given, **kept, **(dict(steps=n) if n else {}))
+    return {stage: TrainConfig.preset(args.preset, stage, **given, **(dict(steps=n, warmup=n//10) if n else {}))
             for stage, n in steps.items()}
 
 # ---- training
