@@ -35,7 +35,7 @@ from mars.var import VARConfig
 
 MODELS = {'44100 Hz, 4 s': (NoteFormat(44100, 4.), 2048), '16000 Hz, 8 s': (NoteFormat(16000, 8.), 1024)} # n_fft
 BATCH = 8 # notes measured at a time
-SAMPLING = dict(cfg_scale=2., cfg_ramp=False, top_k=20, temperature=.8)
+SAMPLING = dict(cfg_scale=2., cfg_ramp=False, top_k=20, temperature=.8) # of a model from scratch
 
 # ---- data and configurations
 
@@ -98,8 +98,11 @@ def train_model(args, folder, notes, known, format, n_fft): # known: notes of th
     if not finished(folder, 'var'):
         m = Mars.from_pretrained(folder)
         m.info = with_data(m.info, known)
+        if init: m.info['sampling'] = init.info.get('sampling', SAMPLING)
         train_var(known, m, train['var'], var_cfg, folder, init=init and init.var, **options)
-    return Mars.from_pretrained(folder, args.device)
+    m = Mars.from_pretrained(folder, args.device)
+    m.info.setdefault('sampling', SAMPLING)
+    return m
 
 # ---- measurements
 
@@ -136,8 +139,7 @@ def measure_generated(args, m, notes):
     found = Levels(m.sample_rate)
     for i, real, labels in batches(notes, args.n_measure):
         asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
-        waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False,
-                           **SAMPLING)
+        waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False)
         found.add('real', real, asked['pitch'])
         found.add('generated', waves, asked['pitch'])
     return found.result('real')
@@ -157,7 +159,7 @@ def save_clips(args, m, notes, folder, n=3):
     rows = spread(len(notes), n + 2)[1:-1] # not the lowest and the highest
     waves, labels = notes.batch(rows)
     asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
-    made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False, **SAMPLING)
+    made = m.generate(n, **asked, seed=args.seed, n_iter=args.n_iter, progress=False)
     names = [f'{k}-{notes.notes[i].pitch:03d}-{notes.notes[i].family}' for k, i in enumerate(rows)]
     for name, real, generated in zip(names, waves.float()/32768, made):
         for kind, wave in (('real', real), ('generated', generated)):
