@@ -2,6 +2,7 @@
 import contextlib, functools, io, json, math, sys
 from pathlib import Path
 import pytest, torch
+from mars.pipeline import Mars
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -604,6 +605,17 @@ def test_experiments_on_a_model(script, options, monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, 'run_arm', never)
     assert experiment.main(args)['arms'] == result['arms']
 
+def test_formats_from_packaged_weights(monkeypatch, tmp_path):
+    "Tokens and sampling settings are those of the packaged model."
+    monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
+    import formats
+    args = ['--quick', '--init', 'small', '--decoder-only', '--steps', '1', '--var-steps', '1', '--batch-size', '2', '--n-measure', '2', '--n-iter', '1', '--folder', str(tmp_path)]
+    r = formats.main([*args, '--models', '16000 Hz, 8 s'])['models']['16000 Hz, 8 s']
+    packaged, m = Mars.from_pretrained('small'), Mars.from_pretrained(tmp_path/'16000Hz-8s')
+    assert r['init'] == 'small' and r['decoder_only'] and r['train']['tokenizer']['revive_every'] == 0
+    assert torch.equal(m.tokenizer.quantizer.codebook, packaged.tokenizer.quantizer.codebook) and m.var.cfg == packaged.var.cfg
+    assert m.info['sampling'] == packaged.info['sampling'] and m.n_samples == 128000
+
 def test_formats(monkeypatch, tmp_path, capsys):
     "Both models are trained, measured and added to the file; a second call trains nothing, and other settings are refused."
     monkeypatch.syspath_prepend(str(ROOT/'benchmarks'))
@@ -623,5 +635,7 @@ def test_formats(monkeypatch, tmp_path, capsys):
     again = formats.main([*args, '--models', '16000 Hz, 8 s'])
     assert again['models']['16000 Hz, 8 s']['generated'] == r['generated']
     with pytest.raises(ValueError, match='holds a run with other settings; give another --folder'): formats.main([*args, '--models', '16000 Hz, 8 s', '--seed', '1'])
+    with pytest.raises(SystemExit): formats.main([*args, '--decoder-only'])
+    assert '--decoder-only needs --init' in capsys.readouterr().err
     with pytest.raises(SystemExit): formats.main([*args, '--n-measure', '0'])
     assert 'must be at least 1' in capsys.readouterr().err and formats.numbers('36-40:2') == [36, 38, 40] and formats.numbers('5,7') == [5, 7]

@@ -111,7 +111,7 @@ def test_train_generate_and_reconstruct_at_another_rate(tmp_path, capsys):
     player = base64.b64decode(re.search('base64,([^"]*)"', page)[1])
     assert soundfile.info(io.BytesIO(player)).samplerate == 32000
 
-def test_a_model_of_another_format_starts_from_trained_weights(tmp_path):
+def test_a_model_of_another_format_starts_from_trained_weights(tmp_path, capsys):
     "--init with --seconds stretches the patch layers, and the transformer continues on the new tokens."
     few = ['--data', 'additive', '--families', 'flute', '--pitches', '60-63', '--velocities', '100', '--batch-size', '4', '--json']
     a, b = str(tmp_path/'a'), str(tmp_path/'b')
@@ -125,6 +125,12 @@ def test_a_model_of_another_format_starts_from_trained_weights(tmp_path):
     image = old.wave_to_image(notes().batch([0, 1])[0])
     slow = new.cmx.fold(old.cmx.unfold(image).repeat_interleave(2, -1))
     with torch.no_grad(): torch.testing.assert_close(new.tokenizer.encoder(slow), old.tokenizer.encoder(image), atol=1e-3, rtol=1e-3)
+    assert main(['train', 'tokenizer', '--init', b, '--decoder-only', '--steps', '2', '--lr', '0.01', '--out', str(tmp_path/'d'), *few]) == 0
+    refined = Mars.from_pretrained(tmp_path/'d')
+    long = new.wave_to_image(notes(NoteFormat(seconds=8.)).batch([0, 1])[0])
+    assert all(torch.equal(x, y) for x, y in zip(refined.tokenizer.encode(long), new.tokenizer.encode(long)))
+    assert not torch.equal(refined.tokenizer.decoder.to_pixels.weight, new.tokenizer.decoder.to_pixels.weight)
+    assert main(['train', 'tokenizer', '--decoder-only', '--out', str(tmp_path/'e'), *few]) == 2 and '--decoder-only continues from a trained tokenizer' in capsys.readouterr().err
     assert main(['train', 'tokenizer', '--init', b, '--n-fft', '2048', '--out', str(tmp_path/'c'), *few, *still]) == 0
     assert Mars.from_pretrained(tmp_path/'c').spectrogram.n_fft == 2048
 
