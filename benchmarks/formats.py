@@ -69,8 +69,9 @@ def train_configs(args):
     given = {k: v for k, v in given.items() if v is not None}
     if args.init: given['revive_every'] = 0 # codes keep their meaning for the transformer of --init
     steps = dict(tokenizer=args.steps, var=args.var_steps)
-    return {stage: TrainConfig.preset(args.preset, stage, **given, **(dict(steps=n, warmup=n//10) if n else {}))
-            for stage, n in steps.items()}
+    mel = dict(tokenizer=dict(mel_weight=args.mel_weight), var={})
+    return {stage: TrainConfig.preset(args.preset, stage, **given, **mel[stage],
+                                      **(dict(steps=n, warmup=n//10) if n else {})) for stage, n in steps.items()}
 
 # ---- training
 
@@ -223,6 +224,7 @@ def parser():
     ap.add_argument('--steps', type=int, help="of the tokenizer; default: the preset's")
     ap.add_argument('--var-steps', type=int, help="of the transformer; default: the preset's")
     ap.add_argument('--batch-size', type=int, help="notes a step; default: the preset's")
+    ap.add_argument('--mel-weight', type=float, default=0., help='of the mel loss of the tokenizer; default: %(default)s')
     ap.add_argument('--precision', choices=('fp32', 'bf16'), help='default: bf16 on a GPU and fp32 elsewhere')
     ap.add_argument('--pitches', type=numbers, default='48-72:2', metavar='LOW-HIGH:STEP', help='default: %(default)s')
     ap.add_argument('--velocities', type=numbers, default='75,127', help='default: %(default)s')
