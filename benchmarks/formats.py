@@ -23,15 +23,18 @@ from mars.data import AdditiveNotes, NoteFormat, SoundFontNotes
 from mars.eval import band_name, cents_error, f0, octave_bands, octave_energy, octave_levels
 from mars.evaluation.protocol import griffin_lim_oracle
 from mars.evaluation.report import make_splits
+from mars.parts.codec import Codec
 from mars.parts.files import make_folder, write_atomic
+from mars.parts.warm_start import init_from_format
 from mars.pipeline import Mars
 from mars.stft import LogSpectrogram
-from mars.tokenizer import TokenizerConfig
+from mars.tokenizer import Tokenizer, TokenizerConfig
 from mars.train import DecoderTrainingModule, TokenizerTrainingModule, TrainConfig, train_tokenizer, train_var
 from mars.training.log import read_log
 from mars.training.reconstruction import reconstruction_error
+from mars.training.run import init_from
 from mars.training.tokens import spread
-from mars.var import VARConfig
+from mars.var import VAR, VARConfig
 
 MODELS = {'44100 Hz, 4 s': (NoteFormat(44100, 4.), 2048), '16000 Hz, 8 s': (NoteFormat(16000, 8.), 1024)} # n_fft
 BATCH = 8 # notes measured at a time
@@ -89,8 +92,9 @@ def train_model(args, folder, notes, known, format, n_fft): # known: notes of th
     ls, train = spectrogram_of(format, n_fft), train_configs(args)
     init = Mars.from_pretrained(args.init) if args.init else None
     cfg, var_cfg = configs(args, ls, init)
-    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), var=asdict(var_cfg), init=args.init, decoder_only=args.decoder_only,
-                    notes=[len(notes), len(known)], train={k: asdict(v) for k, v in train.items()})
+    settings = dict(format=asdict(format), n_fft=n_fft, tokenizer=asdict(cfg), var=asdict(var_cfg), init=args.init,
+                    decoder_only=args.decoder_only, notes=[len(notes), len(known)],
+                    train={k: asdict(v) for k, v in train.items()})
     check_settings(make_folder(folder), json.loads(json.dumps(settings)))
     options = dict(device=args.device, progress=False, resume=True)
     module = DecoderTrainingModule if args.decoder_only else TokenizerTrainingModule
@@ -104,6 +108,17 @@ def train_model(args, folder, notes, known, format, n_fft): # known: notes of th
     m = Mars.from_pretrained(folder, args.device)
     m.info.setdefault('sampling', SAMPLING)
     return m
+
+def stretched(args, format, n_fft):
+    "The model of --init in another format, without training."
+    ls, init = spectrogram_of(format, n_fft), Mars.from_pretrained(args.init)
+    cfg, var_cfg = configs(args, ls, init)
+    codec = Codec(Tokenizer(cfg), spectrogram=ls)
+    init_from_format(codec.tokenizer, codec.cmx, init.tokenizer, init.cmx)
+    var = codec.transformer(VAR)(var_cfg, cfg).bind(codec.tokenizer)
+    init_from(var, init.var)
+    info = dict(sampling=init.info.get('sampling', SAMPLING))
+    return Mars(codec.tokenizer, var, codec.cmx, ls, info=info).to(args.device or 'cpu')
 
 # ---- measurements
 
@@ -155,6 +170,10 @@ def measure_reconstructed(args, m, notes):
         found.add('oracle', griffin_lim_oracle(real, m.spectrogram, m.cmx, args.n_iter, first=i), pitches)
     return found.result('real')
 
+def measure_all(args, m, known, test):
+    return dict(generated=measure_generated(args, m, known), reconstructed=measure_reconstructed(args, m, test),
+                error=reconstruction_error(m, test, BATCH))
+
 def save_clips(args, m, notes, folder, n=3):
     "Write n notes and generated ones with their labels as MP3 -> file names."
     rows = spread(len(notes), n + 2)[1:-1] # not the lowest and the highest
@@ -195,15 +214,15 @@ def measure_model(args, name):
     known = of_instruments(train, args.instruments)
     m = train_model(args, folder, train, known, format, n_fft)
     some = test.select(spread(len(test), args.n_measure))
+    untrained = measure_all(args, stretched(args, format, n_fft), known, some) if args.init else None
     clips = save_clips(args, m, known, args.clips/folder.name) if args.clips else []
-    return dict(sizes=describe(m), clips=clips, generated=measure_generated(args, m, known),
-                reconstructed=measure_reconstructed(args, m, some), error=reconstruction_error(m, some, BATCH),
+    return dict(sizes=describe(m), clips=clips, untrained=untrained, **measure_all(args, m, known, some),
                 curves={s: curve(folder, s) for s in ('tokenizer', 'var')},
                 notes=dict(train=len(train), test=len(test), measured=len(some), n_iter=args.n_iter,
                            train_instruments=len(train.instruments), test_instruments=len(test.instruments),
                            var=len(known), var_instruments=len(known.instruments)),
-                train={k: asdict(v) for k, v in train_configs(args).items()}, init=args.init, decoder_only=args.decoder_only,
-                info=run_info(start, args.device))
+                train={k: asdict(v) for k, v in train_configs(args).items()}, init=args.init,
+                decoder_only=args.decoder_only, info=run_info(start, args.device))
 
 # ---- command
 
@@ -224,7 +243,8 @@ def parser():
     ap.add_argument('--steps', type=int, help="of the tokenizer; default: the preset's")
     ap.add_argument('--var-steps', type=int, help="of the transformer; default: the preset's")
     ap.add_argument('--batch-size', type=int, help="notes a step; default: the preset's")
-    ap.add_argument('--mel-weight', type=float, default=0., help='of the mel loss of the tokenizer; default: %(default)s')
+    ap.add_argument('--mel-weight', type=float, default=0.,
+                    help='weight of the mel loss of the tokenizer; default: %(default)s')
     ap.add_argument('--precision', choices=('fp32', 'bf16'), help='default: bf16 on a GPU and fp32 elsewhere')
     ap.add_argument('--pitches', type=numbers, default='48-72:2', metavar='LOW-HIGH:STEP', help='default: %(default)s')
     ap.add_argument('--velocities', type=numbers, default='75,127', help='default: %(default)s')

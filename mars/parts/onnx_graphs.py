@@ -288,7 +288,9 @@ class OnnxModel:
         total, tokens = np.zeros((n, a['code_dim'], *a['latent']), np.float32), []
         positions = np.split(np.arange(ends[-1]), ends)[:-1]
         for k, (s, *filters) in enumerate(by_scale):
-            mix = np.concatenate([(1+s)*np.eye(n), -s*np.eye(n)], 1)[:, :len(rows)].astype(np.float32)
+            if guided and not any(s for s, *_ in by_scale[k:]): # the rest is not guided
+                guided, x, blocks, last, past = False, x[:n], blocks[:, :, :n], last[:, :n], past[:, :, :n]
+            mix = np.concatenate([(1+s)*np.eye(n), -s*np.eye(n)], 1)[:, :len(x)].astype(np.float32)
             logits, past = self.run('transformer', x=x, positions=positions[k], blocks=blocks, last=last, mix=mix,
                                     past=past)
             tokens.append(sample(torch.from_numpy(logits), uniforms[k], *filters).numpy())

@@ -38,6 +38,16 @@ export class Model {
       [n],
     );
   }
+  /** The first half of a tensor along an axis. */
+  firstHalf({ data, dims }, axis) {
+    const size = dims.slice(axis).reduce((a, b) => a * b, 1),
+      half = new Float32Array(data.length / 2);
+    for (let i = 0; i < data.length; i += size) half.set(data.subarray(i, i + size / 2), i / 2);
+    return this.floats(
+      half,
+      dims.map((n, i) => (i === axis ? n / 2 : n)),
+    );
+  }
   emptySum() {
     const {
       code_dim,
@@ -67,8 +77,8 @@ export class Model {
       names = Object.keys(about.labels),
       D = about.width;
     const scales = scaleSettings(K, { ...about.sampling, ...settings }),
-      guided = scales.some(s => s.guidance > 0),
-      N = guided ? 2 : 1;
+      guided = scales.some(s => s.guidance > 0);
+    let N = guided ? 2 : 1;
     const uniforms = noteUniforms(seed, index, this.starts[K - 1] + lengths[K - 1]);
     const row = names.map(name => labels[name] ?? -1),
       rows = guided ? [...row, ...row.map(() => -1)] : row;
@@ -78,8 +88,18 @@ export class Model {
     const tokens = [],
       sums = [];
     for (let k = 0; k < K; k++) {
-      const s = scales[k].guidance,
-        mix = this.floats(Float32Array.from(guided ? [1 + s, -s] : [1]), [1, N]);
+      const s = scales[k].guidance;
+      if (N === 2 && !scales.slice(k).some(s => s.guidance > 0)) {
+        // no guidance any more: drop the half without labels
+        [x, blocks, last, past] = [
+          this.firstHalf(x, 0),
+          this.firstHalf(blocks, 2),
+          this.firstHalf(last, 1),
+          this.firstHalf(past, 2),
+        ];
+        N = 1;
+      }
+      const mix = this.floats(Float32Array.from(N === 2 ? [1 + s, -s] : [1]), [1, N]);
       const pass = await this.run('transformer', { x, positions: this.positions(k), blocks, last, mix, past });
       past = pass.present;
       tokens.push(
