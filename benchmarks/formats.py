@@ -17,7 +17,7 @@ import argparse, json, time
 from dataclasses import asdict, replace
 from pathlib import Path
 import numpy as np, soundfile as sf, torch
-from mars.ablations import run_info, step_flops
+from mars.ablations import activation_bytes, run_info, step_flops, step_seconds
 from mars.cli.data import with_data
 from mars.data import AdditiveNotes, NoteFormat, SoundFontNotes
 from mars.eval import band_name, cents_error, f0, octave_bands, octave_energy, octave_levels
@@ -196,12 +196,21 @@ def curve(folder, stage, points=60):
     losses = [[r['step'], float(f'{r[key]:.5g}')] for r in kept]
     return dict(losses=losses, seconds=rows[-1]['seconds'])
 
+def cost_ratios(m, batch_size=4, rounds=5):
+    "Time and memory of a training step of the tokenizer over those of 4 s at 16 kHz, the steps taken in turn."
+    toks = dict(other=m.tokenizer, nsynth=Tokenizer(replace(m.tokenizer.cfg, image_shape=(2, 256, 256))).to(m.device))
+    images = {k: torch.rand(batch_size, *tok.cfg.image_shape, device=m.device) - 0.5 for k, tok in toks.items()}
+    seconds = step_seconds(toks, images, rounds)
+    memory = {k: activation_bytes(tok, images[k]) for k, tok in toks.items()}
+    m.tokenizer.eval()
+    return dict(time=seconds['other']/seconds['nsynth'], memory=memory['other']/memory['nsynth'])
+
 def describe(m):
     "Sizes of the model and the cost of a training step of one note."
     tok, cfg = m.tokenizer, m.tokenizer.cfg
     image = torch.zeros(1, *cfg.image_shape, device=m.device)
     return dict(samples=m.n_samples, sample_rate=m.sample_rate, spectrogram=m.spectrogram.config, image=cfg.image_shape,
-                fold=[m.cmx.f, m.cmx.t], tokens=cfg.n_tokens, gflop_per_note=step_flops(tok, image)/1e9,
+                fold=[m.cmx.f, m.cmx.t], tokens=cfg.n_tokens, gflop_per_note=step_flops(tok, image)/1e9, ratios=cost_ratios(m),
                 parameters=dict(tokenizer=sum(p.numel() for p in tok.parameters()),
                                 var=sum(p.numel() for p in m.var.parameters())))
 

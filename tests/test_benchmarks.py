@@ -613,6 +613,7 @@ def test_formats_from_packaged_weights(monkeypatch, tmp_path):
     r = formats.main([*args, '--models', '16000 Hz, 8 s'])['models']['16000 Hz, 8 s']
     packaged, m = Mars.from_pretrained('small'), Mars.from_pretrained(tmp_path/'16000Hz-8s')
     assert r['untrained']['generated']['in_tune']['generated'] == 1 and set(r['untrained']['reconstructed']['levels']) == {'reconstructed', 'oracle'}
+    assert r['sizes']['ratios']['memory'] > 1 and r['sizes']['ratios']['time'] > 0
     assert r['init'] == 'small' and r['decoder_only'] and r['train']['tokenizer']['revive_every'] == 0
     assert torch.equal(m.tokenizer.quantizer.codebook, packaged.tokenizer.quantizer.codebook) and m.var.cfg == packaged.var.cfg
     assert m.info['sampling'] == packaged.info['sampling'] and m.n_samples == 128000
