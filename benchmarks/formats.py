@@ -210,7 +210,8 @@ def describe(m):
     tok, cfg = m.tokenizer, m.tokenizer.cfg
     image = torch.zeros(1, *cfg.image_shape, device=m.device)
     return dict(samples=m.n_samples, sample_rate=m.sample_rate, spectrogram=m.spectrogram.config, image=cfg.image_shape,
-                fold=[m.cmx.f, m.cmx.t], tokens=cfg.n_tokens, gflop_per_note=step_flops(tok, image)/1e9, ratios=cost_ratios(m),
+                fold=[m.cmx.f, m.cmx.t], tokens=cfg.n_tokens, gflop_per_note=step_flops(tok, image)/1e9,
+                ratios=cost_ratios(m),
                 parameters=dict(tokenizer=sum(p.numel() for p in tok.parameters()),
                                 var=sum(p.numel() for p in m.var.parameters())))
 
