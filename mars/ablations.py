@@ -7,7 +7,7 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'GROWTH', 'CLAIMS', 'Variant', 'Spectrogr
            'split_notes', 'encode_notes', 'twin_config', 'make_twin', 'conv_block', 'conv_widths', 'ConvEncoder',
            'ConvDecoder', 'ConvTokenizer', 'per_scale_tokenizer', 'spec_features', 'spec_metrics', 'usage_metrics',
            'activation_bytes', 'step_flops', 'step_seconds', 'bits_per_note', 'init_tokenizer', 'VariantTrainingModule',
-           'AtHalf', 'train_variant', 'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants',
+           'thin', 'AtHalf', 'train_variant', 'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants',
            'train_settings', 'prepare_data', 'tokenizer_config', 'run_info', 'read_results', 'add_result',
            'check_results_file', 'has_result', 'run_experiment', 'load_results', 'values', 'format_mean', 'summary',
            'difference', 'format_difference', 'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants',
@@ -294,6 +294,12 @@ class VariantTrainingModule(TokenizerTrainingModule):
 
     def view(self, image): return self.variant.cmx.unfold(image) if self.variant.unfold else image
 
+def thin(curve, points=200): # -> at most twice as many numbers
+    "Average a long curve over equally many steps for each point."
+    n = len(curve)//points
+    if n < 2: return curve
+    return [float(f'{sum(curve[i:i+n])/n:.5g}') for i in range(0, n*(len(curve)//n), n)]
+
 class AtHalf:
     "Measure a model after half of its training steps."
     def __init__(self, measure): self.measure, self.result = measure, {}
@@ -339,7 +345,8 @@ def run_variant(variants, name, data, train, seconds=None, progress=False, measu
     errors, tokens = spec_metrics(reconstruct, notes.test, notes.ls)
     if measure: errors |= measure(reconstruct, notes.test, notes.ls)
     usage = usage_metrics(tokens, variant.cfg.codebook_size)
-    return dict(**cost, step_seconds=seconds, seconds=train_seconds, **errors, **usage, half=half.result, curve=curve)
+    return dict(**cost, step_seconds=seconds, seconds=train_seconds, **errors, **usage, half=half.result,
+                curve=thin(curve))
 
 # %% ../nbs/06_ablations.ipynb #eca49eab
 class FinishedVariants:
