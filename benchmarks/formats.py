@@ -107,6 +107,8 @@ def train_model(args, folder, notes, known, format, n_fft): # known: notes of th
         train_var(known, m, train['var'], var_cfg, folder, init=init and init.var, **options)
     m = Mars.from_pretrained(folder, args.device)
     m.info.setdefault('sampling', SAMPLING)
+    if args.cfg_scale is not None: # none in the last map, as in the packaged model
+        m.info['sampling']['cfg_scale'] = [args.cfg_scale]*(len(m.tokenizer.cfg.scales) - 1) + [0.]
     return m
 
 def stretched(args, format, n_fft):
@@ -232,7 +234,7 @@ def measure_model(args, name):
                            train_instruments=len(train.instruments), test_instruments=len(test.instruments),
                            var=len(known), var_instruments=len(known.instruments)),
                 train={k: asdict(v) for k, v in train_configs(args).items()}, init=args.init,
-                decoder_only=args.decoder_only, info=run_info(start, args.device))
+                decoder_only=args.decoder_only, sampling=m.info['sampling'], info=run_info(start, args.device))
 
 # ---- command
 
@@ -261,6 +263,7 @@ def parser():
     ap.add_argument('--instruments', type=int, default=0,
                     help='of the transformer, evenly spaced; 0 (default) is all')
     ap.add_argument('--n-measure', type=int, default=64, help='notes measured of each set; default: %(default)s')
+    ap.add_argument('--cfg-scale', type=float, help='of the trained model; default: that of --init')
     ap.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim; default: %(default)s')
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--device', help='cpu or cuda; default: a GPU if there is one')
