@@ -5,8 +5,8 @@ and `16000 Hz, 8 s`. Then it generates notes with labels of training notes and r
 instruments, and measures, on the waves:
 
 pitch     share of notes within 50 cents of the requested pitch by pYIN: generated, reconstructed and real
-levels    energy in octave bands against real notes with the same labels in dB, of generated notes, of
-          reconstructions, and of real notes through the spectrogram and Griffin-Lim (`oracle`)
+levels    energy in octave bands in dB: of generated notes and of real ones with the same labels against training
+          notes; of reconstructions and of notes through the spectrogram and Griffin-Lim (`oracle`) against those notes
 error     MSE of the reconstructed spectrograms, on all and on active frames, and its RMS there in dB
 
 Runs are kept in --folder and continue where they were stopped; a finished stage is not repeated. The result of each
@@ -153,14 +153,16 @@ class Levels:
         return dict(levels=levels, in_tune=shares)
 
 def measure_generated(args, m, notes):
-    "Generated notes with labels of training notes against those notes."
+    """Generated notes with labels of training notes, and those notes; levels against many more training notes, since a
+    few bright ones decide the mean energy of a high octave."""
     found = Levels(m.sample_rate)
+    for _, real, _ in batches(notes, args.n_reference): found.add('training', real)
     for i, real, labels in batches(notes, args.n_measure):
         asked = {k: labels[k].tolist() for k in ('pitch', 'family', 'source', 'velocity')}
         waves = m.generate(len(real), **asked, seed=args.seed + i, n_iter=args.n_iter, progress=False)
         found.add('real', real, asked['pitch'])
         found.add('generated', waves, asked['pitch'])
-    return found.result('real')
+    return found.result('training')
 
 def measure_reconstructed(args, m, notes):
     "Reconstructions of held-out instruments, and the notes through the spectrogram alone."
@@ -264,6 +266,8 @@ def parser():
                     help='of the transformer, evenly spaced; 0 (default) is all')
     ap.add_argument('--n-measure', type=int, default=64, help='notes measured of each set; default: %(default)s')
     ap.add_argument('--cfg-scale', type=float, help='of the trained model; default: that of --init')
+    ap.add_argument('--n-reference', type=int, default=1024,
+                    help='training notes for the levels of generated ones; default: %(default)s')
     ap.add_argument('--n-iter', type=int, default=64, help='iterations of Griffin-Lim; default: %(default)s')
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--device', help='cpu or cuda; default: a GPU if there is one')
@@ -284,8 +288,8 @@ def main(argv=None):
     ap = parser()
     args = ap.parse_args(argv)
     if args.decoder_only and not args.init: ap.error('--decoder-only needs --init')
-    if min(args.n_measure, args.batch_size or 1, args.steps or 1, args.var_steps or 1) < 1 or args.n_iter < 0:
-        ap.error('--n-measure, --batch-size, --steps and --var-steps must be at least 1, and --n-iter at least 0')
+    if min(args.n_measure, args.n_reference, args.batch_size or 1, args.steps or 1, args.var_steps or 1) < 1 or args.n_iter < 0:
+        ap.error('--n-measure, --n-reference, --batch-size, --steps and --var-steps must be at least 1, and --n-iter at least 0')
     old = json.loads(Path(args.out).read_text())['models'] if args.out and Path(args.out).exists() else {}
     result = dict(experiment='formats', preset=args.preset, models=old)
     for name in args.models:
