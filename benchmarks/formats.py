@@ -288,8 +288,10 @@ def main(argv=None):
     ap = parser()
     args = ap.parse_args(argv)
     if args.decoder_only and not args.init: ap.error('--decoder-only needs --init')
-    if min(args.n_measure, args.n_reference, args.batch_size or 1, args.steps or 1, args.var_steps or 1) < 1 or args.n_iter < 0:
-        ap.error('--n-measure, --n-reference, --batch-size, --steps and --var-steps must be at least 1, and --n-iter at least 0')
+    counts = args.n_measure, args.n_reference, args.batch_size or 1, args.steps or 1, args.var_steps or 1
+    if min(counts) < 1 or args.n_iter < 0:
+        ap.error("--n-measure, --n-reference, --batch-size, --steps and --var-steps must be at least 1, "
+                 "and --n-iter at least 0")
     old = json.loads(Path(args.out).read_text())['models'] if args.out and Path(args.out).exists() else {}
     result = dict(experiment='formats', preset=args.preset, models=old)
     for name in args.models:
