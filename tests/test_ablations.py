@@ -110,6 +110,11 @@ def test_growing_tokens_grow_with_the_content(ran):
         assert base['gflop'] < cmx['gflop'] < wide['gflop'] < both['gflop']
     assert base['attack_ms'] >= 0 and 'level 4-8 kHz' in base and 'level 8-16 kHz' in variants['0.252 s, 44.1 kHz, CMX']
 
+def test_variants_are_measured_at_half_of_the_training(ran):
+    "Half of two steps is one; the metrics are those of the end."
+    for v in ran('truncation')[0]['variants'].values():
+        assert set(v['half']) == {'mse', 'mae', 'relative_mse', 'db_active', 'frechet'} and v['half']['mse'] != v['mse']
+
 @pytest.mark.parametrize('name, keep', [('growth', 3), ('twin', 1)])
 def test_an_interrupted_experiment_continues(ran, small, name, keep, monkeypatch, tmp_path):
     "Finished variants are kept and not trained again, the result is that of an uninterrupted run, and other settings are refused."
