@@ -915,11 +915,11 @@ CLAIMS = (
     ('folding a convolutional tokenizer', 'paper 3.4', '-0.002', 'cmx', 'mse', 'conv folded', 'conv unfolded', -1),
     ('PatchGAN, unfolded input', 'control', 'lower', 'gan', 'frechet', 'folded + GAN, unfolded', 'folded + GAN', -1),
     ('mel loss in training', 'none', '-', 'gan', 'frechet', 'folded + mel', 'folded', -1),
-    ('16 s against 4 s, equal tokens', 'none', '-', 'content', 'db_active', '16 s, 16 kHz', '4 s, 16 kHz', 1),
+    ('equal tokens, 16 s against 4 s', 'none', '-', 'content', 'db_active', '16 s, 16 kHz', '4 s, 16 kHz', 1),
     ('truncation is worse', 'paper 3.4', '+0.01', 'truncation', 'mse', 'truncated', 'full band', 1),
     ('truncation is worse', 'paper 3.4', 'FAD +2.16', 'truncation', 'frechet', 'truncated', 'full band', 1),
-    ('16 scales beat 8', 'AAR, table 2', 'FAD -0.29', 'scales', 'frechet', 'quadratic, 16', 'quadratic, 8', -1),
-    ('16 scales have a lower MSE', 'none', '-', 'scales', 'relative_mse', 'quadratic, 16', 'quadratic, 8', -1),
+    ('more scales are better, 16 against 8', 'AAR, table 2', 'FAD -0.29', 'scales', 'frechet', 'quadratic, 16', 'quadratic, 8', -1),
+    ('more scales lower the MSE, 16 against 8', 'none', '-', 'scales', 'relative_mse', 'quadratic, 16', 'quadratic, 8', -1),
     ('linear beats logarithmic', 'AAR, table 3', 'FAD -0.14', 'scales', 'frechet', 'linear, 10', 'logarithmic, 10', -1),
     ('linear is worse in detail', 'AAR, table 3', 'STFT +0.22', 'scales', 'relative_mse', 'linear, 10', 'logarithmic, 10',
      1),
@@ -932,7 +932,7 @@ CLAIMS = (
     ('one phi for all scales', 'AAR, figure 4', 'similar', 'sharing', 'frechet', '1 phi', '4 phi', 1),
     ('a phi for each scale', 'AAR, figure 4', 'similar', 'sharing', 'relative_mse', 'phi per scale', '4 phi', 1),
     ('a codebook for each scale', 'none', '-', 'sharing', 'relative_mse', 'codebook per scale', '4 phi', -1),
-    ('2 kbit/s over 0.5', 'none', '-', 'rate', 'relative_mse', '1007 tokens', '239 tokens', -1))
+    ('a higher rate, 2 kbit/s against 0.5', 'none', '-', 'rate', 'relative_mse', '1007 tokens', '239 tokens', -1))
 
 def half_difference(results, key, variant, base): # -> mean difference after half of the steps; nan if not measured
     "Compare two variants in the middle of their training."
