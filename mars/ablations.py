@@ -923,8 +923,8 @@ CLAIMS = (
     ('more scales lower the MSE, 16 against 8', 'none', '-', 'scales',
      'relative_mse', 'quadratic, 16', 'quadratic, 8', -1),
     ('linear beats logarithmic', 'AAR, table 3', 'FAD -0.14', 'scales', 'frechet', 'linear, 10', 'logarithmic, 10', -1),
-    ('linear is worse in detail', 'AAR, table 3', 'STFT +0.22', 'scales', 'relative_mse', 'linear, 10', 'logarithmic, 10',
-     1),
+    ('linear is worse in detail', 'AAR, table 3', 'STFT +0.22', 'scales', 'relative_mse', 'linear, 10',
+     'logarithmic, 10', 1),
     ('a smaller latent map is worse', 'ImageFolder', 'rFID +1.5', 'codes', 'frechet', 'latent 4x4', 'base', 1),
     ('a smaller latent map has a higher MSE', 'none', '-', 'codes', 'relative_mse', 'latent 4x4', 'base', 1),
     ('two branches, equal bits', 'none', '-', 'codes', 'relative_mse', '2 branches of 16', 'base', -1),
@@ -963,5 +963,6 @@ def claims_table(
         if claimed in ('similar', 'no difference'): agrees = 'yes' if agrees == 'not shown' else 'no'
         found = f'{key} {format_difference(results, key, variant, base).split(" (")[0]}'
         rows.append(dict(claim=claim, source=source, claimed=claimed, found=found,
-                         agrees='-' if claimed == '-' else agrees, experiment=name, steps=r['steps'], seeds=len(results)))
+                         agrees='-' if claimed == '-' else agrees, experiment=name, steps=r['steps'],
+                         seeds=len(results)))
     return pd.DataFrame(rows)

@@ -258,7 +258,7 @@ def train_tokenizer(
     spectrogram:LogSpectrogram=None, # None is that of the notes' rate and length
     discriminator:DiscriminatorConfig=None, # of the PatchGAN; None leaves it out
     module:type=TokenizerTrainingModule, # class of the training module
-    init:Tokenizer|Codec|None=None, # a trained tokenizer of the same shape, or a `Codec` of another format, to start from
+    init:Tokenizer|Codec|None=None, # a trained tokenizer of this shape, or a `Codec` of another format, to start from
     **options,                   # device, progress, log, resume, trackers: as for `TrainingRun`
 )->nn.Module: # the tokenizer, trained, in eval mode
     "Train the tokenizer (MARS, equation 1)."

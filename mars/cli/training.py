@@ -354,7 +354,8 @@ SELECT_DATA = Arg('--select-data', metavar='DATA',
                   help='validation notes of --select-every; a tenth of the pitches of --data if not given')
 EXTRA = dict(
     tokenizer=(*FORMAT, N_FFT, MEMORY, TRACKER, AUGMENT, INIT,
-               Arg('--decoder-only', action='store_true', help='train only the decoder of --init; the tokens stay as they are'),
+               Arg('--decoder-only', action='store_true',
+                   help='train only the decoder of --init; the tokens stay as they are'),
                Arg('--branches', type=Number(int, ge=1), default=1, metavar='P',
                    help='parallel quantizers (product quantization)')),
     var=(MEMORY, TRACKER, AUGMENT, INIT, SELECT_DATA), aar=(TRACKER,), magnet=(TRACKER,), ddsp=(TRACKER,),
