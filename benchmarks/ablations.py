@@ -15,10 +15,10 @@ from mars.parts.files import make_folder
 RESULTS = Path(__file__).resolve().parent.parent/'results'/'ablations'
 
 def training_notes(data=None):
-    "Notes from `data`, or every third pitch from 36 to 96 at velocity 100 of the SoundFont."
+    "Notes from `data`, or every second pitch from 36 to 96 at velocity 100 of the SoundFont."
     if data: return open_notes(data, 'train', 'key')
     notes = SoundFontNotes(pitches=range(36, 97), velocities=(25, 50, 75, 100, 127), label='key')
-    return notes.filter(pitches=range(36, 97, 3), velocities=(100,))
+    return notes.filter(pitches=range(36, 97, 2), velocities=(100,))
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -870,9 +870,16 @@ def folded_variant(preset, ls, build=Tokenizer, config=TokenizerConfig, **fields
     return Variant(cfg, CMX(2, 2), build=build)
 
 def scales_variants(preset, ls):
-    "Number and schedule of the token maps, on a latent map of 8x8."
-    lists = [('linear', 10), ('quadratic', 10), ('logarithmic', 10), ('quadratic', 8), ('quadratic', 16)]
-    return {f'{s}, {K}': folded_variant(preset, ls, scales=map_sides(s, K, 8)) for s, K in lists}
+    "Number and schedule of the token maps, on a latent map of 8x8; some with the bits of the base."
+    lists = [('quadratic', 10), ('linear', 10), ('logarithmic', 10), ('quadratic', 8), ('quadratic', 16),
+             ('linear', 8), ('logarithmic', 15)] # the last two have 249 and 243 tokens, the base has 249
+    out = {f'{s}, {K}': folded_variant(preset, ls, scales=map_sides(s, K, 8)) for s, K in lists}
+    bits = bits_per_note(out['quadratic, 10'].cfg)
+    for K in (8, 16):
+        sides = map_sides('quadratic', K, 8)
+        V = round(2**(bits/sum(s*s for s in sides)))
+        out[f'quadratic, {K}, equal bits'] = folded_variant(preset, ls, scales=sides, codebook_size=V)
+    return out
 
 def codes_variants(preset, ls):
     "Latent map, codebook size and number of branches, one at a time."
