@@ -61,8 +61,9 @@ class SATQuantizer(PerScaleQuantizer):
 SAT_PRESETS = dict(
     tiny=dict(width=8, dimension=64, lstm=1, code_dim=16, codebook_size=256, n_phi=4,
               lengths=scale_lengths(200, 10, 'logarithmic')),
-    small=dict(width=32, ratios=(4, 4, 5, 4), dimension=128, lstm=0, activation='leaky_relu', code_dim=32, n_phi=4,
-               n_mels=128, mel_floor=1e-3, time_weight=10., lengths=tuple(4*n for n in scale_lengths(50, 10))),
+    small=dict(width=16, ratios=(5, 8, 8), dimension=128, lstm=0, activation='leaky_relu', code_dim=32, n_phi=4,
+               n_mels=128, mel_floor=1e-3, time_weight=20., time_floor=0.05,
+               lengths=tuple(4*n for n in scale_lengths(50, 10))),
     paper=dict(lengths=tuple(4*n for n in scale_lengths(50))))
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class SATConfig(Config, presets=SAT_PRESETS):
     phi_ratio:float = setting(0.5)          # weight of their output in a scale's contribution
     beta:float = setting(1.)                # weight of the commitment loss
     lookup:str = setting('euclidean', choices=('cosine', 'euclidean')) # nearest code
-    time_weight:float = setting(0.1)        # of the mean difference of the waves, relative to the mel loss
+    time_weight:float = setting(0.1)        # of the time loss, relative to the mel loss
+    time_floor:float = setting(0., ge=0)    # above 0: the time loss is relative to the clip's level, at least this
     n_mels:int = setting(64, ge=1)          # bands of the mel loss, at most
     mel_floor:float = setting(1e-5, gt=0)   # least power of a band in the mel loss
 
@@ -188,13 +190,19 @@ class SAT(nn.Module):
         self.quantizer.check(tokens)
         return self.decode_latent(self.quantizer.decode(tokens, n_scales)).clamp(-1, 1)
 
+    def time_loss(self, recon, wave): # (B, N) each -> scalar
+        "Mean difference of the waves, if `time_floor` is set relative to the level of each clip."
+        difference, floor = (recon - wave).abs().mean(1), self.cfg.time_floor
+        if floor: difference = difference/wave.abs().mean(1).clamp(min=floor)
+        return difference.mean()
+
     def forward(self, wave): # (B, N) -> (reconstruction (B, N), scalar losses: recon, vq, commit, total)
         "Reconstruct, with all losses but the adversarial ones."
         latent, losses = self.quantize(self.latent(wave))
         recon = self.decode_latent(latent).float()
         c = self.cfg
         mel = mel_loss(recon, wave, n_mels=c.n_mels, sample_rate=c.sample_rate, floor=c.mel_floor)
-        losses = dict(recon=mel + c.time_weight*(recon - wave).abs().mean(), **losses)
+        losses = dict(recon=mel + c.time_weight*self.time_loss(recon, wave), **losses)
         return recon, dict(losses, total=sum(losses.values()))
 
     @torch.no_grad()
@@ -205,9 +213,10 @@ class SAT(nn.Module):
     @torch.no_grad()
     def warm_start(self, wave)->'SAT': # (B, N) of training notes -> itself
         "Initialise all convolutions and the codes of every scale from a batch; surplus codes keep their values."
-        frames = data_dependent_init(self.quant_conv, data_dependent_init(self.encoder, wave)[:, :, None])
+        frames = data_dependent_init(self.encoder, wave, branch_std=0.1)
+        frames = data_dependent_init(self.quant_conv, frames[:, :, None])
         latent = data_dependent_init(self.post_quant_conv, frames)
-        data_dependent_init(self.decoder, latent[:, :, 0], wave.std().item())
+        data_dependent_init(self.decoder, latent[:, :, 0], wave.std().item(), branch_std=0.1)
         self.init_codes(frames)
         return self
 
@@ -332,8 +341,8 @@ class QuantizerStart:
 
 STAGES['sat'] = dict(
     tiny=dict(steps=300, batch_size=8, lr=1e-3, warmup=20, betas=(0.5, 0.9), revive_every=20, revive_patience=20),
-    small=dict(steps=4000, batch_size=16, lr=3e-4, warmup=100, betas=(0.8, 0.99), ema=0.998, crop_seconds=1.,
-               warm_start=32, quantizer_start=0.4, revive_every=20, revive_patience=20),
+    small=dict(steps=20000, batch_size=16, lr=5e-4, warmup=300, betas=(0.8, 0.99), ema=0.998, crop_seconds=1.,
+               precision='fp32', warm_start=64, quantizer_start=0.25, revive_every=50, revive_patience=100),
     paper=dict(steps=100*289205//384, batch_size=384, lr=3e-4, warmup=2*289205//384, final_lr_ratio=0., crop_seconds=1.,
                betas=(0.5, 0.9)))
 

@@ -49,7 +49,10 @@ class SConvTranspose1d(nn.Module):
 
     def forward(self, x):
         start = self.stride - self.stride//2
-        return self.conv(x)[..., start:start + self.stride*x.shape[-1]]
+        if x.device.type == 'cpu': x = x.to(self.conv.bias.dtype)
+        with torch.autocast('cpu', enabled=False): # PyTorch 2.11's bfloat16 gradient is wrong on CPUs with AMX
+            y = self.conv(x)
+        return y[..., start:start + self.stride*x.shape[-1]]
 
 # %% ../../nbs/baselines/seanet.ipynb #2a05c1ff
 ACTIVATIONS = dict(elu=nn.ELU, leaky_relu=lambda: nn.LeakyReLU(0.2))
@@ -135,14 +138,16 @@ def data_dependent_init(
     net:nn.Module,  # contains `SConv1d` and `SConvTranspose1d` layers; changed in place
     x:torch.Tensor, # a batch of its inputs
     std:float=1.,   # standard deviation of its outputs
+    branch_std:float=1., # standard deviation of what each residual unit adds to its skip connection
 )->torch.Tensor: # the outputs of the initialised network
     "Scale every convolution so that its outputs have mean 0 and variance 1 on a batch (Salimans and Kingma 2016)."
     convs = [m for m in net.modules() if isinstance(m, (SConv1d, SConvTranspose1d))]
+    target = {m.main[-1]: branch_std for m in net.modules() if isinstance(m, ResidualUnit)} | {convs[-1]: std}
 
     def normalise(module, _, y): # a forward hook: the next layer receives the scaled outputs
         norm, bias = module.conv.parametrizations.weight.original0, module.conv.bias
         one_norm = isinstance(module, SConvTranspose1d) # its norms belong to input channels
-        scale = (y.std() if one_norm else y.std((0, 2, 3))).clamp(min=1e-6)/(std if module is convs[-1] else 1)
+        scale = (y.std() if one_norm else y.std((0, 2, 3))).clamp(min=1e-6)/target.get(module, 1)
         mean = y.mean((0, 2, 3))
         norm.div_(scale.view(-1, 1, 1, 1))
         bias.sub_(mean).div_(scale)
