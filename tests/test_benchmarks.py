@@ -426,6 +426,33 @@ def test_comparison_resumes_from_its_run_folder(monkeypatch, tmp_path):
     assert second['rows'] == first['rows']
     assert second['systems']['MARS, next-scale']['steps'] == first['systems']['MARS, next-scale']['steps']
 
+def test_wave_tokenizers_and_transformers(monkeypatch, tmp_path):
+    "Both tokenizers are measured and not trained twice; transformers of one second find their settings."
+    fresh(monkeypatch, 'wave_tokenizers', 'wave_transformers', 'common')
+    import wave_tokenizers, wave_transformers
+    x = torch.randn(2, 8000)
+    assert torch.allclose(wave_tokenizers.snr(x, .9*x), torch.tensor(20.), atol=1e-3)
+    from mars.data import AdditiveNotes
+    notes = AdditiveNotes(('guitar', 'flute'), range(40, 76), (100,))
+    some = '--run', str(tmp_path/'run'), '--preset', 'tiny', '--steps', '2', '--batch-size', '2', '--device', 'cpu'
+    two = [*some, '--n', '2', '--out']
+    wave_tokenizers.main([*two, str(tmp_path/'a.json'), '--clips', str(tmp_path/'clips')], notes)
+    rows = json.loads((tmp_path/'a.json').read_text())['rows']
+    assert [*rows] == ['notes', 'sat', 'rvq'] and rows['notes']['within'][0] == 1 > rows['rvq']['within'][0]
+    assert rows['rvq']['tokens'] == 800 and rows['sat']['training']['steps'] == 2 and rows['sat']['snr'] < 10
+    assert len([*(tmp_path/'clips'/'sat').glob('*.mp3')]) == 2
+    monkeypatch.setattr(wave_tokenizers, 'train_sat', lambda *args, **kwargs: 1/0)
+    wave_tokenizers.main(['rvq', *two, str(tmp_path/'c.json')], notes)
+    assert json.loads((tmp_path/'c.json').read_text())['rows']['rvq'] == rows['rvq']
+    monkeypatch.setattr(wave_transformers, 'MASKED', dict(source={}, short=dict(steps=1)))
+    names = ['delayed', 'magnet']
+    result = wave_transformers.main([*names, *two, str(tmp_path/'b.json'), '--n-tune', '2', '--seconds', '1'], notes)
+    assert [*result['rows']] == names and result['seconds'] == 1 and result['requests'] == 2
+    magnet = result['rows']['magnet']
+    assert [*magnet['tried']] == ['source', 'short', 'rescoring', 'hybrid'] and magnet['passes'] == 50
+    assert result['rows']['delayed']['passes'] == 53 and 0 <= magnet['generated']['within'][0] <= 1
+    assert Mars.from_pretrained(tmp_path/'run'/'magnet-1s').tokenizer.cfg.n_samples == 16000
+
 def test_latency(monkeypatch, tmp_path):
     fresh(monkeypatch, 'latency')
     import latency
