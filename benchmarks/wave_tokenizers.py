@@ -46,7 +46,7 @@ def measure(reference, wave, pitch, midi): # (B, N), (B, N), labels (B,), measur
     "Measure reconstructions."
     found, voiced = pitches(wave), ~np.isnan(midi)
     return dict(within=agreement(found, pitch), as_original=agreement(found[voiced], midi[voiced]),
-                snr=snr(reference, wave)=snr(reference, wave).median().item(), db_active=80*log_mel_error(reference, wave).active_mae,
+                snr=snr(reference, wave).median().item(), db_active=80*log_mel_error(reference, wave).active_mae,
                 mel_loss=mel_loss(wave, reference).item(), mel_distance=float(mel_distance(reference, wave).mean()),
                 stft_distance=float(stft_distance(reference, wave).mean()))
 
