@@ -5,15 +5,18 @@ masked (MAGNeT) prediction on RVQ. With --seconds 1 they are trained on the firs
 are chosen by the pitch of some held-out notes of known instruments, and measured on others: the share of generated notes
 within 50 cents of the requested pitch by pYIN with Wilson's 95 % interval, the same for the tokenizer's reconstructions
 (the ceiling), and the Fréchet distance of mel features. Each transformer has a run folder; an interrupted run continues.
+--clips writes a few generated notes of each as MP3.
 """
 import argparse, json
 from pathlib import Path
 import numpy as np, torch
 from mars.baselines.aar import BaselineConfig, WaveMars
+from mars.baselines.comparison import save_clips
 from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig, generate_hybrid
 from mars.cli.data import open_notes
 from mars.data import SoundFontNotes
 from mars.eval import cents_error, f0, frechet_distance, share_interval
+from mars.evaluation.protocol import as_int16
 from mars.parts.device import pick_device
 from mars.parts.files import write_atomic
 from mars.parts.inference import generate
@@ -75,7 +78,7 @@ def count_passes(var):
     "Passes through the transformer for a note."
     return sum(var.validate_sampling().steps) if isinstance(var, MAGNeT) else len(var.pass_lengths)
 
-def evaluate(m, settings, tune, test): # pipeline, name -> settings, notes of two sets -> dict
+def evaluate(m, settings, tune, test): # pipeline, name -> settings, notes of two sets -> dict, waves
     "Choose settings on one set of requests, and measure them on another."
     n = m.n_samples
     def load(notes):
@@ -86,11 +89,11 @@ def evaluate(m, settings, tune, test): # pipeline, name -> settings, notes of tw
     tried = {name: float(within(decode(wanted, s), wanted['pitch'].numpy()).mean()) for name, s in settings.items()}
     best = max(tried, key=tried.get)
     pitch, reference = labels['pitch'].numpy(), clip_features(waves)
-    reconstruction = m.decode(m.encode(waves)).cpu()
+    reconstruction, generated = m.decode(m.encode(waves)).cpu(), decode(labels, settings[best])
     return dict(sampling=best, tried=tried, passes=count_passes(m.var), tokens=m.tokenizer.cfg.n_tokens,
                 parameters=sum(p.numel() for p in m.var.parameters()), notes=measure(waves, pitch, reference),
                 reconstruction=measure(reconstruction, pitch, reference),
-                generated=measure(decode(labels, settings[best]), pitch, reference))
+                generated=measure(generated, pitch, reference)), generated
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,6 +110,7 @@ def parser():
     ap.add_argument('--n-tune', type=int, default=32, help='requests that choose the settings; default: %(default)s')
     ap.add_argument('--device', help='cpu, cuda or mps; default: the first available of cuda, mps and cpu')
     ap.add_argument('--out', type=Path, help='a JSON file')
+    ap.add_argument('--clips', type=Path, help='folder of MP3 files; default: none are written')
     return ap
 
 def open_data(name): # --data -> a source of mars.data
@@ -130,8 +134,9 @@ def main(argv=None, notes=None):
             delayed = train('delayed', training, args.run, args.seconds, args.preset, fields, device).var
             settings['rescoring'] = dict(cfg_scale=2., temperature=1., rescorer=delayed)
             settings['hybrid'] = dict(cfg_scale=2., temperature=1., delayed=delayed, prompt_frames=m.var.n_frames//4)
-        result['rows'][name] = dict(evaluate(m, settings, tune, test), train=fields)
-        row = result['rows'][name]
+        row, waves = evaluate(m, settings, tune, test)
+        result['rows'][name] = dict(row, train=fields)
+        if args.clips: save_clips(args.clips, {name: as_int16(waves[:3])}, test.notes[:3])
         print_table(name, [dict(settings=k, within=v) for k, v in row['tried'].items()])
     result |= dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, seconds=args.seconds,
                    requests=len(test), training_notes=len(training))
