@@ -3,10 +3,10 @@
 Both tokenizers of waves have one body and are trained on random crops of 1 s of the notes of a SoundFont, two octaves at
 one velocity; --data replaces them. Whole notes of instruments that no tokenizer has seen are encoded and decoded in one
 piece. Prints and writes the share within 50 cents of the label by pYIN with Wilson's 95 % interval for the notes and for
-each reconstruction; and for reconstructions the share within 50 cents of the pitch that pYIN finds in the original, the
-signal-to-noise ratio, the mel and STFT distances and the bit rate. The run folder
-holds a tokenizer each in sat and rvq, as benchmarks/comparison.py takes them; an interrupted run continues. --clips
-writes a few of these notes and their reconstructions as MP3.
+each reconstruction, with octaves folded as well; and for reconstructions the share within 50 cents of the pitch that
+pYIN finds in the original, the signal-to-noise ratio, the mel and STFT distances and the bit rate. The run folder holds
+a tokenizer each in sat and rvq, as benchmarks/comparison.py takes them; an interrupted run continues. --clips writes a
+few of these notes and their reconstructions as MP3.
 """
 import argparse, json
 from pathlib import Path
@@ -25,6 +25,7 @@ from mars.pipeline import Mars
 from mars.studies.prediction import study_splits
 from mars.train import TrainConfig
 from mars.training.log import versions
+from mars.training.tokens import spread
 from common import device_name, print_table
 
 LAYOUTS, N_CLIPS = dict(sat={}, rvq=rvq(4)), 3
@@ -37,16 +38,17 @@ def pitches(wave): # (B, N) -> (B,) MIDI numbers, NaN where there is no pitch
     "Measure pitches by pYIN."
     return np.array([f0(w).midi for w in wave])
 
-def agreement(midi, expected): # (B,) each -> [share within 50 cents, low, high]
-    "Compare pitches, with Wilson's interval."
-    share = share_interval(np.abs(cents_error(midi, expected)) <= 50)
+def agreement(midi, expected, fold=False): # (B,) each -> [share within 50 cents, low, high]
+    "Compare pitches, or with `fold` their classes, with Wilson's interval."
+    share = share_interval(np.abs(cents_error(midi, expected, fold)) <= 50)
     return [share.value, share.low, share.high]
 
 def measure(reference, wave, pitch, midi): # (B, N), (B, N), labels (B,), measured pitches of the reference (B,) -> dict
     "Measure reconstructions."
     found, voiced = pitches(wave), ~np.isnan(midi)
-    return dict(within=agreement(found, pitch), as_original=agreement(found[voiced], midi[voiced]),
-                snr=snr(reference, wave).median().item(), db_active=80*log_mel_error(reference, wave).active_mae,
+    return dict(within=agreement(found, pitch), folded=agreement(found, pitch, True),
+                as_original=agreement(found[voiced], midi[voiced]), snr=snr(reference, wave).median().item(),
+                db_active=80*log_mel_error(reference, wave).active_mae,
                 mel_loss=mel_loss(wave, reference).item(), mel_distance=float(mel_distance(reference, wave).mean()),
                 stft_distance=float(stft_distance(reference, wave).mean()))
 
@@ -103,17 +105,19 @@ def main(argv=None, notes=None):
     waves, labels = new.batch(rows.tolist())
     waves, pitch = waves.float()/32768, labels['pitch'].numpy()
     midi = pitches(waves)
-    result = dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, source=', '.join(c.source for c in notes.credits),
+    result = dict(info=dict(versions(device), device=device_name(device)), preset=args.preset,
+                  source=', '.join(c.source for c in notes.credits),
                   notes=len(rows), instruments=len(new.instruments), training_notes=len(training),
-                  rows=dict(notes=dict(within=agreement(midi, pitch))))
-    clips = {'notes': as_int16(waves[:N_CLIPS])}
+                  rows=dict(notes=dict(within=agreement(midi, pitch), folded=agreement(midi, pitch, True))))
+    some = spread(len(rows), N_CLIPS)
+    clips = dict(notes=as_int16(waves[some]))
     for name, m in models.items():
         c, recon = m.tokenizer.cfg, reconstruct(m, waves)
         size = dict(kbps=bits_per_note(c)*c.sample_rate/c.n_samples/1000, tokens=c.n_tokens,
                     parameters=sum(p.numel() for p in m.tokenizer.parameters()))
         result['rows'][name] = dict(size, **measure(waves, recon, pitch, midi), training=training_log(args.run/name))
-        clips[name] = as_int16(recon[:N_CLIPS])
-    if args.clips: save_clips(args.clips, clips, [new.notes[i] for i in rows[:N_CLIPS].tolist()])
+        clips[name] = as_int16(recon[some])
+    if args.clips: save_clips(args.clips, clips, [new.notes[i] for i in rows[some].tolist()])
     if args.out: write_atomic(args.out, json.dumps(result, indent=1) + '\n')
     table = [dict(row=n, **{k: v[0] if isinstance(v, list) else v for k, v in r.items() if k != 'training'})
              for n, r in result['rows'].items()]

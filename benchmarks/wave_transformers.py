@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np, torch
 from mars.baselines.aar import BaselineConfig, WaveMars
 from mars.baselines.comparison import save_clips
-from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig, generate_hybrid
+from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig
+from mars.baselines.magnet import generate_hybrid
 from mars.cli.data import open_notes
 from mars.data import SoundFontNotes
 from mars.eval import cents_error, f0, frechet_distance, share_interval
@@ -25,6 +26,7 @@ from mars.studies.prediction import study_splits
 from mars.studies.sat import clip_features
 from mars.train import TrainConfig, train_var
 from mars.training.log import versions
+from mars.training.tokens import spread
 from mars.var import VAR
 from common import device_name, print_table
 
@@ -136,7 +138,8 @@ def main(argv=None, notes=None):
             settings['hybrid'] = dict(cfg_scale=2., temperature=1., delayed=delayed, prompt_frames=m.var.n_frames//4)
         row, waves = evaluate(m, settings, tune, test)
         result['rows'][name] = dict(row, train=fields)
-        if args.clips: save_clips(args.clips, {name: as_int16(waves[:3])}, test.notes[:3])
+        some = spread(len(test), 3)
+        if args.clips: save_clips(args.clips, {name: as_int16(waves[some])}, [test.notes[i] for i in some])
         print_table(name, [dict(settings=k, within=v) for k, v in row['tried'].items()])
     result |= dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, seconds=args.seconds,
                    requests=len(test), training_notes=len(training))
