@@ -1,12 +1,12 @@
 """Train SAT and RVQ at equal bits and measure reconstructions:  python benchmarks/wave_tokenizers.py --run FOLDER
 
-Both tokenizers of waves have one body and are trained on random crops of 1 s of the notes of a SoundFont, two octaves at
-one velocity; --data replaces them. Whole notes of instruments that no tokenizer has seen are encoded and decoded in one
-piece. Prints and writes the share within 50 cents of the label by pYIN with Wilson's 95 % interval for the notes and for
-each reconstruction, with octaves folded as well; and for reconstructions the share within 50 cents of the pitch that
-pYIN finds in the original, the signal-to-noise ratio, the mel and STFT distances and the bit rate. The run folder holds
-a tokenizer each in sat and rvq, as benchmarks/comparison.py takes them; an interrupted run continues. --clips writes a
-few of these notes and their reconstructions as MP3.
+Both tokenizers of waves have one body and are trained on random crops of 1 s of the notes of a SoundFont, two octaves
+at one velocity; --data replaces them. Whole notes of instruments that no tokenizer has seen are encoded and decoded
+in one piece. Prints and writes the share within 50 cents of the label by pYIN with Wilson's 95 % interval for the
+notes and for each reconstruction, with octaves folded as well; and for reconstructions the share within 50 cents of
+the pitch that pYIN finds in the original, the signal-to-noise ratio, the mel and STFT distances and the bit rate. The
+run folder holds a tokenizer each in sat and rvq, as benchmarks/comparison.py takes them; an interrupted run
+continues. --clips writes a few of these notes and their reconstructions as MP3.
 """
 import argparse, json
 from pathlib import Path

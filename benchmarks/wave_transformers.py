@@ -1,11 +1,11 @@
 """Train transformers on tokens of waves and measure their pitch:  python benchmarks/wave_transformers.py --run FOLDER
 
 Takes the tokenizers of benchmarks/wave_tokenizers.py in the same folder and trains AAR on SAT, and flat, delayed and
-masked (MAGNeT) prediction on RVQ. With --seconds 1 they are trained on the first second of the notes. Sampling settings
-are chosen by the pitch of some held-out notes of known instruments, and measured on others: the share of generated notes
-within 50 cents of the requested pitch by pYIN with Wilson's 95 % interval, the same for the tokenizer's reconstructions
-(the ceiling), and the Fréchet distance of mel features. Each transformer has a run folder; an interrupted run continues.
---clips writes a few generated notes of each as MP3.
+masked (MAGNeT) prediction on RVQ. With --seconds 1 they are trained on the first second of the notes. Sampling
+settings are chosen by the pitch of some held-out notes of known instruments, and measured on others: the share of
+generated notes within 50 cents of the requested pitch by pYIN with Wilson's 95 % interval, the same for the
+tokenizer's reconstructions (the ceiling), and the Fréchet distance of mel features. Each transformer has a run
+folder; an interrupted run continues. --clips writes a few generated notes of each as MP3.
 """
 import argparse, json
 from pathlib import Path
@@ -144,8 +144,8 @@ def main(argv=None, notes=None):
     result |= dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, seconds=args.seconds,
                    requests=len(test), training_notes=len(training))
     if args.out: write_atomic(args.out, json.dumps(result, indent=1) + '\n')
-    print_table('generation', [dict(row=n, settings=r['sampling'], passes=r['passes'], within=r['generated']['within'][0],
-                                    ceiling=r['reconstruction']['within'][0], frechet=r['generated']['frechet'],
+    print_table('generation', [dict(row=n, settings=r['sampling'], passes=r['passes'],
+                                    within=r['generated']['within'][0], ceiling=r['reconstruction']['within'][0], frechet=r['generated']['frechet'],
                                     floor=r['reconstruction']['frechet']) for n, r in result['rows'].items()])
     return result
 
