@@ -144,9 +144,11 @@ def main(argv=None, notes=None):
     result |= dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, seconds=args.seconds,
                    requests=len(test), training_notes=len(training))
     if args.out: write_atomic(args.out, json.dumps(result, indent=1) + '\n')
-    print_table('generation', [dict(row=n, settings=r['sampling'], passes=r['passes'],
-                                    within=r['generated']['within'][0], ceiling=r['reconstruction']['within'][0], frechet=r['generated']['frechet'],
-                                    floor=r['reconstruction']['frechet']) for n, r in result['rows'].items()])
+    def table_row(name, r):
+        g, ceiling = r['generated'], r['reconstruction']
+        return dict(row=name, settings=r['sampling'], passes=r['passes'], within=g['within'][0],
+                    ceiling=ceiling['within'][0], frechet=g['frechet'], floor=ceiling['frechet'])
+    print_table('generation', [table_row(n, r) for n, r in result['rows'].items()])
     return result
 
 if __name__ == '__main__': main()
