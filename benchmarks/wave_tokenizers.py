@@ -65,12 +65,12 @@ def train(name, notes, folder, args, device): # -> pipeline
         train_sat(notes, settings, shape, folder, device=device, progress=args.progress, resume=folder.exists())
     return Mars.from_pretrained(folder, device)
 
-def training_log(folder): # -> dict: steps, seconds, step and loss of the curve
+def training_log(folder, loss='recon'): # run folder, name of the loss -> dict: steps, seconds, curve
     "Summarise the log of a run folder."
     rows = [json.loads(line) for line in (folder/'metrics.jsonl').read_text().splitlines()]
-    rows = [r for r in rows if 'recon' in r]
+    rows = [r for r in rows if loss in r]
     return dict(steps=rows[-1]['step'] + 1, seconds=rows[-1]['seconds'],
-                curve={k: thin([r[k] for r in rows], 100) for k in ('step', 'recon')})
+                curve={k: thin([r[k] for r in rows], 100) for k in ('step', loss)})
 
 def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

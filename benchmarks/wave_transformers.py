@@ -5,7 +5,8 @@ masked (MAGNeT) prediction on RVQ. With --seconds 1 they are trained on the firs
 settings are chosen by the pitch of some held-out notes of known instruments, and measured on others: the share of
 generated notes within 50 cents of the requested pitch by pYIN with Wilson's 95 % interval, the same for the
 tokenizer's reconstructions (the ceiling), and the Fréchet distance of mel features. Each transformer has a run
-folder; an interrupted run continues. --clips writes a few generated notes of each as MP3.
+folder; an interrupted run continues. Rows are added to those in --out. --clips writes a few generated notes of each as
+MP3.
 """
 import argparse, json
 from pathlib import Path
@@ -14,8 +15,6 @@ from mars.baselines.aar import BaselineConfig, WaveMars
 from mars.baselines.comparison import save_clips
 from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig
 from mars.baselines.magnet import generate_hybrid
-from mars.cli.data import open_notes
-from mars.data import SoundFontNotes
 from mars.eval import cents_error, f0, frechet_distance, share_interval
 from mars.evaluation.protocol import as_int16
 from mars.parts.device import pick_device
@@ -29,6 +28,7 @@ from mars.training.log import versions
 from mars.training.tokens import spread
 from mars.var import VAR
 from common import device_name, print_table
+from wave_tokenizers import open_data, training_log
 
 TRANSFORMERS = dict(aar=('sat', VAR, BaselineConfig), flat=('rvq', FlatPatternLM, BaselineConfig),
                     delayed=('rvq', DelayPatternLM, DelayPatternConfig), magnet=('rvq', MAGNeT, MAGNeTConfig))
@@ -115,11 +115,6 @@ def parser():
     ap.add_argument('--clips', type=Path, help='folder of MP3 files; default: none are written')
     return ap
 
-def open_data(name): # --data -> a source of mars.data
-    "Open the notes, by default two octaves of a SoundFont at one velocity."
-    if name: return open_notes(name, 'train', 'key')
-    return SoundFontNotes(pitches=range(48, 72), velocities=(100,), label='key')
-
 def main(argv=None, notes=None):
     "notes: in place of those of --data."
     args = parser().parse_args(argv)
@@ -137,13 +132,16 @@ def main(argv=None, notes=None):
             settings['rescoring'] = dict(cfg_scale=2., temperature=1., rescorer=delayed)
             settings['hybrid'] = dict(cfg_scale=2., temperature=1., delayed=delayed, prompt_frames=m.var.n_frames//4)
         row, waves = evaluate(m, settings, tune, test)
-        result['rows'][name] = dict(row, train=fields)
+        log = training_log(args.run/f'{name}-{args.seconds:g}s', 'loss')
+        result['rows'][name] = dict(row, train=fields, training=log)
         some = spread(len(test), 3)
         if args.clips: save_clips(args.clips, {name: as_int16(waves[some])}, [test.notes[i] for i in some])
         print_table(name, [dict(settings=k, within=v) for k, v in row['tried'].items()])
     result |= dict(info=dict(versions(device), device=device_name(device)), preset=args.preset, seconds=args.seconds,
                    requests=len(test), training_notes=len(training))
-    if args.out: write_atomic(args.out, json.dumps(result, indent=1) + '\n')
+    if args.out:
+        before = json.loads(args.out.read_text())['rows'] if args.out.exists() else {}
+        write_atomic(args.out, json.dumps(dict(result, rows={**before, **result['rows']}), indent=1) + '\n')
     def table_row(name, r):
         g, ceiling = r['generated'], r['reconstruction']
         return dict(row=name, settings=r['sampling'], passes=r['passes'], within=g['within'][0],
