@@ -133,7 +133,7 @@ def main(argv=None, notes=None):
             settings['hybrid'] = dict(cfg_scale=2., temperature=1., delayed=delayed, prompt_frames=m.var.n_frames//4)
         row, waves = evaluate(m, settings, tune, test)
         log = training_log(args.run/f'{name}-{args.seconds:g}s', 'loss')
-        result['rows'][name] = dict(row, train=fields, training=log)
+        result['rows'][name] = dict(row, train=m.info['train_var'], training=log)
         some = spread(len(test), 3)
         if args.clips: save_clips(args.clips, {name: as_int16(waves[some])}, [test.notes[i] for i in some])
         print_table(name, [dict(settings=k, within=v) for k, v in row['tried'].items()])
