@@ -10,12 +10,12 @@ MP3.
 """
 import argparse, json
 from pathlib import Path
-import numpy as np, torch
+import torch
 from mars.baselines.aar import BaselineConfig, WaveMars
 from mars.baselines.comparison import save_clips
 from mars.baselines.magnet import DelayPatternConfig, DelayPatternLM, FlatPatternLM, MAGNeT, MAGNeTConfig
 from mars.baselines.magnet import generate_hybrid
-from mars.eval import cents_error, f0, frechet_distance, share_interval
+from mars.eval import frechet_distance
 from mars.evaluation.protocol import as_int16
 from mars.parts.device import pick_device
 from mars.parts.files import write_atomic
@@ -28,7 +28,7 @@ from mars.training.log import versions
 from mars.training.tokens import spread
 from mars.var import VAR
 from common import device_name, print_table
-from wave_tokenizers import open_data, training_log
+from wave_tokenizers import agreement, open_data, pitches, training_log
 
 TRANSFORMERS = dict(aar=('sat', VAR, BaselineConfig), flat=('rvq', FlatPatternLM, BaselineConfig),
                     delayed=('rvq', DelayPatternLM, DelayPatternConfig), magnet=('rvq', MAGNeT, MAGNeTConfig))
@@ -66,14 +66,9 @@ def sample(var, labels, settings, seed=0, batch_size=16): # -> token maps (n, s_
         else: parts.append(generate_hybrid(var, delayed, frames, some, prompt_settings=dict(top_p=.9), **options))
     return [torch.cat(t) for t in zip(*parts)]
 
-def within(waves, pitch): # (n, N), (n,) -> (n,) bool
-    "Whether the pitch of each note is within 50 cents of the requested one."
-    return np.abs(cents_error(np.array([f0(w).midi for w in waves]), pitch)) <= 50
-
 def measure(waves, pitch, reference): # (n, N), (n,), features -> dict
     "Pitch accuracy, and Fréchet distance to the notes."
-    share = share_interval(within(waves, pitch))
-    return dict(within=[share.value, share.low, share.high],
+    return dict(within=agreement(pitches(waves), pitch),
                 frechet=float(frechet_distance(reference, clip_features(waves))))
 
 def count_passes(var):
@@ -88,7 +83,7 @@ def evaluate(m, settings, tune, test): # pipeline, name -> settings, notes of tw
         return waves[:, :n].float()/32768, labels
     def decode(labels, options): return m.decode(sample(m.var, labels, options)).cpu()
     (_, wanted), (waves, labels) = load(tune), load(test)
-    tried = {name: float(within(decode(wanted, s), wanted['pitch'].numpy()).mean()) for name, s in settings.items()}
+    tried = {name: agreement(pitches(decode(wanted, s)), wanted['pitch'].numpy())[0] for name, s in settings.items()}
     best = max(tried, key=tried.get)
     pitch, reference = labels['pitch'].numpy(), clip_features(waves)
     reconstruction, generated = m.decode(m.encode(waves)).cpu(), decode(labels, settings[best])
