@@ -1,15 +1,18 @@
-"""Compare all systems at equal compute:  python benchmarks/comparison.py --run FOLDER [--preset tiny] [--seeds 1]
+"""Compare all systems at equal compute:  python benchmarks/comparison.py --run FOLDER [--preset tiny] [--seeds 0 1]
 
-Prints the time of each seed, adds its results to results/studies/comparison.json and, for the first seed, writes three
-notes of each row to results/clips/comparison. The run folder holds the three tokenizers and the trained systems of each
-seed; an interrupted run continues from them. At `tiny` the notes are two octaves of a SoundFont at one velocity; --data
-replaces them, as in scripts/reproduce_weights.py. Times are comparable only within one result.
+Prints the time of each seed, adds its results to results/studies/comparison.json and, for seed 0, writes three notes of
+each row to results/clips/comparison. The run folder holds the three tokenizers and the trained systems of each seed; an
+interrupted run continues from them. Tokenizers of waves need longer training than the others: with the same notes and
+run folder, benchmarks/wave_tokenizers.py trains sat and rvq first. At `tiny` the notes are two octaves of a SoundFont
+at one velocity, and the evaluation takes held-out notes of the training instruments and notes of other instruments;
+--data replaces them, as in scripts/reproduce_weights.py. Times are comparable only within one result.
 """
 import argparse, json, sys, time
 from pathlib import Path
 from mars.ablations import run_experiment
 from mars.baselines.comparison import comparison_data
 from mars.data import SoundFontNotes
+from mars.studies.prediction import study_splits
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'scripts'))
 from reproduce_weights import QUICK, MODEL, every, open_data, split_by_names
 
@@ -18,11 +21,14 @@ SPLIT = RESULTS.parent/'scripts'/'split.json'
 TOKENIZER_STEPS = dict(tiny=dict(mars=400, sat=260, rvq=260))
 
 def open_notes(args):
-    "(notes, None) of the SoundFont or (None, (train, test)) of --data."
-    if not args.data: return SoundFontNotes(pitches=range(48, 72), velocities=(100,), label='key'), None
+    "Training and held-out notes."
+    if not args.data:
+        notes = SoundFontNotes(pitches=range(48, 72), velocities=(100,), label='key')
+        train, held_out, new, _ = study_splits(notes)
+        return train, held_out + new
     split = json.loads(args.split.read_text())['model']
     train, _, test = split_by_names(open_data(args.data, QUICK if args.quick else MODEL), split)
-    return None, (every(train, args.max_notes), test)
+    return every(train, args.max_notes), test
 
 def add_data_arguments(ap):
     ap.add_argument('--data', action='append',
@@ -35,7 +41,7 @@ def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, required=True, help='folder of the tokenizers and of the systems')
     ap.add_argument('--preset', default='tiny', help='tiny, small or paper; default: %(default)s')
-    ap.add_argument('--seeds', type=int, default=1, help='number of seeds, from 0; default: %(default)s')
+    ap.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
     ap.add_argument('--budget', type=float, help="FLOPs of each system's training, > 0; default: the preset's")
     ap.add_argument('--positions', type=int, default=0,
                     help='positions in the trunk for each training step; 0 (default) is 32 notes')
@@ -53,15 +59,15 @@ def parser():
 def main(argv=None, shared={}, **options):
     "shared: arguments of `comparison_data`; options: arguments of the experiment."
     args = parser().parse_args(argv)
-    gpu, (notes, splits) = args.device != 'cpu', open_notes(args)
+    gpu = args.device != 'cpu'
     steps = args.steps or TOKENIZER_STEPS.get(args.preset, {})
-    data = comparison_data(args.preset, notes, args.run, n=args.n, device=args.device, splits=splits, steps=steps,
-                           **shared)
+    data = comparison_data(args.preset, None, args.run, n=args.n, device=args.device, splits=open_notes(args),
+                           steps=steps, **shared)
     if gpu: options['batches'] = 1, 16, 256
     layouts = options.pop('layouts', () if gpu else ('tiny', 'small'))
     options['settings'] = dict(lr=args.lr) if args.lr else {}
     (args.out/'studies').mkdir(parents=True, exist_ok=True)
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         start = time.perf_counter()
         first = {} if seed else dict(clips=args.out/'clips'/'comparison', layouts=layouts)
         run_experiment('comparison', args.preset, seed, args.out/'studies'/'comparison.json', data=data,

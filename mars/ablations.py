@@ -10,8 +10,8 @@ __all__ = ['SIZES', 'KEYS', 'CONTENT', 'GROWTH', 'CLAIMS', 'Variant', 'Spectrogr
            'thin', 'AtHalf', 'train_variant', 'cost_metrics', 'run_variant', 'FinishedVariants', 'compare_variants',
            'train_settings', 'prepare_data', 'tokenizer_config', 'run_info', 'read_results', 'add_result',
            'check_results_file', 'has_result', 'run_experiment', 'load_results', 'values', 'format_mean', 'summary',
-           'difference', 'format_difference', 'plot_variants', 'plot_against', 'register_experiment', 'cmx_variants',
-           'twin_variants', 'gan_variants', 'parameters_by_term', 'count_parameters', 'note_at_rate',
+           'difference', 'format_difference', 'plot_curves', 'plot_variants', 'plot_against', 'register_experiment',
+           'cmx_variants', 'twin_variants', 'gan_variants', 'parameters_by_term', 'count_parameters', 'note_at_rate',
            'longer_spectrogram', 'encode_sequences', 'content_data', 'content_experiment', 'attack_times',
            'band_energy', 'db_by_note', 'detail_metrics', 'growth_variants', 'growth_content', 'growth_experiment',
            'truncation_experiment', 'token_counts', 'map_sides', 'folded_variant', 'scales_variants', 'codes_variants',
@@ -557,26 +557,41 @@ def format_difference(
     return f'{mean:+.{digits}g} ± {half:.2g}' + ('' if abs(mean) > half else ' (no difference shown)')
 
 # %% ../nbs/06_ablations.ipynb #2e33e442
+def plot_curves(
+    results:list, # of one experiment
+    ax=None, points:int=50, # of each curve, at most: averages over equally many steps
+): # matplotlib Axes
+    "Plot the squared error in training of each variant, the mean over seeds."
+    import matplotlib.pyplot as plt
+    ax = ax or plt.figure(figsize=(5, 3)).gca()
+    for name in results[0]['variants']:
+        curve = torch.tensor([r['variants'][name]['curve'] for r in results]).mean(0)
+        n = max(1, len(curve)//points)
+        curve = curve[:len(curve)//n*n].view(-1, n).mean(1)
+        ax.semilogy((torch.arange(len(curve)) + .5)*results[0]['steps']/len(curve), curve, lw=1, label=name)
+    ax.set(xlabel='step', ylabel='squared error')
+    ax.grid(alpha=.3)
+    return ax
+
 def plot_variants(
     results:list,  # of one experiment
     keys:tuple=('relative_mse', 'db_active', 'frechet'), # one panel each
     names:dict={}, # key -> title
 ): # matplotlib Figure
-    "Plot each seed of each variant as a dot, and the mean as a bar."
+    "Plot the training curves, and for each measurement each seed of a variant as a dot and the mean as a bar."
     import matplotlib.pyplot as plt
     variants = list(results[0]['variants'])
-    size = 9, 0.6 + 0.3*len(variants)
-    fig, axes = plt.subplots(1, len(keys), figsize=size, sharey=True, squeeze=False, layout='tight')
-    for ax, key in zip(axes[0], keys):
+    fig, axes = plt.subplots(1, len(keys) + 1, figsize=(11, 0.8 + 0.3*len(variants)), layout='tight')
+    plot_curves(results, axes[-1])
+    for ax, key in zip(axes, keys):
         for y, variant in enumerate(variants):
             v = values(results, variant, key)
-            ax.plot(v, [y]*len(v), 'o', ms=4, color='C0')
-            ax.plot([v.mean()]*2, [y-.35, y+.35], color='C1', lw=2)
-        ax.set_xlabel(names.get(key, key))
+            ax.plot(v, [y]*len(v), 'o', ms=4, color=f'C{y}')
+            ax.plot([v.mean()]*2, [y-.35, y+.35], color=f'C{y}', lw=2)
+        ax.set(xlabel=names.get(key, key), yticks=range(len(variants)), yticklabels=variants if ax is axes[0] else [])
+        ax.invert_yaxis()
         ax.grid(axis='x', alpha=.3)
         ax.margins(x=.12)
-    axes[0, 0].set_yticks(range(len(variants)), variants)
-    axes[0, 0].invert_yaxis()
     return fig
 
 def plot_against(
@@ -975,5 +990,5 @@ def claims_table(
         found = f'{key} {format_difference(results, key, variant, base).split(" (")[0]}'
         rows.append(dict(claim=claim, source=source, claimed=claimed, found=found,
                          agrees='-' if claimed == '-' else agrees, experiment=name, steps=r['steps'],
-                         seeds=len(results)))
+                         seeds=len(results), hardware=r['info']['device']))
     return pd.DataFrame(rows)

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['MAGNET_SAMPLINGS', 'SYSTEMS', 'SHARED_FIELDS', 'TOKENIZER_STEPS', 'N_ITER', 'BUDGET', 'System', 'system_config',
            'train_shared_tokenizer', 'shared_tokenizers', 'ComparisonData', 'shuffle_held_out', 'comparison_data',
-           'training_loss', 'step_flops', 'trunk_positions', 'make_system', 'train_system', 'save_system',
-           'load_system', 'generate_system', 'make_notes', 'count_passes', 'choose_sampling', 'largest_useful_batch',
-           'time_systems', 'time_layouts', 'reference_rows', 'control_rows', 'evaluate_systems', 'prepare_system',
-           'tokenizer_info', 'run_comparison', 'save_clips']
+           'training_loss', 'step_flops', 'trunk_positions', 'make_system', 'loss_curve', 'train_system', 'save_system',
+           'load_system', 'held_out_loss', 'generate_system', 'make_notes', 'count_passes', 'choose_sampling',
+           'largest_useful_batch', 'time_systems', 'time_layouts', 'reference_rows', 'control_rows', 'evaluate_systems',
+           'prepare_system', 'rounded', 'tokenizer_info', 'run_comparison', 'save_clips']
 
 # %% ../../nbs/baselines/comparison.ipynb #59ce710e
 import json, math, time
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -51,10 +51,13 @@ class System:
     track:str      # A: tokens of spectrograms, B: tokens of waves, C: no tokens
     tokens:str     # its tokenizer: mars, sat, rvq, or '' for none
     make:type      # its class
-    samplings:tuple = ({}, dict(cfg_scale=2., top_p=.95)) # sampling settings to choose from
+    samplings:tuple = ({}, dict(top_p=.9), dict(cfg_scale=2., top_p=.95), dict(temperature=0.)) # to choose from
 
-MAGNET_SAMPLINGS = ({}, dict(cfg_scale=1.), # {} is the source's: guidance 9, temperature 3, both falling
-                    dict(cfg_scale=0., temperature=1.))
+MAGNET_SAMPLINGS = ({}, # the source's: guidance 9, temperature 3, both falling
+                    dict(cfg_scale=0., temperature=1.), dict(cfg_scale=2., temperature=1.),
+                    dict(cfg_scale=2., temperature=1., span_scoring='prod'),
+                    dict(cfg_scale=2., temperature=1., span_arrangement='stride1'),
+                    dict(cfg_scale=2., temperature=1., span_arrangement='stride1', span_scoring='max'))
 
 SYSTEMS = {
     'MARS, next-scale': System('A', 'mars', VAR),
@@ -189,6 +192,12 @@ def make_system(system, data): # -> model with random weights
     return system.make(system_config(system, data.preset), m.tokenizer.cfg).bind(m.tokenizer)
 
 # %% ../../nbs/baselines/comparison.ipynb #bd99eb79
+def loss_curve(rows, points=25): # rows of a log -> [[step, loss]], averages over equally many rows
+    "Summarise the loss of a training."
+    n = max(1, len(rows)//points)
+    groups = [rows[i:i+n] for i in range(0, len(rows), n)]
+    return [[g[-1]['step'], float(f"{sum(float(r['loss']) for r in g)/len(g):.4g}")] for g in groups]
+
 def train_system(
     system:System,           # of the comparison
     data,                    # of `comparison_data`
@@ -216,7 +225,7 @@ def train_system(
     fit(TrainingModule(model, stage_loss), lambda step, micro_batch: order.at(step), train, callbacks)
     return model, dict(parameters=sum(p.numel() for p in model.parameters()), steps=train.steps, batch_size=batch_size,
                        step_flops=flops, flops=flops*train.steps, epochs=train.steps*batch_size/n,
-                       seconds=time.perf_counter()-start, curve=[[r['step'], float(r['loss'])] for r in log.rows])
+                       seconds=time.perf_counter()-start, curve=loss_curve(log.rows))
 
 # %% ../../nbs/baselines/comparison.ipynb #78327cdd
 def save_system(model, info, folder):
@@ -230,6 +239,23 @@ def load_system(system, data, folder): # -> as of `train_system`
     finish_save(folder)
     model = load_weights(make_system(system, data), Path(folder)/'weights.safetensors')
     return model.to(data.device).eval(), json.loads((Path(folder)/'info.json').read_text(encoding='utf-8'))
+
+# %% ../../nbs/baselines/comparison.ipynb #e9f52bfb
+def held_out_loss(
+    system, model, # of `train_system`
+    data,          # of `comparison_data`
+    seed:int=0,    # of masks and noise
+)->dict: # mean losses without dropout: train, held_out
+    "Compare the loss on training notes with that on the notes set aside for the sampling settings."
+    def loss(notes, data):
+        seed_all(seed)
+        with torch.no_grad(): return float(training_loss(system, model.eval(), data, notes))
+    n = len(data.tune)
+    tokens = {system.tokens: tokenize(data.tune, data.models[system.tokens])} if system.tokens else {}
+    images = Images(data.tune, data.models['mars'].wave_to_image, data.device)
+    held_out = replace(data, train=data.tune, tokens=tokens, images=images)
+    return dict(train=loss(evenly_spaced(torch.arange(len(data.train)), n).tolist(), data),
+                held_out=loss(range(n), held_out))
 
 # %% ../../nbs/baselines/comparison.ipynb #3197e9b8
 N_ITER = 32 # of Griffin-Lim, for all systems on spectrograms
@@ -386,9 +412,16 @@ def prepare_system(name, data, budget, seed, embedder, folder, **kwargs): # -> (
         model, info = train_system(system, data, budget, seed, **kwargs)
         if path: save_system(model, info, path)
     sampling, tried = choose_sampling(system, model, data, embedder, seed)
+    info['losses'] = held_out_loss(system, model, data, seed)
     info |= dict(track=system.track, tokens=system.tokens, system=getattr(system.make, 'system', 'flow'),
                  sampling=sampling, tried=tried, passes=count_passes(system, model, data, sampling))
     return (system, model, sampling), info
+
+def rounded(x, digits=5): # -> the same with floats of so many significant digits
+    "Shorten the numbers of a result."
+    if isinstance(x, float): return float(f'{x:.{digits}g}')
+    if isinstance(x, dict): return {k: rounded(v, digits) for k, v in x.items()}
+    return [rounded(v, digits) for v in x] if isinstance(x, (list, tuple)) else x
 
 def tokenizer_info(m, notes): # m: pipeline
     "Size and reconstruction error of a tokenizer."
@@ -429,11 +462,13 @@ def run_comparison(
     if clips: save_clips(Path(clips), waves, [data.test.notes[i] for i in keep])
     def layout(size, how): return time_layouts(size, data.device, repeats, guided=how == 'guided')
     source = type(getattr(data.train, 'parent', data.train)).__name__
-    return dict(experiment='comparison', preset=preset, seed=seed, budget=budget,
-                notes=dict(train=len(data.train), test=len(data.test), tune=len(data.tune), source=source),
-                tokenizers={name: tokenizer_info(m, data.test) for name, m in data.models.items()}, systems=info,
-                layouts={size: {how: layout(size, how) for how in ('plain', 'guided')} for size in layouts},
-                rows=json.loads(result_json(result))['rows'])
+    result = dict(
+        experiment='comparison', preset=preset, seed=seed, budget=budget,
+        notes=dict(train=len(data.train), test=len(data.test), tune=len(data.tune), source=source),
+        tokenizers={name: tokenizer_info(m, data.test) for name, m in data.models.items()}, systems=info,
+        layouts={size: {how: layout(size, how) for how in ('plain', 'guided')} for size in layouts},
+        rows=json.loads(result_json(result))['rows'])
+    return rounded(result)
 
 EXPERIMENTS['comparison'] = run_comparison
 
