@@ -3,8 +3,8 @@
 Prints the time of each seed, adds its results to results/studies/comparison.json and, for seed 0, writes three notes of
 each row to results/clips/comparison. The run folder holds the three tokenizers and the trained systems of each seed; an
 interrupted run continues from them. Tokenizers of waves need longer training than the others: with the same notes and
-run folder, benchmarks/wave_tokenizers.py trains sat and rvq first. At `tiny` the notes are two octaves of a SoundFont
-at one velocity, and the evaluation takes held-out notes of the training instruments and notes of other instruments;
+run folder, benchmarks/wave_tokenizers.py trains sat and rvq first. The notes are two octaves of a SoundFont at one
+velocity, and the evaluation takes held-out notes of the training instruments and notes of other instruments;
 --data replaces them, as in scripts/reproduce_weights.py. Times are comparable only within one result.
 """
 import argparse, json, sys, time
@@ -20,8 +20,8 @@ RESULTS = Path(__file__).resolve().parent.parent/'results'
 SPLIT = RESULTS.parent/'scripts'/'split.json'
 TOKENIZER_STEPS = dict(tiny=dict(mars=400, sat=260, rvq=260))
 
-def open_notes(args):
-    "Training and held-out notes."
+def open_splits(args):
+    "Return the training notes and the held-out notes."
     if not args.data:
         notes = SoundFontNotes(pitches=range(48, 72), velocities=(100,), label='key')
         train, held_out, new, _ = study_splits(notes)
@@ -41,7 +41,8 @@ def parser():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--run', type=Path, required=True, help='folder of the tokenizers and of the systems')
     ap.add_argument('--preset', default='tiny', help='tiny, small or paper; default: %(default)s')
-    ap.add_argument('--seeds', type=int, nargs='+', default=[0], help='default: 0')
+    ap.add_argument('--seeds', type=int, nargs='+', default=[0],
+                    help='clips and times of the layouts are those of seed 0; default: 0')
     ap.add_argument('--budget', type=float, help="FLOPs of each system's training, > 0; default: the preset's")
     ap.add_argument('--positions', type=int, default=0,
                     help='positions in the trunk for each training step; 0 (default) is 32 notes')
@@ -60,8 +61,8 @@ def main(argv=None, shared={}, **options):
     "shared: arguments of `comparison_data`; options: arguments of the experiment."
     args = parser().parse_args(argv)
     gpu = args.device != 'cpu'
-    steps = args.steps or TOKENIZER_STEPS.get(args.preset, {})
-    data = comparison_data(args.preset, None, args.run, n=args.n, device=args.device, splits=open_notes(args),
+    steps = {**TOKENIZER_STEPS.get(args.preset, {}), **args.steps}
+    data = comparison_data(args.preset, None, args.run, n=args.n, device=args.device, splits=open_splits(args),
                            steps=steps, **shared)
     if gpu: options['batches'] = 1, 16, 256
     layouts = options.pop('layouts', () if gpu else ('tiny', 'small'))

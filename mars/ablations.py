@@ -566,9 +566,9 @@ def plot_curves(
     ax = ax or plt.figure(figsize=(5, 3)).gca()
     for name in results[0]['variants']:
         curve = torch.tensor([r['variants'][name]['curve'] for r in results]).mean(0)
-        n = max(1, len(curve)//points)
-        curve = curve[:len(curve)//n*n].view(-1, n).mean(1)
-        ax.semilogy((torch.arange(len(curve)) + .5)*results[0]['steps']/len(curve), curve, lw=1, label=name)
+        groups = curve.split(-(-len(curve)//points))
+        step = torch.arange(1, len(groups) + 1)*len(groups[0])*results[0]['steps']/len(curve)
+        ax.semilogy(step.clamp(max=results[0]['steps']), [g.mean() for g in groups], lw=1, label=name)
     ax.set(xlabel='step', ylabel='squared error')
     ax.grid(alpha=.3)
     return ax

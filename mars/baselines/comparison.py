@@ -192,9 +192,9 @@ def make_system(system, data): # -> model with random weights
     return system.make(system_config(system, data.preset), m.tokenizer.cfg).bind(m.tokenizer)
 
 # %% ../../nbs/baselines/comparison.ipynb #bd99eb79
-def loss_curve(rows, points=25): # rows of a log -> [[step, loss]], averages over equally many rows
+def loss_curve(rows, points=25): # rows of a log -> [[step, loss]]: averages up to that step
     "Summarise the loss of a training."
-    n = max(1, len(rows)//points)
+    n = -(-len(rows)//points)
     groups = [rows[i:i+n] for i in range(0, len(rows), n)]
     return [[g[-1]['step'], float(f"{sum(float(r['loss']) for r in g)/len(g):.4g}")] for g in groups]
 
@@ -247,15 +247,15 @@ def held_out_loss(
     seed:int=0,    # of masks and noise
 )->dict: # mean losses without dropout: train, held_out
     "Compare the loss on training notes with that on the notes set aside for the sampling settings."
-    def loss(notes, data):
+    def loss(split, idx):
         seed_all(seed)
-        with torch.no_grad(): return float(training_loss(system, model.eval(), data, notes))
+        with torch.no_grad(): return float(training_loss(system, model.eval(), split, idx))
     n = len(data.tune)
     tokens = {system.tokens: tokenize(data.tune, data.models[system.tokens])} if system.tokens else {}
     images = Images(data.tune, data.models['mars'].wave_to_image, data.device)
     held_out = replace(data, train=data.tune, tokens=tokens, images=images)
-    return dict(train=loss(evenly_spaced(torch.arange(len(data.train)), n).tolist(), data),
-                held_out=loss(range(n), held_out))
+    return dict(train=loss(data, evenly_spaced(torch.arange(len(data.train)), n).tolist()),
+                held_out=loss(held_out, range(n)))
 
 # %% ../../nbs/baselines/comparison.ipynb #3197e9b8
 N_ITER = 32 # of Griffin-Lim, for all systems on spectrograms
