@@ -581,7 +581,8 @@ def plot_variants(
     "Plot the training curves, and for each measurement each seed of a variant as a dot and the mean as a bar."
     import matplotlib.pyplot as plt
     variants = list(results[0]['variants'])
-    fig, axes = plt.subplots(1, len(keys) + 1, figsize=(11, 0.8 + 0.3*len(variants)), layout='tight')
+    fig, axes = plt.subplots(1, len(keys) + 1, figsize=(11, max(2, 0.8 + 0.3*len(variants))),
+                             layout='tight')
     plot_curves(results, axes[-1])
     for ax, key in zip(axes, keys):
         for y, variant in enumerate(variants):
